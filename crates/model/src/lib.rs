@@ -1,0 +1,22 @@
+//! The normalised request, events and errors: the types of the public contract `wit/adapter`, in Rust.
+//!
+//! [`types`] is written by `cargo xtask wit` from the WIT itself, documentation included, so that the contract has one
+//! source. The same structs serve everywhere: guests map their bindings to them, the host lifts and lowers them (feature
+//! `wasmtime`), native code uses them as they are. Nothing is converted on the path.
+//!
+//! This crate does no IO, reads no clock and no environment.
+//!
+//! ```
+//! use witgate_model::{Message, Part, Role};
+//!
+//! let message = Message::text(Role::User, "Hello");
+//! assert_eq!(message.parts, [Part::text("Hello")]);
+//! ```
+
+mod adapter;
+mod build;
+#[rustfmt::skip]
+pub mod types;
+
+pub use adapter::{Adapter, Decoder};
+pub use types::*;
