@@ -32,16 +32,22 @@ fn main() -> Result<()> {
 }
 
 fn wit(check: bool) -> Result<()> {
-    let file = root().join("crates/model/src/types.rs");
-    let text = types::generate(&root().join("wit/adapter"))?;
-    let old = std::fs::read_to_string(&file).unwrap_or_default();
-    if old == text {
+    let adapter = root().join("wit/adapter");
+    let normaliser = root().join("wit/normaliser");
+    write(check, "crates/model/src/types.rs", &types::generate(std::slice::from_ref(&adapter), "types")?)?;
+    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "dialects")?)
+}
+
+/// Writes a generated file, or, to check, fails where it differs.
+fn write(check: bool, file: &str, text: &str) -> Result<()> {
+    let path = root().join(file);
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
         return Ok(());
     }
     if check {
-        bail!("{} differs from wit/adapter/types.wit: run `cargo xtask wit`", file.display());
+        bail!("{file} is not what the WIT says: run `cargo xtask wit`");
     }
-    std::fs::write(&file, text)?;
-    println!("wrote {}", file.display());
+    std::fs::write(&path, text)?;
+    println!("wrote {file}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Writes `crates/model/src/types.rs` from `wit/adapter`: the contract has one source, its documentation included.
+//! Writes the Rust types of `crates/model` from the WIT: each contract has one source, its documentation included.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,20 +6,34 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail};
 use wit_parser::{Docs, Handle, Resolve, Type, TypeDefKind, TypeId};
 
-/// The Rust source of the types in interface `types` of the package in `wit`.
-pub fn generate(wit: &std::path::Path) -> Result<String> {
+/// The Rust source of the types that `interface` defines, in the last package of `packages`; those before it are what it
+/// uses.
+pub fn generate(packages: &[std::path::PathBuf], interface: &str) -> Result<String> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(wit).with_context(|| format!("read {}", wit.display()))?;
-    let interface = resolve.packages[package].interfaces["types"];
-    let types = &resolve.interfaces[interface].types;
+    let mut last = None;
+    for wit in packages {
+        last = Some(resolve.push_dir(wit).with_context(|| format!("read {}", wit.display()))?.0);
+    }
+    let package = last.context("no package")?;
+    let id = resolve.packages[package].interfaces[interface];
+    let types = &resolve.interfaces[id].types;
     let mut defaults = HashMap::new();
-    let mut out = String::from(
-        "// Written by `cargo xtask wit` from wit/adapter/types.wit. Do not edit: change the WIT and run it again.\n\n\
-         //! The values that cross the contract, as Rust types.\n\n\
-         use serde::{Deserialize, Serialize};\n",
+    let mut out = format!(
+        "// Written by `cargo xtask wit` from the interface `{interface}` of {}. Do not edit: change the WIT and run it \
+         again.\n\n//! The values that cross `{interface}`, as Rust types.\n\nuse serde::{{Deserialize, Serialize}};\n",
+        resolve.packages[package].name
     );
+    if packages.len() > 1 {
+        out.push_str("\nuse crate::types::*;\n");
+    }
     for (name, id) in types {
         let def = &resolve.types[*id];
+        // A `use`d type, or a resource: the one is generated with its own interface, the other is no value.
+        if matches!(&def.kind, TypeDefKind::Type(Type::Id(target)) if resolve.types[*target].owner != def.owner)
+            || matches!(def.kind, TypeDefKind::Resource)
+        {
+            continue;
+        }
         out.push('\n');
         docs(&mut out, "", &def.docs);
         let camel = camel(name);

@@ -16,6 +16,8 @@
 mod adapter;
 mod build;
 #[rustfmt::skip]
+pub mod normaliser;
+#[rustfmt::skip]
 pub mod types;
 
 pub use adapter::{Adapter, Decoder};

@@ -1,0 +1,171 @@
+//! What the gateway needs of the world, as traits. A runtime (the host, the Spin component, a test's simulation)
+//! implements [`Ports`] once; nothing in this crate does IO, reads a clock or makes a random number by itself.
+//!
+//! The futures carry no `Send` bound: under Spin they need none, and on the host the compiler sees that the concrete
+//! ones are `Send`.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::{Description, Error, Event, Field, Frame, HttpRequest, Request, ResponseHead};
+
+/// A runtime.
+pub trait Ports {
+    /// The normaliser, held by one request.
+    type Normaliser: Normaliser;
+    /// An adapter, held by one attempt.
+    type Adapter: Adapter;
+    /// The body of a backend's answer.
+    type Body: UpstreamBody;
+
+    /// A normaliser for one request. Cheap: a pooled or fresh instance.
+    fn normaliser(&self) -> Result<Self::Normaliser, Fault>;
+
+    /// The adapter of the provider of this name (`[providers.<name>]`), for one attempt. Cheap.
+    fn adapter(&self, provider: &str) -> Result<Self::Adapter, Fault>;
+
+    /// Sends a request, and gives its answer's head when it has come. Dropping the future, or the body, cancels the
+    /// request and closes its connection.
+    fn send(
+        &self,
+        request: UpstreamRequest,
+    ) -> impl Future<Output = Result<UpstreamResponse<Self::Body>, TransportError>>;
+
+    /// Time since some fixed moment; never goes back.
+    fn now(&self) -> Duration;
+
+    /// Time since 1970-01-01 UTC.
+    fn unix_time(&self) -> Duration;
+
+    /// Completes at `deadline` on the clock of [`Ports::now`].
+    fn sleep_until(&self, deadline: Duration) -> impl Future<Output = ()>;
+
+    /// 128 random bits, for ids. Need not be secret.
+    fn random(&self) -> u128;
+
+    /// One request has ended: write its log line, count it.
+    fn record(&self, record: &crate::Record);
+
+    /// Something that an operator should know, beside any one request's end: a fallback, a fault.
+    fn warn(&self, warning: &crate::Warning<'_>);
+}
+
+/// The normaliser component, held exclusively by one request. The functions are those of `wit/normaliser`; `start` makes
+/// the renderer on which the later ones work.
+pub trait Normaliser {
+    /// All routes.
+    fn routes(&mut self) -> Result<Vec<Route>, Fault>;
+    /// One client request to a normalised one.
+    fn parse(
+        &mut self,
+        dialect: &str,
+        path: &str,
+        limits: &Limits,
+        body: &[u8],
+    ) -> Result<Result<Parsed, Error>, Fault>;
+    /// An answer that failed before it began.
+    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault>;
+    /// Makes the renderer.
+    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault>;
+    /// Status and headers of a success answer.
+    fn head(&mut self) -> Result<Rendered, Fault>;
+    /// Events to bytes.
+    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault>;
+    /// The bytes that tell the client of a failure in mid-stream.
+    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault>;
+    /// A comment that keeps a waiting connection open.
+    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault>;
+}
+
+/// An adapter component, held exclusively by one attempt. The functions are those of `wit/adapter/chat.wit`; `start` makes
+/// the decoder on which `feed` and `finish` work.
+pub trait Adapter {
+    /// What the adapter is.
+    fn describe(&mut self) -> Result<Description, Fault>;
+    /// The cheapest request that shows whether the backend serves.
+    fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault>;
+    /// The HTTP request that asks the backend.
+    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault>;
+    /// Makes the decoder.
+    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault>;
+    /// The frames of one network read.
+    fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault>;
+    /// The body has ended.
+    fn finish(&mut self) -> Result<Vec<Event>, Fault>;
+}
+
+/// A component did what it must not do. The client sees a 502 that names it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{component} {what}")]
+pub struct Fault {
+    /// The component, as `adapter "shout"`.
+    pub component: String,
+    /// What it did, as `trapped: unreachable`. Never content of a request.
+    pub what: String,
+}
+
+/// A request to a backend, signed.
+pub struct UpstreamRequest {
+    /// The provider's name, for pools and logs.
+    pub provider: String,
+    /// `POST`, ….
+    pub method: String,
+    /// The absolute URL.
+    pub url: String,
+    /// Headers, names in lower case. Values of secret headers are in here: never log this.
+    pub headers: Vec<Field>,
+    /// The body.
+    pub body: Bytes,
+    /// How long the connection may take to stand.
+    pub connect_timeout: Duration,
+}
+
+/// Shows no header value, since some are secrets, and no content.
+impl std::fmt::Debug for UpstreamRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("UpstreamRequest")
+            .field("provider", &self.provider)
+            .field("method", &self.method)
+            .field("url", &self.url)
+            .field("headers", &names)
+            .field("body", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The start of a backend's answer, and its body.
+pub struct UpstreamResponse<B> {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case; values that are not UTF-8 are left out.
+    pub headers: Vec<Field>,
+    /// What follows.
+    pub body: B,
+}
+
+/// A body that arrives in pieces.
+pub trait UpstreamBody {
+    /// The next piece, `None` at the end. Cancel-safe: a dropped future loses nothing.
+    fn chunk(&mut self) -> impl Future<Output = Option<Result<Bytes, TransportError>>>;
+}
+
+/// The network failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// No connection: refused, unreachable, a name that does not resolve, a TLS failure.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The connection did not stand in time.
+    #[error("connecting took longer than the limit")]
+    ConnectTimeout,
+    /// The connection broke after it stood.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The runtime does not allow this address.
+    #[error("the runtime refuses to connect: {0}")]
+    Denied(String),
+}

@@ -1,0 +1,94 @@
+//! What is told about a request: never its content, never a secret.
+
+use std::time::Duration;
+
+use witgate_model::Usage;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The whole answer was given.
+    Complete,
+    /// An error was given, before or inside the answer.
+    Failed,
+    /// The client left before the end.
+    ClientGone,
+}
+
+impl Outcome {
+    /// For logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Complete => "complete",
+            Outcome::Failed => "failed",
+            Outcome::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// One request, when it has ended: the log line.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Record {
+    /// `POST`.
+    pub method: String,
+    /// Path without the query.
+    pub path: String,
+    /// The HTTP status that the client saw (200 for a stream that failed later).
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the request's arrival to its end.
+    pub latency: Duration,
+    /// From the request's arrival to the first content.
+    pub first_token: Option<Duration>,
+    /// The request's id.
+    pub request_id: String,
+    /// The trace id of the client's `traceparent`.
+    pub trace_id: Option<String>,
+    /// The client's dialect.
+    pub dialect: Option<String>,
+    /// The model that the client asked for.
+    pub request_model: Option<String>,
+    /// The model that answered.
+    pub response_model: Option<String>,
+    /// The provider that answered, or failed last.
+    pub provider: Option<String>,
+    /// How many targets were tried.
+    pub attempts: u32,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+    /// What it cost, as far as known.
+    pub usage: Option<Usage>,
+    /// `error.type` of a failure.
+    pub error_type: Option<String>,
+    /// Members of the backend's answer that the client's dialect could not carry: names only.
+    pub unmapped: Vec<String>,
+}
+
+/// Something for the operator's log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Warning<'a> {
+    /// A target failed and the next one is tried.
+    Fallback {
+        /// The request's id.
+        request_id: &'a str,
+        /// The provider that failed.
+        from: &'a str,
+        /// The next provider.
+        to: &'a str,
+        /// Why.
+        reason: &'a str,
+        /// How many targets have been tried.
+        attempt: u32,
+    },
+    /// A component broke its contract.
+    Fault {
+        /// The request's id.
+        request_id: &'a str,
+        /// What it did.
+        fault: &'a crate::Fault,
+    },
+}
