@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 #![allow(clippy::print_stdout)]
 
+mod components;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the components into target/components.
+    Components,
 }
 
 /// The repository's root.
@@ -28,6 +31,7 @@ fn root() -> PathBuf {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Wit { check } => wit(check),
+        Command::Components => components::build(true),
     }
 }
 
@@ -35,7 +39,7 @@ fn wit(check: bool) -> Result<()> {
     let adapter = root().join("wit/adapter");
     let normaliser = root().join("wit/normaliser");
     write(check, "crates/model/src/types.rs", &types::generate(std::slice::from_ref(&adapter), "types")?)?;
-    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "dialects")?)
+    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)
 }
 
 /// Writes a generated file, or, to check, fails where it differs.

@@ -15,6 +15,7 @@
 
 mod adapter;
 mod build;
+mod export;
 #[rustfmt::skip]
 pub mod normaliser;
 #[rustfmt::skip]

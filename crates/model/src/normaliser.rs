@@ -1,6 +1,6 @@
-// Written by `cargo xtask wit` from the interface `dialects` of witgate:normaliser@0.1.0. Do not edit: change the WIT and run it again.
+// Written by `cargo xtask wit` from the interface `types` of witgate:normaliser@0.1.0. Do not edit: change the WIT and run it again.
 
-//! The values that cross `dialects`, as Rust types.
+//! The values that cross `types`, as Rust types.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,52 @@
+//! The shell that makes a component of an [`Adapter`](crate::Adapter).
+
+/// Exports an [`Adapter`](crate::Adapter) as a component of the world `witgate:adapter/adapter`. For crates two folders
+/// below the root, as `components/*`, with `wit-bindgen` among their dependencies.
+#[macro_export]
+macro_rules! export_adapter {
+    ($adapter:ty) => {
+        mod bindings {
+            wit_bindgen::generate!({
+                path: "../../wit/adapter",
+                world: "adapter",
+                with: { "witgate:adapter/types@0.1.0": witgate_model::types },
+            });
+        }
+
+        struct Shell;
+
+        impl bindings::exports::witgate::adapter::chat::Guest for Shell {
+            type Decoder = Decoder;
+
+            fn describe() -> $crate::Description {
+                <$adapter as $crate::Adapter>::describe()
+            }
+
+            fn probe(settings: String) -> Result<Option<$crate::HttpRequest>, $crate::Error> {
+                <$adapter as $crate::Adapter>::probe(&settings)
+            }
+
+            fn encode(settings: String, request: $crate::Request) -> Result<$crate::HttpRequest, $crate::Error> {
+                <$adapter as $crate::Adapter>::encode(&settings, request)
+            }
+        }
+
+        struct Decoder(std::cell::RefCell<<$adapter as $crate::Adapter>::Decoder>);
+
+        impl bindings::exports::witgate::adapter::chat::GuestDecoder for Decoder {
+            fn new(settings: String, context: Option<String>, head: $crate::ResponseHead) -> Self {
+                Decoder(std::cell::RefCell::new(<$adapter as $crate::Adapter>::decoder(&settings, context, head)))
+            }
+
+            fn feed(&self, frames: Vec<$crate::Frame>) -> Vec<$crate::Event> {
+                $crate::Decoder::feed(&mut *self.0.borrow_mut(), frames)
+            }
+
+            fn finish(&self) -> Vec<$crate::Event> {
+                $crate::Decoder::finish(&mut *self.0.borrow_mut())
+            }
+        }
+
+        bindings::export!(Shell with_types_in bindings);
+    };
+}
