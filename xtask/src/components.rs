@@ -94,7 +94,7 @@ fn write(file: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Installs a wasm target where rustup does not have it.
 fn target(name: &str) -> Result<()> {
-    let libs = Command::new(env!("CARGO").replace("cargo", "rustc"))
+    let libs = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--print", "target-libdir", "--target", name])
         .output()
         .context("run rustc")?;
