@@ -5,9 +5,19 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod check;
+mod failure;
+mod gateway;
+mod http;
+mod path;
 mod ports;
 mod record;
+mod routes;
+mod sign;
+mod stream;
 
+pub use gateway::Gateway;
+pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{
     Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };

@@ -1,0 +1,155 @@
+//! Failures: what a client is told, and whether another target may still serve.
+
+use std::time::Duration;
+
+use witgate_model::{Error, ErrorKind, Retry};
+
+use crate::ports::{Fault, TransportError};
+
+/// Which of the gateway's timeouts ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timeout {
+    Connect,
+    FirstToken,
+    Idle,
+    Total,
+}
+
+impl Timeout {
+    /// The key in the configuration.
+    fn key(self) -> &'static str {
+        match self {
+            Timeout::Connect => "connect",
+            Timeout::FirstToken => "first_token",
+            Timeout::Idle => "idle",
+            Timeout::Total => "total",
+        }
+    }
+
+    pub(crate) fn failure(self, provider: &str, limit: Duration) -> Failed {
+        let limit = if limit.subsec_millis() == 0 {
+            format!("{} s", limit.as_secs())
+        } else {
+            format!("{} ms", limit.as_millis())
+        };
+        let what = match self {
+            Timeout::Connect => "did not accept a connection",
+            Timeout::FirstToken => "sent no token",
+            Timeout::Idle => "sent no further token",
+            Timeout::Total => "did not complete the answer",
+        };
+        let key = self.key();
+        let error = Error::new(
+            ErrorKind::Timeout,
+            format!("provider \"{provider}\" {what} within {limit} (timeout `{key}`)"),
+        )
+        .with_code(format!("{key}_timeout"))
+        .with_retry(Retry::OtherTarget);
+        Failed { error, status: 504, error_type: "timeout_error", provider: Some(provider.to_owned()) }
+    }
+}
+
+/// A failure, with what the client is told about it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failed {
+    pub error: Error,
+    /// The client's HTTP status.
+    pub status: u16,
+    /// `error.type`, in OpenAI's and Anthropic's words.
+    pub error_type: &'static str,
+    /// The provider that failed; none where the gateway itself refuses.
+    pub provider: Option<String>,
+}
+
+impl Failed {
+    /// The gateway itself refuses the request.
+    pub fn ours(status: u16, error_type: &'static str, code: &str, message: impl Into<String>) -> Self {
+        let error = Error::new(ErrorKind::InvalidRequest, message).with_code(code);
+        Failed { error, status, error_type, provider: None }
+    }
+
+    /// The normaliser, or an adapter while it encodes, refuses the request.
+    pub fn request(error: Error, provider: Option<&str>) -> Self {
+        let (status, error_type) = told(&error.kind, error.status);
+        Failed { error, status, error_type, provider: provider.map(str::to_owned) }
+    }
+
+    /// A component broke its contract.
+    pub fn fault(fault: &Fault, provider: Option<&str>) -> Self {
+        let error = Error::malformed(fault.to_string()).with_code("component_fault");
+        Failed { error, status: 502, error_type: "api_error", provider: provider.map(str::to_owned) }
+    }
+
+    /// The network failed before or inside the answer.
+    pub fn transport(error: &TransportError, provider: &str, connect: Duration) -> Self {
+        if *error == TransportError::ConnectTimeout {
+            return Timeout::Connect.failure(provider, connect);
+        }
+        let code = match error {
+            TransportError::Connect(_) => "connection_failed",
+            TransportError::Denied(_) => "connection_denied",
+            _ => "connection_broken",
+        };
+        let error = Error::new(ErrorKind::UpstreamFailure, format!("provider \"{provider}\": {error}"))
+            .with_code(code)
+            .with_retry(Retry::OtherTarget);
+        Failed { error, status: 502, error_type: "api_error", provider: Some(provider.to_owned()) }
+    }
+
+    /// Whether the next target may be tried.
+    pub fn may_fall_back(&self) -> bool {
+        match self.error.kind {
+            ErrorKind::InvalidRequest
+            | ErrorKind::NotFound
+            | ErrorKind::TooLarge
+            | ErrorKind::ContextLength
+            | ErrorKind::ContentFiltered
+            | ErrorKind::Unsupported => false,
+            ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted => true,
+            _ => self.provider.is_some(),
+        }
+    }
+
+    /// `retry-after`, in whole seconds, at least one.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self.error.retry {
+            Retry::SameTarget(Some(ms)) => Some(ms.div_ceil(1000).max(1)),
+            _ if self.status == 503 => Some(1),
+            _ => None,
+        }
+    }
+
+    /// For the normaliser.
+    pub fn render(&self, request_id: &str) -> witgate_model::normaliser::Failure {
+        let mut error = self.error.clone();
+        error.status = Some(self.status);
+        witgate_model::normaliser::Failure {
+            error,
+            error_type: self.error_type.to_owned(),
+            provider: self.provider.clone(),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+/// HTTP status and `error.type` of a kind of failure. `upstream` is the status that an adapter or the normaliser gave.
+fn told(kind: &ErrorKind, upstream: Option<u16>) -> (u16, &'static str) {
+    match kind {
+        ErrorKind::InvalidRequest => match upstream {
+            Some(status @ (409 | 415 | 422)) => (status, "invalid_request_error"),
+            _ => (400, "invalid_request_error"),
+        },
+        ErrorKind::Unsupported | ErrorKind::ContextLength | ErrorKind::ContentFiltered => {
+            (400, "invalid_request_error")
+        }
+        // Our credentials, not the client's: the client can do nothing about them.
+        ErrorKind::Unauthenticated | ErrorKind::Forbidden => (502, "api_error"),
+        ErrorKind::NotFound => (404, "not_found_error"),
+        ErrorKind::RateLimited => (429, "rate_limit_error"),
+        ErrorKind::QuotaExhausted => (429, "insufficient_quota"),
+        ErrorKind::TooLarge => (413, "invalid_request_error"),
+        ErrorKind::Timeout => (504, "timeout_error"),
+        ErrorKind::Overloaded => (503, "overloaded_error"),
+        ErrorKind::UpstreamFailure | ErrorKind::MalformedResponse | ErrorKind::Other(_) => (502, "api_error"),
+    }
+}

@@ -1,0 +1,357 @@
+//! What stands in front of the path: routes, keys, admission, the gateway's own endpoints.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::future::join_all;
+use witgate_config::{Config, Provider};
+use witgate_model::Field;
+use witgate_model::normaliser::Route;
+
+use crate::failure::Failed;
+use crate::http::{self, Body, BodyError, Request, RequestBody, Response};
+use crate::path::{self, Ended, Flight};
+use crate::ports::{Adapter, Ports, UpstreamBody};
+use crate::record::Outcome;
+use crate::routes::{self, Endpoint, Missing};
+use crate::stream::{Answer, First, Writer};
+
+/// How long the answer of a readiness probe counts, so that a load balancer's questions are not passed on one by one.
+const READY_FOR: Duration = Duration::from_secs(1);
+/// How long a backend may take to answer a readiness probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The gateway: shared by all requests of one process.
+pub struct Gateway {
+    pub(crate) config: Arc<Config>,
+    routes: Vec<Route>,
+    in_flight: Arc<AtomicUsize>,
+    draining: AtomicBool,
+    /// When the backends were last asked, and what they said.
+    ready: Mutex<Option<(Duration, Vec<(String, Result<(), String>)>)>>,
+}
+
+/// One place among the concurrent requests; given back when dropped.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gateway {
+    /// A gateway for a configuration that has been checked. `routes` are the normaliser's.
+    pub fn new(config: Arc<Config>, routes: Vec<Route>) -> Self {
+        Gateway {
+            config,
+            routes,
+            in_flight: Arc::default(),
+            draining: AtomicBool::new(false),
+            ready: Mutex::new(None),
+        }
+    }
+
+    /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests for models that are being served now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Serves one request. Dropping the future, or the stream in its answer, cancels the backend's request.
+    pub async fn handle<P: Ports, B: RequestBody>(
+        self: &Arc<Self>,
+        ports: &Arc<P>,
+        request: Request<B>,
+    ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
+        let mut flight = Flight::new(Arc::clone(ports), &request);
+        let head_only = request.method == "HEAD";
+        let mut response = match self.route(&mut flight, &request).await {
+            Ok(Routed::Own(status, json)) => {
+                let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+                flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
+                flight.respond(status, headers, Body::Whole(Bytes::from(json)))
+            }
+            Ok(Routed::Dialect(dialect)) => {
+                flight.record.dialect = Some(dialect.clone());
+                match self.admit() {
+                    Ok(place) => return self.serve(flight, dialect, request, place).await,
+                    Err(failed) => flight.refuse(&dialect, failed),
+                }
+            }
+            Err((failed, more)) => {
+                let dialect = self.dialect_of(&request.path);
+                let mut response = flight.refuse(&dialect, failed);
+                response.headers.extend(more);
+                response
+            }
+        };
+        if head_only {
+            response.body = Body::Whole(Bytes::new());
+        }
+        response
+    }
+
+    /// The dialect in whose shape an error is told: that of the path, whatever the method; OpenAI's elsewhere.
+    fn dialect_of(&self, path: &str) -> String {
+        match routes::find(&self.routes, "POST", path) {
+            Ok(Endpoint::Dialect(dialect)) => dialect.to_owned(),
+            _ => "openai-chat".to_owned(),
+        }
+    }
+
+    async fn route<P: Ports, B>(
+        &self,
+        flight: &mut Flight<P>,
+        request: &Request<B>,
+    ) -> Result<Routed, (Failed, Option<Field>)> {
+        let endpoint = match routes::find(&self.routes, &request.method, &request.path) {
+            Ok(endpoint) => endpoint,
+            Err(Missing::Path(nearest)) => {
+                let path: String = request.path.chars().take(128).collect();
+                let mut message = format!("no route {} {path}", request.method);
+                if let Some(nearest) = nearest {
+                    message.push_str(&format!("; did you mean {nearest}?"));
+                }
+                return Err((Failed::ours(404, "not_found_error", "route_not_found", message), None));
+            }
+            Err(Missing::Method(allow)) => {
+                let message = format!("{} is not served at {}; use {allow}", request.method, request.path);
+                let failed = Failed::ours(405, "invalid_request_error", "method_not_allowed", message);
+                return Err((failed, Some(("allow".to_owned(), allow))));
+            }
+        };
+        match endpoint {
+            Endpoint::Health => return Ok(Routed::Own(200, r#"{"status":"ok"}"#.to_owned())),
+            Endpoint::Ready => {
+                let (ready, json) = self.ready(&flight.ports).await;
+                return Ok(Routed::Own(if ready { 200 } else { 503 }, json));
+            }
+            _ => {}
+        }
+        self.authenticate(request).map_err(|failed| (failed, None))?;
+        Ok(match endpoint {
+            Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
+            Endpoint::Model(name) => match self.models().into_iter().find(|(id, _)| id == name) {
+                Some((id, provider)) => Routed::Own(200, self.model_json(&id, &provider).to_string()),
+                None => return Err((self.unknown_model(name), None)),
+            },
+            _ => {
+                let models: Vec<_> =
+                    self.models().iter().map(|(id, provider)| self.model_json(id, provider)).collect();
+                Routed::Own(200, serde_json::json!({"object": "list", "data": models}).to_string())
+            }
+        })
+    }
+
+    /// Compares the client's key with each of ours, in constant time.
+    fn authenticate<B>(&self, request: &Request<B>) -> Result<(), Failed> {
+        let keys = &self.config.server.api_keys;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let bearer = request.header("authorization").and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+        });
+        let given = bearer.or_else(|| request.header("x-api-key")).or_else(|| request.header("api-key"));
+        let Some(given) = given else {
+            let message = "no API key; send it as `authorization: Bearer KEY`";
+            return Err(Failed::ours(401, "authentication_error", "missing_api_key", message));
+        };
+        // Every key is compared, so that the time does not tell which one was near.
+        if keys.iter().fold(false, |found, key| key.matches(given) | found) {
+            return Ok(());
+        }
+        Err(Failed::ours(401, "authentication_error", "invalid_api_key", "the API key is not one of this gateway's"))
+    }
+
+    /// Takes a place among the concurrent requests.
+    fn admit(&self) -> Result<Place, Failed> {
+        let place = Place(Arc::clone(&self.in_flight));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.config.limits.max_concurrent_requests {
+            return Ok(place);
+        }
+        let message = format!(
+            "the gateway already serves {} requests, its limit (limits.max_concurrent_requests); try again shortly",
+            self.config.limits.max_concurrent_requests
+        );
+        Err(Failed::ours(503, "overloaded_error", "too_many_requests", message))
+    }
+
+    /// What `/v1/models` lists: aliases with the provider of their first target; without any, the targets of the
+    /// catch-all alias.
+    fn models(&self) -> Vec<(String, String)> {
+        let mut models: Vec<_> = self
+            .config
+            .models
+            .iter()
+            .filter(|(alias, _)| *alias != "*")
+            .filter_map(|(alias, model)| Some((alias.clone(), model.targets.first()?.provider.clone())))
+            .collect();
+        if models.is_empty()
+            && let Some(all) = self.config.models.get("*")
+        {
+            models.extend(all.targets.iter().map(|target| {
+                (target.model.clone().unwrap_or_else(|| target.provider.clone()), target.provider.clone())
+            }));
+        }
+        models
+    }
+
+    fn model_json(&self, id: &str, provider: &str) -> serde_json::Value {
+        serde_json::json!({"id": id, "object": "model", "created": 0, "owned_by": provider})
+    }
+
+    pub(crate) fn unknown_model(&self, name: &str) -> Failed {
+        let name: String = name.chars().take(128).collect();
+        let mut message = format!("no model \"{name}\"");
+        match self.config.resolve(&name) {
+            Err(unknown) => {
+                if let Some(nearest) = &unknown.nearest {
+                    message.push_str(&format!("; did you mean \"{nearest}\"?"));
+                }
+                let mut known: Vec<_> = unknown.known.iter().take(20).map(|name| format!("\"{name}\"")).collect();
+                if unknown.known.len() > known.len() {
+                    known.push("…".to_owned());
+                }
+                message.push_str(&format!(" (configured: {})", known.join(", ")));
+            }
+            Ok(_) => message.push_str(" is listed; requests for it are served"),
+        }
+        let mut failed = Failed::ours(404, "not_found_error", "model_not_found", message);
+        failed.error.param = Some("model".to_owned());
+        failed
+    }
+
+    /// Whether some backend serves, and what each one says.
+    async fn ready<P: Ports>(&self, ports: &Arc<P>) -> (bool, String) {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let known = self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let states = match known {
+            Some((at, states)) if ports.now().saturating_sub(at) < READY_FOR => states,
+            _ => {
+                let providers = self.config.providers.values();
+                let states = join_all(providers.map(|provider| async {
+                    (provider.name.clone(), self.probe(ports.as_ref(), provider).await)
+                }))
+                .await;
+                *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((ports.now(), states.clone()));
+                states
+            }
+        };
+        let ready = !draining && states.iter().any(|(_, state)| state.is_ok());
+        let providers: serde_json::Map<_, _> = states
+            .into_iter()
+            .map(|(name, state)| (name, state.map_or_else(|error| error, |()| "ready".to_owned()).into()))
+            .collect();
+        let status = match (ready, draining) {
+            (true, _) => "ready",
+            (false, true) => "draining",
+            (false, false) => "unavailable",
+        };
+        (ready, serde_json::json!({"status": status, "providers": providers}).to_string())
+    }
+
+    /// Asks one backend whether it serves. The error is for people and names no address.
+    async fn probe<P: Ports>(&self, ports: &P, provider: &Provider) -> Result<(), String> {
+        let mut adapter = ports.adapter(&provider.name).map_err(|fault| fault.to_string())?;
+        let request = match adapter.probe(&provider.settings.to_string()).map_err(|fault| fault.to_string())? {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(error.message),
+        };
+        let mut last = Err("has no endpoint".to_owned());
+        for endpoint in path::endpoints(provider, &mut adapter).map_err(|fault| fault.to_string())? {
+            let request = crate::sign::sign(provider, &endpoint, request.clone(), None).map_err(|f| f.to_string())?;
+            let deadline = ports.now() + PROBE_TIMEOUT;
+            let answer = path::before(ports, deadline, ports.send(request)).await;
+            last = match answer {
+                None => Err(format!("did not answer within {} s", PROBE_TIMEOUT.as_secs())),
+                Some(Err(_)) => Err("cannot be reached".to_owned()),
+                Some(Ok(mut answer)) if (200..300).contains(&answer.status) => {
+                    // Read what there is, so that the connection can be used again.
+                    let _ = path::before(ports, deadline, answer.body.chunk()).await;
+                    return Ok(());
+                }
+                Some(Ok(answer)) => Err(format!("answers {}", answer.status)),
+            };
+        }
+        last
+    }
+
+    /// Runs the path for a request whose dialect is known.
+    async fn serve<P: Ports, B: RequestBody>(
+        self: &Arc<Self>,
+        mut flight: Flight<P>,
+        dialect: String,
+        request: Request<B>,
+        place: Place,
+    ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
+        flight.place = Some(place);
+        let limit = self.config.limits.max_body_bytes;
+        let Request { path, body, headers, .. } = request;
+        let body = match body.read(limit).await {
+            Ok(body) => body,
+            Err(error) => {
+                let failed = match error {
+                    BodyError::TooLarge => Failed::ours(
+                        413,
+                        "invalid_request_error",
+                        "body_too_large",
+                        format!("the body is larger than {limit} bytes (limits.max_body_bytes)"),
+                    ),
+                    error => Failed::ours(408, "invalid_request_error", "body_incomplete", error.to_string()),
+                };
+                return flight.refuse(&dialect, failed);
+            }
+        };
+        let (parsed, normaliser) = match path::parse(self, &mut flight, &dialect, &path, &body) {
+            Ok(parsed) => parsed,
+            Err(failed) => return flight.refuse(&dialect, failed),
+        };
+        drop(body);
+        let traceparent = http::header(&headers, "traceparent").and_then(http::traceparent);
+        let traceparent =
+            traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
+        let run = path::Run { gateway: Arc::clone(self), normaliser, dialect, parsed, traceparent };
+        let writer = Writer::default();
+        if !run.parsed.request.stream {
+            return match run.run(flight, &writer).await {
+                Ended::Whole(response) => response,
+                Ended::Streamed => unreachable!("a request that asked for no stream got none"),
+            };
+        }
+        // What the client sees where the head has to go out before a backend has answered.
+        let (early, comment) = match run.early(&flight) {
+            Ok(early) => early,
+            Err(fault) => return flight.refuse(&run.dialect, Failed::fault(&fault, None)),
+        };
+        let ports = Arc::clone(&flight.ports);
+        let running = {
+            let writer = writer.clone();
+            async move { run.run(flight, &writer).await }
+        };
+        let mut answer = Answer::new(ports, running, writer, (self.config.server.keep_alive, comment));
+        match answer.first(|| early).await {
+            First::End(Ended::Whole(response)) => response,
+            First::End(Ended::Streamed) => unreachable!("a stream begins with its first bytes"),
+            First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
+        }
+    }
+}
+
+/// Where a request went.
+enum Routed {
+    /// Answered by the gateway itself.
+    Own(u16, String),
+    /// For the path.
+    Dialect(String),
+}

@@ -1,0 +1,140 @@
+//! The client's side: requests in, responses out, request ids and traces.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use witgate_model::Field;
+
+/// A client's request, its body still to come.
+pub struct Request<B> {
+    /// `POST`, ….
+    pub method: String,
+    /// Path without the query, percent-encoded as it came.
+    pub path: String,
+    /// Headers, names in lower case; values that are not UTF-8 left out.
+    pub headers: Vec<Field>,
+    /// The body.
+    pub body: B,
+}
+
+impl<B> Request<B> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+}
+
+/// The first value of a header.
+pub(crate) fn header<'a>(headers: &'a [Field], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// A request's body, read when the gateway has decided that it wants it.
+pub trait RequestBody {
+    /// The whole body.
+    fn read(self, limit: usize) -> impl Future<Output = Result<Bytes, BodyError>>;
+}
+
+impl RequestBody for Bytes {
+    async fn read(self, limit: usize) -> Result<Bytes, BodyError> {
+        if self.len() > limit { Err(BodyError::TooLarge) } else { Ok(self) }
+    }
+}
+
+/// Why there is no body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is larger than the limit.
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    /// The client did not send it in time.
+    #[error("the body did not arrive in time")]
+    Timeout,
+    /// The connection broke.
+    #[error("the body broke off: {0}")]
+    Broken(String),
+}
+
+/// The gateway's answer.
+pub struct Response<S> {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<Field>,
+    /// What follows.
+    pub body: Body<S>,
+}
+
+/// The body of an answer.
+pub enum Body<S> {
+    /// All of it.
+    Whole(Bytes),
+    /// Pieces as they come. Dropping the stream cancels the backend's request.
+    Stream(S),
+}
+
+/// A request id that a client may choose: visible ASCII, at most 128 characters.
+pub(crate) fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// 22 letters and digits from 128 random bits.
+pub(crate) fn id(random: u128) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rest = random;
+    let mut out = String::with_capacity(22);
+    for _ in 0..22 {
+        out.push(char::from(DIGITS[(rest % 62) as usize]));
+        rest /= 62;
+    }
+    out
+}
+
+/// A valid `traceparent` (W3C Trace Context, version 00): its trace id and flags.
+pub(crate) fn traceparent(value: &str) -> Option<(&str, &str)> {
+    let mut parts = value.trim().split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |text: &str| text.bytes().all(|b| b == b'0');
+    let valid = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && !zero(trace)
+        && hex(parent, 16)
+        && !zero(parent)
+        && hex(flags, 2)
+        && (version != "00" || parts.next().is_none());
+    valid.then_some((trace, flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_taken_only_when_it_is_valid() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(traceparent(&format!("00-{trace}-00f067aa0ba902b7-01")), Some((trace, "01")));
+        assert_eq!(traceparent(&format!("01-{trace}-00f067aa0ba902b7-01-later")), Some((trace, "01")));
+        for bad in [
+            "",
+            "00-0-0-0",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            &format!("00-{trace}-0000000000000000-01"),
+            &format!("ff-{trace}-00f067aa0ba902b7-01"),
+            &format!("00-{trace}-00f067aa0ba902b7-01-more"),
+            &format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
+        ] {
+            assert_eq!(traceparent(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_22_letters_and_digits() {
+        assert_eq!(id(0), "0".repeat(22));
+        assert!(id(u128::MAX).bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_ne!(id(1), id(2));
+    }
+}

@@ -1,0 +1,562 @@
+//! The path of one request: route, then for each target encode, sign, send, frame, decode, and render for the client.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use witgate_config::Provider;
+use witgate_framing::{Framer, effective};
+use witgate_model::normaliser::{AnswerStart, Limits, Parsed};
+use witgate_model::{Event, Field, Frame, ResponseHead};
+
+use crate::check::{Order, merge};
+use crate::failure::{Failed, Timeout};
+use crate::gateway::{Gateway, Place};
+use crate::http::{self, Body, Request, Response};
+use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
+use crate::record::{Outcome, Record, Warning};
+use crate::stream::Writer;
+
+/// A request on its way: what will be logged of it. Dropped before its end, it is logged as abandoned by its client.
+pub(crate) struct Flight<P: Ports> {
+    pub ports: Arc<P>,
+    pub record: Record,
+    pub place: Option<Place>,
+    start: Duration,
+    ended: bool,
+}
+
+impl<P: Ports> Flight<P> {
+    pub fn new<B>(ports: Arc<P>, request: &Request<B>) -> Self {
+        let start = ports.now();
+        let request_id = match request.header("x-request-id") {
+            Some(id) if http::is_request_id(id) => id.to_owned(),
+            _ => http::id(ports.random()),
+        };
+        let trace_id = request.header("traceparent").and_then(http::traceparent).map(|(trace, _)| trace.to_owned());
+        let record = Record {
+            method: request.method.clone(),
+            path: request.path.chars().take(512).collect(),
+            status: 0,
+            outcome: Outcome::ClientGone,
+            latency: Duration::ZERO,
+            first_token: None,
+            request_id,
+            trace_id,
+            dialect: None,
+            request_model: None,
+            response_model: None,
+            provider: None,
+            attempts: 0,
+            stream: false,
+            usage: None,
+            error_type: None,
+            unmapped: Vec::new(),
+        };
+        Flight { ports, record, place: None, start, ended: false }
+    }
+
+    /// Says how it ended, once.
+    pub fn end(&mut self, status: u16, outcome: Outcome) {
+        if !self.ended {
+            self.ended = true;
+            self.record.status = status;
+            self.record.outcome = outcome;
+            self.record.latency = self.ports.now().saturating_sub(self.start);
+            self.ports.record(&self.record);
+        }
+    }
+
+    /// A parent id for the backend's span; not zero, as the standard wants.
+    pub fn span_id(&self) -> u64 {
+        (self.ports.random() as u64) | 1
+    }
+
+    fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
+        headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
+        if let Some(provider) = &self.record.provider {
+            headers.push(("x-witgate-provider".to_owned(), provider.clone()));
+        }
+        if self.record.attempts > 1 {
+            headers.push(("x-witgate-attempts".to_owned(), self.record.attempts.to_string()));
+        }
+        headers
+    }
+
+    pub fn respond<S>(&self, status: u16, headers: Vec<Field>, body: Body<S>) -> Response<S> {
+        Response { status, headers: self.headers(headers), body }
+    }
+
+    /// An error before the answer began, in the client's dialect; the end of this request.
+    pub fn refuse<S>(&mut self, dialect: &str, failed: Failed) -> Response<S> {
+        let failure = failed.render(&self.record.request_id);
+        let rendered = self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, &failure));
+        let (status, mut headers, body) = match rendered {
+            Ok(rendered) => (rendered.status, rendered.headers, Bytes::from(rendered.body)),
+            Err(fault) => {
+                self.ports.warn(&Warning::Fault { request_id: &self.record.request_id, fault: &fault });
+                let json = serde_json::json!({"error": {
+                    "message": failure.error.message, "type": failure.error_type, "code": failure.error.code,
+                    "param": failure.error.param, "provider": failure.provider, "request_id": failure.request_id,
+                }});
+                let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+                (failed.status, headers, Bytes::from(json.to_string()))
+            }
+        };
+        if let Some(seconds) = failed.retry_after() {
+            headers.push(("retry-after".to_owned(), seconds.to_string()));
+        }
+        self.record.error_type = Some(failed.error_type.to_owned());
+        self.record.provider = failed.provider.or(self.record.provider.take());
+        self.end(status, Outcome::Failed);
+        self.respond(status, headers, Body::Whole(body))
+    }
+}
+
+impl<P: Ports> Drop for Flight<P> {
+    fn drop(&mut self) {
+        let status = if self.record.status == 0 { 499 } else { self.record.status };
+        self.end(status, Outcome::ClientGone);
+    }
+}
+
+/// `future`'s output, or `None` when `deadline` comes first.
+pub(crate) async fn before<P: Ports, F: Future>(ports: &P, deadline: Duration, future: F) -> Option<F::Output> {
+    let future = std::pin::pin!(future);
+    let sleep = std::pin::pin!(ports.sleep_until(deadline));
+    match select(future, sleep).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(((), _)) => None,
+    }
+}
+
+/// The base URLs of a provider: the configured ones, else the adapter's own with its settings filled in.
+pub(crate) fn endpoints<A: Adapter>(provider: &Provider, adapter: &mut A) -> Result<Vec<String>, Fault> {
+    if !provider.endpoints.is_empty() {
+        return Ok(provider.endpoints.clone());
+    }
+    let Some(mut endpoint) = adapter.describe()?.default_endpoint else { return Ok(Vec::new()) };
+    while let Some((before, rest)) = endpoint.split_once('{') {
+        let Some((name, after)) = rest.split_once('}') else { break };
+        // A setting becomes a part of a host name: letters, digits, hyphens and dots only.
+        let value = provider.settings.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+        if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
+            return Ok(Vec::new());
+        }
+        endpoint = format!("{before}{value}{after}");
+    }
+    Ok(vec![endpoint])
+}
+
+/// Has the normaliser parse a request; gives what it made, and the normaliser for the answer.
+pub(crate) fn parse<P: Ports>(
+    gateway: &Gateway,
+    flight: &mut Flight<P>,
+    dialect: &str,
+    path: &str,
+    body: &[u8],
+) -> Result<(Parsed, P::Normaliser), Failed> {
+    let limits =
+        Limits { depth: gateway.config.limits.max_json_depth, messages: gateway.config.limits.max_messages };
+    let parsed = flight.ports.normaliser().and_then(|mut normaliser| {
+        let parsed = normaliser.parse(dialect, path, &limits, body)?;
+        Ok((parsed, normaliser))
+    });
+    match parsed {
+        Ok((Ok(parsed), normaliser)) => {
+            flight.record.request_model = Some(parsed.request.model.chars().take(256).collect());
+            flight.record.stream = parsed.request.stream;
+            Ok((parsed, normaliser))
+        }
+        Ok((Err(error), _)) => Err(Failed::request(error, None)),
+        Err(fault) => {
+            flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
+            Err(Failed::fault(&fault, None))
+        }
+    }
+}
+
+/// How the path ended.
+pub(crate) enum Ended<S> {
+    /// With this answer: a whole one, or an error before anything was given to the client.
+    Whole(Response<S>),
+    /// All bytes, an error among them if there was one, have gone through the writer.
+    Streamed,
+}
+
+/// Why an attempt has no answer.
+enum Attempt {
+    /// Before any content: another target may be tried.
+    Before(Failed),
+    /// After content went to the client.
+    After(Failed),
+}
+
+/// A parsed request with all that its path needs.
+pub(crate) struct Run<N> {
+    pub gateway: Arc<Gateway>,
+    pub normaliser: N,
+    pub dialect: String,
+    pub parsed: Parsed,
+    pub traceparent: Option<String>,
+}
+
+/// Status and headers of a stream's head, and its keep-alive comment.
+type Early = ((u16, Vec<Field>), Bytes);
+
+impl<N: Normaliser> Run<N> {
+    /// The head of a stream that begins before a backend has answered, and the comment that keeps it open.
+    pub fn early<P: Ports>(&mut self, flight: &Flight<P>) -> Result<Early, Fault> {
+        self.start(flight)?;
+        let head = self.normaliser.head()?;
+        let comment = Bytes::from(self.normaliser.keep_alive()?);
+        Ok(((head.status, flight.headers(head.headers)), comment))
+    }
+
+    /// Makes the renderer of the answer.
+    fn start<P: Ports>(&mut self, flight: &Flight<P>) -> Result<(), Fault> {
+        let start = AnswerStart {
+            render: std::mem::take(&mut self.parsed.render),
+            id: http::id(flight.ports.random()),
+            created: flight.ports.unix_time().as_secs(),
+            model: self.parsed.request.model.clone(),
+        };
+        self.normaliser.start(&self.dialect, start)
+    }
+
+    /// Tries the targets in order until one answers.
+    pub async fn run<P: Ports, S>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended<S> {
+        let gateway = Arc::clone(&self.gateway);
+        let config = Arc::clone(&gateway.config);
+        let client_model = self.parsed.request.model.clone();
+        let targets = match config.resolve(&client_model) {
+            Ok(targets) => targets,
+            Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
+        };
+        if !self.parsed.request.stream
+            && let Err(fault) = self.start(&flight)
+        {
+            return self.fail(flight, Failed::fault(&fault, None), writer).await;
+        }
+        let mut first: Option<Failed> = None;
+        for (at, target) in targets.iter().enumerate() {
+            let Some(provider) = config.providers.get(&target.provider) else { continue };
+            flight.record.attempts += 1;
+            flight.record.provider = Some(provider.name.clone());
+            self.parsed.request.model = target.model.clone().unwrap_or_else(|| client_model.clone());
+            match self.attempt(&mut flight, provider, writer).await {
+                Ok(ended) => {
+                    flight.end(200, Outcome::Complete);
+                    return ended;
+                }
+                Err(Attempt::After(failed)) => return self.fail(flight, failed, writer).await,
+                Err(Attempt::Before(failed)) => {
+                    let next = targets.get(at + 1).filter(|_| failed.may_fall_back());
+                    if let Some(next) = next {
+                        flight.ports.warn(&Warning::Fallback {
+                            request_id: &flight.record.request_id,
+                            from: &provider.name,
+                            to: &next.provider,
+                            reason: failed.error.code.as_deref().unwrap_or(failed.error_type),
+                            attempt: flight.record.attempts,
+                        });
+                    }
+                    // The first failure explains most: later targets are the second choice.
+                    let failed = first.take().unwrap_or(failed);
+                    if next.is_none() {
+                        return self.fail(flight, failed, writer).await;
+                    }
+                    first = Some(failed);
+                }
+            }
+        }
+        let none = Failed::ours(500, "api_error", "no_target", format!("model \"{client_model}\" has no target"));
+        self.fail(flight, first.unwrap_or(none), writer).await
+    }
+
+    /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
+    async fn fail<P: Ports, S>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended<S> {
+        if !writer.committed() {
+            return Ended::Whole(flight.refuse(&self.dialect, failed));
+        }
+        let failure = failed.render(&flight.record.request_id);
+        flight.record.error_type = Some(failed.error_type.to_owned());
+        flight.record.status = 200;
+        // Where even that fails the stream just ends, without its terminal event: clients take that as an error too.
+        if let Ok(bytes) = self.normaliser.fail(&failure) {
+            writer.write(Bytes::from(bytes)).await;
+        }
+        flight.end(200, Outcome::Failed);
+        Ended::Streamed
+    }
+
+    /// One target: encode, sign, send, and give the answer to the client.
+    async fn attempt<P: Ports, S>(
+        &mut self,
+        flight: &mut Flight<P>,
+        provider: &Provider,
+        writer: &Writer,
+    ) -> Result<Ended<S>, Attempt> {
+        let ports = Arc::clone(&flight.ports);
+        let settings = provider.settings.to_string();
+        let request_id = flight.record.request_id.clone();
+        let fault = |fault: Fault| {
+            ports.warn(&Warning::Fault { request_id: &request_id, fault: &fault });
+            Attempt::Before(Failed::fault(&fault, Some(&provider.name)))
+        };
+        let mut adapter = ports.adapter(&provider.name).map_err(fault)?;
+        let encoded = adapter.encode(&settings, &self.parsed.request).map_err(fault)?;
+        let request = encoded.map_err(|error| Attempt::Before(Failed::request(error, Some(&provider.name))))?;
+        let endpoints = endpoints(provider, &mut adapter).map_err(fault)?;
+        let Some(endpoint) = endpoints.first() else {
+            let message = format!("provider \"{}\" has no endpoint", provider.name);
+            return Err(Attempt::Before(Failed::ours(500, "api_error", "no_endpoint", message)));
+        };
+        let framing = request.framing.clone();
+        let context = request.context.clone();
+        let signed =
+            crate::sign::sign(provider, endpoint, request, self.traceparent.clone()).map_err(fault)?;
+        let mut answer =
+            Exchange::send(ports.as_ref(), provider, signed, self.parsed.request.stream, flight.start).await?;
+        let framing = effective(&framing, answer.status, http::header(&answer.headers, "content-type"));
+        let limits = witgate_framing::Limits {
+            max_frame_bytes: self.gateway.config.limits.max_frame_bytes,
+            max_body_bytes: self.gateway.config.limits.max_response_bytes,
+        };
+        let mut framer = Framer::new(&framing, limits).map_err(|error| {
+            let component = format!("adapter \"{}\"", provider.adapter);
+            fault(Fault { component, what: format!("asked for a framing: {error}") })
+        })?;
+        let head = ResponseHead {
+            status: answer.status,
+            headers: std::mem::take(&mut answer.headers),
+            framing,
+            stream: self.parsed.request.stream,
+        };
+        adapter.start(&settings, context.as_deref(), &head).map_err(fault)?;
+        let mut sink = Sink { order: Order::default(), held: Vec::new(), content: false, body: None };
+        let mut frames: Vec<Frame> = Vec::new();
+        loop {
+            let chunk = answer.chunk(sink.content).await.map_err(|failed| sink.attempt(failed))?;
+            let end = chunk.is_none();
+            let framed = match &chunk {
+                Some(chunk) => framer.push(chunk, &mut frames),
+                None => framer.finish(&mut frames),
+            };
+            let mut events = Vec::new();
+            if !frames.is_empty() {
+                events = adapter.feed(std::mem::take(&mut frames)).map_err(|f| sink.fault(f, &fault))?;
+            }
+            if !events.last().is_some_and(Event::is_last) {
+                if let Err(error) = framed {
+                    let error = witgate_model::Error::malformed(format!(
+                        "provider \"{}\" sent an answer that cannot be read: {error}",
+                        provider.name
+                    ));
+                    events.push(Event::Failed(error));
+                } else if end {
+                    events.extend(adapter.finish().map_err(|f| sink.fault(f, &fault))?);
+                    if !events.last().is_some_and(Event::is_last) {
+                        let message = format!("provider \"{}\" ended its answer early", provider.name);
+                        events.push(Event::Failed(witgate_model::Error::malformed(message)));
+                    }
+                }
+            }
+            if sink.take(self, flight, provider, events, writer, &mut answer).await.map_err(|error| match error {
+                Refused::Fault(f) => sink.fault(f, &fault),
+                Refused::Failed(failed) => sink.attempt(failed),
+            })? {
+                break;
+            }
+        }
+        match sink.body {
+            None => Ok(Ended::Streamed),
+            Some(body) => {
+                let head = self.normaliser.head().map_err(fault)?;
+                flight.record.status = head.status;
+                Ok(Ended::Whole(flight.respond(head.status, head.headers, Body::Whole(body))))
+            }
+        }
+    }
+}
+
+/// Why events were not taken.
+enum Refused {
+    Fault(Fault),
+    Failed(Failed),
+}
+
+/// Takes an answer's events: checks them, holds them back until there is content, renders them.
+struct Sink {
+    order: Order,
+    /// Events before the first content: dropped where the attempt fails, since another target may answer.
+    held: Vec<Event>,
+    /// Content has gone to the client.
+    content: bool,
+    /// The whole answer, where it is not streamed.
+    body: Option<Bytes>,
+}
+
+impl Sink {
+    fn attempt(&self, failed: Failed) -> Attempt {
+        if self.content { Attempt::After(failed) } else { Attempt::Before(failed) }
+    }
+
+    fn fault(&self, fault: Fault, tell: &impl Fn(Fault) -> Attempt) -> Attempt {
+        match tell(fault) {
+            Attempt::Before(failed) if self.content => Attempt::After(failed),
+            attempt => attempt,
+        }
+    }
+
+    /// Takes the events of one network read. True when the answer is complete.
+    async fn take<P: Ports, N: Normaliser>(
+        &mut self,
+        run: &mut Run<N>,
+        flight: &mut Flight<P>,
+        provider: &Provider,
+        mut events: Vec<Event>,
+        writer: &Writer,
+        answer: &mut Exchange<'_, P>,
+    ) -> Result<bool, Refused> {
+        if events.is_empty() {
+            return Ok(false);
+        }
+        let mut content = false;
+        for event in &events {
+            self.order.next(event).map_err(|what| {
+                Refused::Fault(Fault { component: format!("adapter \"{}\"", provider.adapter), what })
+            })?;
+            content |= event.is_content();
+            match event {
+                Event::Started(started) => flight.record.response_model.clone_from(&started.model),
+                Event::Usage(usage) => merge(&mut flight.record.usage, usage),
+                Event::Other(other) if other.dialect != run.dialect && flight.record.unmapped.len() < 16 => {
+                    flight.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
+                }
+                _ => {}
+            }
+        }
+        let failed = match events.last() {
+            Some(Event::Failed(_)) => match events.pop() {
+                Some(Event::Failed(error)) => Some(Failed::request(error, Some(&provider.name))),
+                _ => None,
+            },
+            _ => None,
+        };
+        let done = self.order.ended && failed.is_none();
+        if content {
+            answer.content(flight);
+        }
+        let stream = run.parsed.request.stream;
+        // Content in the very read that also brings a failure, and nothing given yet: the failure wins.
+        if !self.content && (!(content || done) || failed.is_some() || (!stream && !done)) {
+            self.held.append(&mut events);
+        } else {
+            let events = if self.held.is_empty() { events } else {
+                self.held.append(&mut events);
+                std::mem::take(&mut self.held)
+            };
+            if !events.is_empty() {
+                let bytes = Bytes::from(run.normaliser.feed(events).map_err(Refused::Fault)?);
+                if stream {
+                    if !self.content {
+                        self.content = true;
+                        let head = run.normaliser.head().map_err(Refused::Fault)?;
+                        writer.head(head.status, flight.headers(head.headers));
+                        flight.record.status = head.status;
+                    }
+                    writer.write(bytes).await;
+                } else {
+                    self.body = Some(bytes);
+                }
+            }
+        }
+        match failed {
+            Some(failed) => Err(Refused::Failed(failed)),
+            None => Ok(done),
+        }
+    }
+}
+
+/// The names of an object's members, for the log: never their values.
+fn names(members: &str) -> String {
+    match serde_json::from_str::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(members) {
+        Ok(members) => members.into_keys().take(16).collect::<Vec<_>>().join(","),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// A request that was sent, with its deadlines.
+struct Exchange<'p, P: Ports> {
+    ports: &'p P,
+    provider: &'p Provider,
+    status: u16,
+    headers: Vec<Field>,
+    body: P::Body,
+    /// When the whole request must have ended.
+    total: Duration,
+    /// When the first, or the next, token must have come; none for an answer that is not streamed.
+    token: Option<Duration>,
+}
+
+impl<'p, P: Ports> Exchange<'p, P> {
+    async fn send(
+        ports: &'p P,
+        provider: &'p Provider,
+        request: UpstreamRequest,
+        stream: bool,
+        start: Duration,
+    ) -> Result<Self, Attempt> {
+        let timeouts = &provider.timeouts;
+        let total = start + timeouts.total;
+        let token = stream.then(|| ports.now() + timeouts.first_token);
+        let deadline = token.map_or(total, |token| token.min(total));
+        let answer = match before(ports, deadline, ports.send(request)).await {
+            None => {
+                let failed = Self::timed_out(provider, total, token, false);
+                return Err(Attempt::Before(failed));
+            }
+            Some(Err(error)) => {
+                return Err(Attempt::Before(Failed::transport(&error, &provider.name, timeouts.connect)));
+            }
+            Some(Ok(answer)) => answer,
+        };
+        Ok(Exchange { ports, provider, status: answer.status, headers: answer.headers, body: answer.body, total, token })
+    }
+
+    fn timed_out(provider: &Provider, total: Duration, token: Option<Duration>, content: bool) -> Failed {
+        let (timeout, limit) = match token {
+            Some(token) if token < total && content => (Timeout::Idle, provider.timeouts.idle),
+            Some(token) if token < total => (Timeout::FirstToken, provider.timeouts.first_token),
+            _ => (Timeout::Total, provider.timeouts.total),
+        };
+        timeout.failure(&provider.name, limit)
+    }
+
+    /// The next piece of the body, `None` at its end.
+    async fn chunk(&mut self, content: bool) -> Result<Option<Bytes>, Failed> {
+        let deadline = self.token.map_or(self.total, |token| token.min(self.total));
+        match before(self.ports, deadline, self.body.chunk()).await {
+            None => Err(Self::timed_out(self.provider, self.total, self.token, content)),
+            Some(None) => Ok(None),
+            Some(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Some(Some(Err(TransportError::Broken(_)))) | Some(Some(Err(_))) => {
+                let error = TransportError::Broken("the answer ended early".to_owned());
+                Err(Failed::transport(&error, &self.provider.name, self.provider.timeouts.connect))
+            }
+        }
+    }
+
+    /// Content has come: the wait for the next token begins.
+    fn content(&mut self, flight: &mut Flight<P>) {
+        let now = self.ports.now();
+        if self.token.is_some() {
+            self.token = Some(now + self.provider.timeouts.idle);
+        }
+        flight.record.first_token.get_or_insert(now.saturating_sub(flight.start));
+    }
+}
+

@@ -1,0 +1,114 @@
+//! Which dialect serves a path, and what to say where none does.
+
+use witgate_model::normaliser::Route;
+
+/// What a request is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Endpoint<'a> {
+    Health,
+    Ready,
+    Models,
+    Model(&'a str),
+    Dialect(&'a str),
+}
+
+/// Why there is nothing for a request.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Missing {
+    /// No such path; the nearest one there is.
+    Path(Option<String>),
+    /// The path takes these methods.
+    Method(String),
+}
+
+/// The gateway's own routes.
+const OWN: [(&str, &str); 4] =
+    [("GET", "/health"), ("GET", "/ready"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}")];
+
+/// Finds the endpoint of a request. HEAD is taken as GET.
+pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Result<Endpoint<'a>, Missing> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+    let mut allowed: Vec<&str> = Vec::new();
+    for (route_method, route) in OWN {
+        if let Some(captured) = matches(route, path) {
+            if route_method == method {
+                return Ok(match route {
+                    "/health" => Endpoint::Health,
+                    "/ready" => Endpoint::Ready,
+                    "/v1/models" => Endpoint::Models,
+                    _ => Endpoint::Model(captured),
+                });
+            }
+            allowed.extend(["GET", "HEAD"]);
+        }
+    }
+    for route in routes {
+        if matches(&route.path, path).is_some() {
+            if route.method == method {
+                return Ok(Endpoint::Dialect(&route.dialect));
+            }
+            if !allowed.contains(&route.method.as_str()) {
+                allowed.push(&route.method);
+            }
+        }
+    }
+    if !allowed.is_empty() {
+        return Err(Missing::Method(allowed.join(", ")));
+    }
+    let known = OWN.iter().map(|(_, path)| *path).chain(routes.iter().map(|route| route.path.as_str()));
+    let path: String = path.chars().take(128).collect();
+    let nearest = known
+        .map(|route| (strsim::damerau_levenshtein(route, &path), route))
+        .filter(|(distance, route)| *distance <= route.len() / 2)
+        .min();
+    Err(Missing::Path(nearest.map(|(_, route)| route.to_owned())))
+}
+
+/// Whether a path fits a route; what its `{…}` stands for, or an empty text.
+fn matches<'p>(route: &str, path: &'p str) -> Option<&'p str> {
+    let Some((before, rest)) = route.split_once('{') else { return (route == path).then_some("") };
+    let (_, after) = rest.split_once('}')?;
+    let captured = path.strip_prefix(before)?.strip_suffix(after)?;
+    // A model may be written `provider/model`, so the last segment may hold a slash; one in the middle may not.
+    (!captured.is_empty() && (after.is_empty() || !captured.contains('/'))).then_some(captured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes() -> Vec<Route> {
+        let route =
+            |method: &str, path: &str, dialect: &str| Route { method: method.into(), path: path.into(), dialect: dialect.into() };
+        vec![
+            route("POST", "/v1/chat/completions", "openai-chat"),
+            route("POST", "/openai/deployments/{model}/chat/completions", "openai-chat"),
+            route("POST", "/v1/completions", "openai-completions"),
+        ]
+    }
+
+    #[test]
+    fn a_path_finds_its_dialect_with_and_without_a_trailing_slash() {
+        let routes = routes();
+        for path in ["/v1/completions", "/v1/completions/"] {
+            assert_eq!(find(&routes, "POST", path), Ok(Endpoint::Dialect("openai-completions")));
+        }
+        let path = "/openai/deployments/gpt-4o/chat/completions";
+        assert_eq!(find(&routes, "POST", path), Ok(Endpoint::Dialect("openai-chat")));
+        assert_eq!(find(&routes, "GET", "/v1/models/local/tiny"), Ok(Endpoint::Model("local/tiny")));
+        assert_eq!(find(&routes, "HEAD", "/health"), Ok(Endpoint::Health));
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones_and_a_wrong_path_the_nearest() {
+        let routes = routes();
+        assert_eq!(find(&routes, "GET", "/v1/chat/completions"), Err(Missing::Method("POST".into())));
+        assert_eq!(find(&routes, "POST", "/health"), Err(Missing::Method("GET, HEAD".into())));
+        assert_eq!(
+            find(&routes, "POST", "/v1/chat/completion"),
+            Err(Missing::Path(Some("/v1/chat/completions".into())))
+        );
+        assert_eq!(find(&routes, "GET", "/"), Err(Missing::Path(None)));
+    }
+}

@@ -1,0 +1,201 @@
+//! Encode's result to the request that is sent: the URL joined, the contract checked, the secret put in.
+//!
+//! This is the only module that resolves a secret.
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use witgate_config::Provider;
+use witgate_model::{Auth, HttpRequest};
+
+use crate::ports::{Fault, UpstreamRequest};
+
+/// All but the unreserved characters of RFC 3986.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Headers that are the gateway's own.
+const OURS: [&str; 13] = [
+    "host",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-authorization",
+    "proxy-connection",
+    "authorization",
+    "x-api-key",
+    "api-key",
+];
+
+/// The most that an adapter may hand to its own decoder, in bytes.
+const MAX_CONTEXT: usize = 64 * 1024;
+
+/// The most headers of one request.
+const MAX_HEADERS: usize = 64;
+
+/// Checks what the adapter made, joins it to `endpoint` and authenticates it.
+pub(crate) fn sign(
+    provider: &Provider,
+    endpoint: &str,
+    request: HttpRequest,
+    traceparent: Option<String>,
+) -> Result<UpstreamRequest, Fault> {
+    let broke = |what: String| Fault { component: format!("adapter \"{}\"", provider.adapter), what };
+    if !matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "DELETE" | "PATCH") {
+        return Err(broke(format!("asked for the HTTP method {:?}", clip(&request.method))));
+    }
+    if request.context.as_ref().is_some_and(|context| context.len() > MAX_CONTEXT) {
+        return Err(broke(format!("returned a context of over {MAX_CONTEXT} bytes")));
+    }
+    if request.headers.len() > MAX_HEADERS {
+        return Err(broke(format!("returned over {MAX_HEADERS} headers")));
+    }
+    let mut headers = request.headers;
+    for (name, value) in &headers {
+        if !is_header_name(name) {
+            return Err(broke(format!("returned the header name {:?}", clip(name))));
+        }
+        if OURS.contains(&name.as_str()) {
+            return Err(broke(format!("returned the header {name}, which is the gateway's")));
+        }
+        if !is_header_value(value) {
+            return Err(broke(format!("returned a value of header {name} that HTTP does not allow")));
+        }
+    }
+    let mut url = String::with_capacity(endpoint.len() + 64);
+    url.push_str(endpoint.trim_end_matches('/'));
+    for segment in &request.path {
+        if segment.is_empty() || segment == "." || segment == ".." {
+            return Err(broke(format!("returned the path segment {segment:?}, which leaves its endpoint")));
+        }
+        url.push('/');
+        url.extend(utf8_percent_encode(segment, SEGMENT));
+    }
+    for (at, (name, value)) in request.query.iter().enumerate() {
+        url.push(if at == 0 { '?' } else { '&' });
+        url.extend(utf8_percent_encode(name, SEGMENT));
+        url.push('=');
+        url.extend(utf8_percent_encode(value, SEGMENT));
+    }
+    match &request.auth {
+        Auth::None => {}
+        Auth::Header(header) => {
+            if !is_header_name(&header.name) || !is_header_value(&header.prefix) {
+                return Err(broke(format!("asked for the authentication header {:?}", clip(&header.name))));
+            }
+            if let Some(secret) = provider.secrets.get(&header.slot) {
+                headers.push((header.name.clone(), format!("{}{}", header.prefix, secret.expose())));
+            }
+        }
+        Auth::AwsSigv4(_) => return Err(broke("asked for AWS signatures, which this gateway does not make yet".into())),
+        Auth::Other(name) => {
+            return Err(broke(format!("asked for the authentication {:?}, which is unknown", clip(name))));
+        }
+    }
+    if let Some(traceparent) = traceparent {
+        headers.push(("traceparent".to_owned(), traceparent));
+    }
+    Ok(UpstreamRequest {
+        provider: provider.name.clone(),
+        method: request.method,
+        url,
+        headers,
+        body: Bytes::from(request.body),
+        connect_timeout: provider.timeouts.connect,
+    })
+}
+
+/// A name for a message, not longer than a line.
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// A token in lower case (RFC 9110 section 5.6.2).
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 128
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Visible characters, blanks and tabs: neither a line end nor a NUL.
+fn is_header_value(value: &str) -> bool {
+    value.len() <= 8 * 1024 && value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b) || b >= 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use witgate_model::{Framing, HeaderAuth};
+
+    fn provider() -> Provider {
+        let text = "[providers.p]\nadapter = \"openai\"\nendpoint = \"http://h/base/\"\napi_key = \"sk-secret\"\n\
+                    [models.m]\ntarget = \"p/x\"\n";
+        let config = witgate_config::Config::from_toml(text, "t.toml", &|_| None).unwrap();
+        config.providers["p"].clone()
+    }
+
+    fn request(path: &[&str]) -> HttpRequest {
+        HttpRequest {
+            method: "POST".into(),
+            path: path.iter().map(|segment| (*segment).into()).collect(),
+            query: vec![],
+            headers: vec![],
+            body: vec![],
+            auth: Auth::None,
+            framing: Framing::Whole,
+            context: None,
+        }
+    }
+
+    #[test]
+    fn a_model_id_stays_inside_its_path_segment() {
+        let signed = sign(&provider(), "http://h/base/", request(&["model", "a/../b?c#d%2F:e", "converse"]), None);
+        assert_eq!(signed.unwrap().url, "http://h/base/model/a%2F..%2Fb%3Fc%23d%252F%3Ae/converse");
+    }
+
+    #[test]
+    fn a_path_that_leaves_its_endpoint_is_a_fault() {
+        for segment in ["", ".", ".."] {
+            let fault = sign(&provider(), "http://h", request(&["v1", segment]), None).unwrap_err();
+            assert!(fault.to_string().starts_with("adapter \"openai\" returned the path segment"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_smuggles_a_line_is_a_fault() {
+        for (name, value) in [("x-a", "b\r\nx-c: d"), ("x-a\r\n", "b"), ("authorization", "Bearer x"), ("host", "evil")] {
+            let mut request = request(&["v1"]);
+            request.headers.push((name.into(), value.into()));
+            assert!(sign(&provider(), "http://h", request, None).is_err(), "{name}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn invariant_3_a_secret_is_resolved_only_in_sign() {
+        let mut request = request(&["v1"]);
+        let auth = HeaderAuth { name: "authorization".into(), prefix: "Bearer ".into(), slot: "api_key".into() };
+        request.auth = Auth::Header(auth);
+        let signed = sign(&provider(), "http://h", request.clone(), None).unwrap();
+        assert_eq!(signed.headers, [("authorization".to_owned(), "Bearer sk-secret".to_owned())]);
+        // What is printed of a request, a provider or a configuration never shows it.
+        assert!(!format!("{signed:?}").contains("sk-secret"));
+        assert!(!format!("{:?}", provider()).contains("sk-secret"));
+        // A slot that is not the provider's own resolves to nothing.
+        let Auth::Header(auth) = &mut request.auth else { unreachable!() };
+        auth.slot = "other".into();
+        assert!(sign(&provider(), "http://h", request, None).unwrap().headers.is_empty());
+    }
+
+    #[test]
+    fn the_one_place_that_exposes_a_secret_is_this_module() {
+        let exposing: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| std::fs::read_to_string(path).unwrap().contains(".expose()"))
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(exposing, ["sign.rs"]);
+    }
+}
