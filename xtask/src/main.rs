@@ -3,6 +3,7 @@
 
 mod components;
 mod types;
+mod world;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ enum Command {
     },
     /// Builds the components into target/components.
     Components,
+    /// Composes gateway, normaliser and adapters as spin.toml says, into target/components/witgate.wasm.
+    Compose,
 }
 
 /// The repository's root.
@@ -32,6 +35,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Wit { check } => wit(check),
         Command::Components => components::build(true),
+        Command::Compose => compose(),
     }
 }
 
@@ -39,7 +43,21 @@ fn wit(check: bool) -> Result<()> {
     let adapter = root().join("wit/adapter");
     let normaliser = root().join("wit/normaliser");
     write(check, "crates/model/src/types.rs", &types::generate(std::slice::from_ref(&adapter), "types")?)?;
-    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)
+    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)?;
+    let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
+    write(check, "components/gateway/wit/world.wit", &world::generate(&chat)?)
+}
+
+fn compose() -> Result<()> {
+    let composed = xtask::compose::compose(&std::fs::read_to_string(root().join("spin.toml"))?, &root())?;
+    let file = components::dir().join("witgate.wasm");
+    std::fs::write(&file, &composed.bytes)?;
+    for (import, dependency) in &composed.filled {
+        println!("{import} = {}", dependency.display());
+    }
+    println!("imports {}", composed.imports.join(", "));
+    println!("wrote {} ({} KiB)", file.display(), composed.bytes.len() / 1024);
+    Ok(())
 }
 
 /// Writes a generated file, or, to check, fails where it differs.
