@@ -78,7 +78,7 @@ fn wrap(folder: &Path, package: &str, name: &str) -> Result<()> {
     let component = ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
-        .and_then(|mut encoder| encoder.encode())
+        .and_then(|encoder| encoder.encode())
         .with_context(|| format!("make a component of {}", module.display()))?;
     write(&dir().join(format!("{name}.wasm")), &component)
 }

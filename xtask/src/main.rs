@@ -2,19 +2,32 @@
 #![allow(clippy::print_stdout)]
 
 mod components;
+mod docs;
 mod types;
 mod world;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 /// Builds, composes, checks and tests witgate.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Command {
-    /// Writes what is generated from the WIT: the types of crates/model.
+    /// Builds all there is and starts the gateway; arguments go to `witgate serve`.
+    Serve {
+        /// As `witgate serve --help` says.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs all tests: crates, components, the host, the composed component, end to end.
+    Test,
+    /// Builds the components, the host and the composed component, and nothing more.
+    Build,
+    /// Writes what is generated from the WIT: Rust types, the gateway component's world, the reference in docs/.
     Wit {
         /// Writes nothing; fails where a file differs from what would be written.
         #[arg(long)]
@@ -33,10 +46,48 @@ fn root() -> PathBuf {
 
 fn main() -> Result<()> {
     match Command::parse() {
+        Command::Serve { arguments } => serve(&arguments),
+        Command::Test => test(),
+        Command::Build => build(),
         Command::Wit { check } => wit(check),
         Command::Components => components::build(true),
         Command::Compose => compose(),
     }
+}
+
+/// Builds, then becomes the gateway, so that signals reach it.
+fn serve(arguments: &[String]) -> Result<()> {
+    eprintln!("witgate: building the components (WebAssembly)");
+    components::build(false)?;
+    eprintln!("witgate: building the host (the first time, this takes some minutes)");
+    run(cargo().args(["build", "--release", "--package", "witgate-host"]))?;
+    let error = Process::new(root().join("target/release/witgate")).arg("serve").args(arguments).exec();
+    bail!("start target/release/witgate: {error}")
+}
+
+fn build() -> Result<()> {
+    components::build(true)?;
+    run(cargo().args(["build", "--release", "--package", "witgate-host", "--package", "witgate-wasi-serve"]))?;
+    compose()
+}
+
+fn test() -> Result<()> {
+    wit(true)?;
+    build()?;
+    run(cargo().args(["test", "--release"]))?;
+    run(&mut Process::new(root().join("tests/e2e/run")))
+}
+
+fn cargo() -> Process {
+    let mut cargo = Process::new(env!("CARGO"));
+    cargo.current_dir(root());
+    cargo
+}
+
+fn run(command: &mut Process) -> Result<()> {
+    let status = command.status().with_context(|| format!("start {}", command.get_program().display()))?;
+    ensure!(status.success(), "{} failed ({status})", command.get_program().display());
+    Ok(())
 }
 
 fn wit(check: bool) -> Result<()> {
@@ -44,6 +95,7 @@ fn wit(check: bool) -> Result<()> {
     let normaliser = root().join("wit/normaliser");
     write(check, "crates/model/src/types.rs", &types::generate(std::slice::from_ref(&adapter), "types")?)?;
     write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)?;
+    write(check, "docs/adapter-contract.md", &docs::generate(&root().join("wit/adapter"))?)?;
     let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat)?)
 }

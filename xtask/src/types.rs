@@ -52,11 +52,7 @@ pub fn generate(packages: &[std::path::PathBuf], interface: &str) -> Result<Stri
                     docs(&mut out, "    ", &field.docs);
                     let ident = field.name.replace('-', "_");
                     if ident != field.name {
-                        writeln!(
-                            out,
-                            "    #[cfg_attr(feature = \"wasmtime\", component(name = \"{}\"))]",
-                            field.name
-                        )?;
+                        writeln!(out, "    #[cfg_attr(feature = \"wasmtime\", component(name = \"{}\"))]", field.name)?;
                     }
                     writeln!(out, "    pub {ident}: {},", rust(&resolve, &field.ty)?)?;
                 }

@@ -1,0 +1,522 @@
+//! A simulated world: a clock that jumps to the next timer, an upstream that plays scripts, clients that may leave. One
+//! seed decides everything.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use witgate_adapters::openai::OpenAi;
+use witgate_config::Config;
+use witgate_gateway::{
+    Adapter, Body, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody, UpstreamRequest,
+    UpstreamResponse, Warning,
+};
+use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::{Adapter as _, Decoder as _, Description, Error, Event, Frame, HttpRequest, ResponseHead};
+
+/// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
+pub fn config() -> Config {
+    let text = r#"
+        [server]
+        api_keys = ["test-key"]
+        keep_alive = "2s"
+        [limits]
+        max_body_bytes = "64KiB"
+        max_concurrent_requests = 2
+        [timeouts]
+        connect = "1s"
+        first_token = "10s"
+        idle = "5s"
+        total = "60s"
+        [providers.first]
+        adapter = "openai"
+        endpoint = "http://first/v1"
+        [providers.second]
+        adapter = "openai"
+        endpoint = "http://second/v1"
+        [providers.patient]
+        adapter = "openai"
+        endpoint = "http://patient/v1"
+        [models.chain]
+        targets = ["first/m", "second/m"]
+    "#;
+    Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+pub fn answer_text() -> String {
+    "Hello, world \u{1F30D}!".into()
+}
+
+/// A stream as an OpenAI-compatible server sends it.
+pub fn text_stream() -> Vec<u8> {
+    let mut out = String::new();
+    let chunk = |delta: &str, finish: &str, usage: &str| {
+        format!(
+            "data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+             \"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]{usage}}}\n\n"
+        )
+    };
+    out.push_str(": a comment\n\n");
+    out.push_str(&chunk(r#"{"role":"assistant","content":""}"#, "null", ""));
+    for piece in ["Hel", "lo,", " wor", "ld ", "\u{1F30D}", "!"] {
+        out.push_str(&chunk(&format!("{{\"content\":\"{piece}\"}}"), "null", ""));
+    }
+    out.push_str(&chunk("{}", "\"stop\"", ""));
+    out.push_str(
+        "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[],\
+         \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":7,\"total_tokens\":10}}\n\ndata: [DONE]\n\n",
+    );
+    out.into_bytes()
+}
+
+/// The same answer in one piece.
+pub fn whole_answer() -> Bytes {
+    let json = serde_json::json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer_text()}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10},
+    });
+    Bytes::from(json.to_string())
+}
+
+pub fn chat_body(model: &str, stream: bool) -> Bytes {
+    let model = model.replace("patient/m", "patient/m");
+    let json = serde_json::json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]});
+    Bytes::from(json.to_string())
+}
+
+/// One thing that an upstream does.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Refuse,
+    ConnectTimeout,
+    Head(u16, &'static str),
+    Bytes(Bytes),
+    Break,
+    Stall,
+    End,
+}
+
+/// What an upstream does with one request: acts, each after so many milliseconds.
+#[derive(Clone, Debug)]
+pub struct Script(VecDeque<(u64, Act)>);
+
+impl Script {
+    pub fn new(acts: Vec<(u64, Act)>) -> Self {
+        Script(acts.into())
+    }
+
+    /// A good stream in pieces that end at `cuts`.
+    pub fn stream_cut(stream: &[u8], cuts: &[usize]) -> Self {
+        let mut acts = vec![(1, Act::Head(200, "text/event-stream"))];
+        let mut from = 0;
+        for cut in cuts.iter().copied().chain([stream.len()]) {
+            if cut > from {
+                acts.push((1, Act::Bytes(Bytes::copy_from_slice(&stream[from..cut]))));
+                from = cut;
+            }
+        }
+        acts.push((1, Act::End));
+        Script::new(acts)
+    }
+
+    /// Adds a delay in front.
+    pub fn delay(&mut self, delay: Duration) {
+        if let Some((ms, _)) = self.0.front_mut() {
+            *ms += u64::try_from(delay.as_millis()).unwrap();
+        }
+    }
+
+    /// A good answer with faults thrown in.
+    pub fn random(world: &World, stream: bool) -> Self {
+        let ms = |world: &World| match world.below(10) {
+            0 => world.below(12_000),
+            1..3 => world.below(3_000),
+            _ => world.below(30),
+        };
+        if world.chance(8) {
+            return Script::new(vec![(ms(world), Act::Refuse)]);
+        }
+        if world.chance(4) {
+            return Script::new(vec![(1_000, Act::ConnectTimeout)]);
+        }
+        if world.chance(4) {
+            return Script::new(vec![(1, Act::Stall)]);
+        }
+        if world.chance(12) {
+            let (status, body): (u16, &[u8]) = [
+                (429, &br#"{"error":{"message":"slow down","type":"rate_limit_error","code":"x"}}"#[..]),
+                (503, br#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#),
+                (500, b"<html>oops</html>"),
+                (400, br#"{"error":{"message":"bad","type":"invalid_request_error"}}"#),
+                (401, br#"{"error":{"message":"no"}}"#),
+                (404, b""),
+            ][usize::try_from(world.below(6)).unwrap()];
+            return Script::new(vec![
+                (ms(world), Act::Head(status, "application/json")),
+                (ms(world), Act::Bytes(Bytes::copy_from_slice(body))),
+                (1, Act::End),
+            ]);
+        }
+        let body = if stream { text_stream() } else { whole_answer().to_vec() };
+        let content_type = if stream { "text/event-stream" } else { "application/json" };
+        let mut acts = vec![(ms(world), Act::Head(200, content_type))];
+        let mut at = 0;
+        while at < body.len() {
+            let len = 1 + usize::try_from(world.below(300)).unwrap();
+            let end = (at + len).min(body.len());
+            let mut piece = body[at..end].to_vec();
+            if world.chance(1) {
+                let spot = usize::try_from(world.below(piece.len() as u64)).unwrap();
+                // Garbage that cannot be taken for other good content.
+                piece[spot] = 0;
+            }
+            acts.push((ms(world), Act::Bytes(Bytes::from(piece))));
+            if world.chance(2) {
+                acts.push((ms(world), [Act::Break, Act::Stall, Act::End][usize::try_from(world.below(3)).unwrap()].clone()));
+            }
+            at = end;
+        }
+        acts.push((ms(world), Act::End));
+        Script::new(acts)
+    }
+}
+
+/// What a client got.
+#[derive(Debug)]
+pub struct Client {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// It left before the end.
+    pub left: bool,
+}
+
+impl Client {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The state that ports and test share.
+#[derive(Default)]
+struct State {
+    now: Cell<Duration>,
+    /// Deadlines that something waits for.
+    timers: RefCell<Vec<Duration>>,
+    random: Cell<u64>,
+    scripts: RefCell<VecDeque<Script>>,
+    sent: Cell<usize>,
+    open: Rc<Cell<usize>>,
+    records: RefCell<Vec<Record>>,
+}
+
+impl State {
+    /// splitmix64.
+    fn next(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn sleep_until(self: &Rc<Self>, deadline: Duration) -> impl Future<Output = ()> + use<> {
+        let state = Rc::clone(self);
+        std::future::poll_fn(move |_| {
+            if state.now.get() >= deadline {
+                return Poll::Ready(());
+            }
+            state.timers.borrow_mut().push(deadline);
+            Poll::Pending
+        })
+    }
+}
+
+pub struct World {
+    state: Rc<State>,
+    ports: Arc<SimPorts>,
+    gateway: Arc<Gateway>,
+}
+
+impl World {
+    #[allow(clippy::arc_with_non_send_sync, reason = "the gateway takes an Arc; this world has one thread")]
+    pub fn new(seed: u64, config: Config) -> Self {
+        let state = Rc::new(State::default());
+        state.random.set(seed);
+        let ports = Arc::new(SimPorts(Rc::clone(&state)));
+        let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
+        World { state, ports, gateway }
+    }
+
+    /// True in so many percent of the calls.
+    pub fn chance(&self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn below(&self, limit: u64) -> u64 {
+        self.state.next() % limit
+    }
+
+    pub fn upstream(&self, scripts: Vec<Script>) {
+        self.state.scripts.borrow_mut().extend(scripts);
+    }
+
+    pub fn sent(&self) -> usize {
+        self.state.sent.get()
+    }
+
+    pub fn open_bodies(&self) -> usize {
+        self.state.open.get()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.gateway.in_flight()
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.state.now.get()
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.state.records.borrow().clone()
+    }
+
+    pub fn get(&self, path: &str) -> Client {
+        self.run(self.exchange("GET", None, path, Bytes::new(), None))
+    }
+
+    pub fn request(&self, path: &str, body: Bytes, leaves: Option<Duration>) -> Client {
+        self.run(self.exchange("POST", Some("test-key"), path, body, leaves))
+    }
+
+    pub fn request_with_key(&self, key: Option<&str>, path: &str, body: Bytes) -> Client {
+        self.run(self.exchange("POST", key, path, body, None))
+    }
+
+    pub fn requests(&self, path: &str, body: &Bytes, count: usize) -> Vec<Client> {
+        let all = (0..count).map(|_| self.exchange("POST", Some("test-key"), path, body.clone(), None));
+        self.run(futures_util::future::join_all(all))
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        key: Option<&str>,
+        path: &str,
+        body: Bytes,
+        leaves: Option<Duration>,
+    ) -> Client {
+        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        headers.extend(key.map(|key| ("authorization".to_owned(), format!("Bearer {key}"))));
+        let request = Request { method: method.to_owned(), path: path.to_owned(), headers, body };
+        let mut client = Client { status: 0, headers: Vec::new(), body: Vec::new(), left: false };
+        let served = async {
+            let response = self.gateway.handle(&self.ports, request).await;
+            client.status = response.status;
+            client.headers = response.headers;
+            match response.body {
+                Body::Whole(bytes) => client.body.extend_from_slice(&bytes),
+                Body::Stream(stream) => collect(stream, &mut client.body).await,
+            }
+        };
+        let leaving = async {
+            match leaves {
+                Some(after) => self.state.sleep_until(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        let left = match futures_util::future::select(pin!(served), pin!(leaving)).await {
+            futures_util::future::Either::Left(_) => false,
+            futures_util::future::Either::Right(_) => true,
+        };
+        client.left = left;
+        client
+    }
+
+    /// Polls; when nothing can go on, jumps to the next timer.
+    fn run<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..1_000_000 {
+            self.state.timers.borrow_mut().clear();
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return output;
+            }
+            let next = self.state.timers.borrow().iter().min().copied();
+            self.state.now.set(next.expect("everything waits and no timer runs: a hang"));
+        }
+        panic!("no end in sight: a loop");
+    }
+}
+
+async fn collect(stream: impl Stream<Item = Bytes>, into: &mut Vec<u8>) {
+    let mut stream = pin!(stream);
+    while let Some(bytes) = stream.next().await {
+        into.extend_from_slice(&bytes);
+    }
+}
+
+pub struct SimPorts(Rc<State>);
+
+impl Ports for SimPorts {
+    type Normaliser = NativeNormaliser;
+    type Adapter = NativeAdapter;
+    type Body = SimBody;
+
+    fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
+        Ok(NativeNormaliser(None))
+    }
+
+    fn adapter(&self, _provider: &str) -> Result<NativeAdapter, Fault> {
+        Ok(NativeAdapter(None))
+    }
+
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<SimBody>, TransportError> {
+        assert!(request.url.ends_with("/v1/chat/completions"), "{}", request.url);
+        self.0.sent.set(self.0.sent.get() + 1);
+        let script = self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)]));
+        self.0.open.set(self.0.open.get() + 1);
+        let mut body = SimBody { state: Rc::clone(&self.0), script, since: self.0.now.get() };
+        match body.act().await {
+            Act::Head(status, content_type) => {
+                let headers = vec![("content-type".to_owned(), content_type.to_owned())];
+                Ok(UpstreamResponse { status, headers, body })
+            }
+            Act::ConnectTimeout => Err(TransportError::ConnectTimeout),
+            Act::Refuse => Err(TransportError::Connect("refused".to_owned())),
+            _ => Err(TransportError::Broken("reset".to_owned())),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.0.now.get()
+    }
+
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(1_700_000_000) + self.0.now.get()
+    }
+
+    fn sleep_until(&self, deadline: Duration) -> impl Future<Output = ()> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn random(&self) -> u128 {
+        7
+    }
+
+    fn record(&self, record: &Record) {
+        self.0.records.borrow_mut().push(record.clone());
+    }
+
+    fn warn(&self, _warning: &Warning<'_>) {}
+}
+
+pub struct SimBody {
+    state: Rc<State>,
+    script: Script,
+    /// When the last act was done.
+    since: Duration,
+}
+
+impl SimBody {
+    /// The next act, at its time. Cancel-safe.
+    async fn act(&mut self) -> Act {
+        let Some((ms, act)) = self.script.0.front().cloned() else { return Act::End };
+        if matches!(act, Act::Stall) {
+            std::future::pending::<()>().await;
+        }
+        let at = self.since + Duration::from_millis(ms);
+        let sleep: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.state.sleep_until(at));
+        sleep.await;
+        self.since = at;
+        self.script.0.pop_front();
+        act
+    }
+}
+
+impl Drop for SimBody {
+    fn drop(&mut self) {
+        self.state.open.set(self.state.open.get() - 1);
+    }
+}
+
+impl UpstreamBody for SimBody {
+    async fn chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
+        match self.act().await {
+            Act::Bytes(bytes) => Some(Ok(bytes)),
+            Act::End => None,
+            _ => Some(Err(TransportError::Broken("reset".to_owned()))),
+        }
+    }
+}
+
+/// The dialects without a component.
+pub struct NativeNormaliser(Option<witgate_dialects::Renderer>);
+
+impl NativeNormaliser {
+    fn renderer(&mut self) -> &mut witgate_dialects::Renderer {
+        self.0.as_mut().expect("start comes first")
+    }
+}
+
+impl Normaliser for NativeNormaliser {
+    fn routes(&mut self) -> Result<Vec<Route>, Fault> {
+        Ok(witgate_dialects::routes().to_vec())
+    }
+    fn parse(&mut self, dialect: &str, path: &str, limits: &Limits, body: &[u8]) -> Result<Result<Parsed, Error>, Fault> {
+        Ok(witgate_dialects::parse(dialect, path, limits, body))
+    }
+    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        Ok(witgate_dialects::render_error(dialect, failure))
+    }
+    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
+        self.0 = Some(witgate_dialects::Renderer::new(dialect, start));
+        Ok(())
+    }
+    fn head(&mut self) -> Result<Rendered, Fault> {
+        Ok(self.renderer().head())
+    }
+    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer().feed(events))
+    }
+    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer().fail(failure))
+    }
+    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer().keep_alive())
+    }
+}
+
+/// The adapter `openai` without a component.
+pub struct NativeAdapter(Option<<OpenAi as witgate_model::Adapter>::Decoder>);
+
+impl Adapter for NativeAdapter {
+    fn describe(&mut self) -> Result<Description, Fault> {
+        Ok(OpenAi::describe())
+    }
+    fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
+        Ok(OpenAi::probe(settings))
+    }
+    fn encode(&mut self, settings: &str, request: &witgate_model::Request) -> Result<Result<HttpRequest, Error>, Fault> {
+        Ok(OpenAi::encode(settings, request.clone()))
+    }
+    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
+        self.0 = Some(OpenAi::decoder(settings, context.map(str::to_owned), head.clone()));
+        Ok(())
+    }
+    fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault> {
+        Ok(self.0.as_mut().expect("start comes first").feed(frames))
+    }
+    fn finish(&mut self) -> Result<Vec<Event>, Fault> {
+        Ok(self.0.as_mut().expect("start comes first").finish())
+    }
+}
