@@ -228,6 +228,22 @@ mod sse {
     }
 
     #[test]
+    fn each_event_has_the_limit_for_itself() {
+        let body = b"data:12345678\ndata:12345678\n\n".repeat(100);
+        let (frames, end) = cut_with(&Framing::Sse, small(17), &[&body]);
+        assert_eq!((frames.len(), end), (100, Ok(())));
+        assert!(cut_with(&Framing::Sse, small(16), &[&body]).1.is_err());
+    }
+
+    #[test]
+    fn an_offset_counts_both_bytes_of_a_crlf() {
+        let expected = Err(FramingError::TooLarge { what: "the line", offset: 13, limit: 7 });
+        let pieces: [&[u8]; 4] = [b"data: a\r", b"\n\r", b"\n:\r", b"0123456789"];
+        assert_eq!(cut_with(&Framing::Sse, small(7), &[&pieces.concat()]).1, expected);
+        assert_eq!(cut_with(&Framing::Sse, small(7), &pieces).1, expected);
+    }
+
+    #[test]
     fn any_number_of_events_and_comments_passes() {
         let body = b": keep-alive\n\ndata: 1234567890\n\n".repeat(1000);
         let (frames, end) = cut_with(&Framing::Sse, small(16), &[&body]);
