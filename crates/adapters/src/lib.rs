@@ -1,1 +1,29 @@
-//! witgate-adapters
+//! The built-in adapters: each turns a normalised request into one backend's HTTP request, and its answer into events.
+//!
+//! - [`OpenAi`]: OpenAI, and every server that speaks its API.
+//! - [`LlamaCpp`]: llama.cpp's own server.
+//! - [`Stub`]: answers without any backend.
+//!
+//! The first two are variations of one shape: [`openai_shape`]. An adapter is pure: it does no IO, reads no clock and no
+//! environment, and sees no secret.
+//!
+//! ```
+//! use witgate_adapters::OpenAi;
+//! use witgate_model::{Adapter, Message, Request, Role};
+//!
+//! let request = Request::chat("openai-chat", "gpt-4o-mini", vec![Message::text(Role::User, "Hello")]);
+//! let http = OpenAi::encode("{}", request)?;
+//! assert_eq!(http.path, ["chat", "completions"]);
+//! assert_eq!(http.body, br#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}"#);
+//! # Ok::<(), witgate_model::Error>(())
+//! ```
+
+pub mod bedrock;
+mod llama_cpp;
+mod openai;
+pub mod openai_shape;
+mod stub;
+
+pub use llama_cpp::LlamaCpp;
+pub use openai::OpenAi;
+pub use stub::Stub;

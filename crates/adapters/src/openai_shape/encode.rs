@@ -1,0 +1,915 @@
+//! A normalised request to the JSON of the OpenAI shape.
+
+use serde::Deserialize;
+use witgate_model::{
+    Auth, CacheMark, CompletionPrompt, Error, Field, Framing, FunctionTool, HeaderAuth, HttpRequest, Input, MediaKind,
+    MediaPart, MediaSource, Message, Part, Reasoning, Request, ResponseFormat, ResultContent, Role, TextPart, Tool,
+    ToolCall, ToolChoice, ToolResult,
+};
+
+use super::json::{self, Members, Name, Object, Text};
+use super::settings::MaxTokensField;
+use super::{CHAT, COMPLETIONS, Flavour, Settings};
+
+/// The HTTP request for `request`.
+pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Result<HttpRequest, Error> {
+    let settings = Settings::parse(settings)?;
+    let native = match &request.input {
+        Input::Chat(_) => request.dialect == CHAT,
+        Input::Completion(_) => request.dialect == COMPLETIONS,
+    };
+    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), native, flavour, settings: &settings };
+    encoder.request(request)?;
+    let body = encoder.out;
+    let mut path: Vec<String> = match flavour {
+        Flavour::OpenAi => Vec::new(),
+        Flavour::LlamaCpp => vec!["v1".into()],
+    };
+    match request.input {
+        Input::Chat(_) => path.extend(["chat".into(), "completions".into()]),
+        Input::Completion(_) => path.push("completions".into()),
+    }
+    let accept = if request.stream { "text/event-stream" } else { "application/json" };
+    let mut headers = vec![header("content-type", "application/json"), header("accept", accept)];
+    settings_headers(&settings, &mut headers);
+    Ok(HttpRequest {
+        method: "POST".into(),
+        path,
+        query: query(&settings),
+        headers,
+        body,
+        auth: bearer(),
+        framing: if request.stream { Framing::Sse } else { Framing::Whole },
+        context: context(request),
+    })
+}
+
+/// What the decoder needs to know: the operation and how many choices were asked for; `None` for one of a chat.
+pub(crate) fn context(request: &Request) -> Option<String> {
+    let operation = match &request.input {
+        Input::Chat(_) => "chat",
+        Input::Completion(_) => "completion",
+    };
+    let n = request.sampling.n.unwrap_or(1);
+    (operation != "chat" || n > 1).then(|| format!("{operation} {n}"))
+}
+
+/// A cheap request that shows whether the backend serves.
+pub(crate) fn probe(settings: &str, path: &str) -> Result<HttpRequest, Error> {
+    let settings = Settings::parse(settings)?;
+    let mut headers = vec![header("accept", "application/json")];
+    settings_headers(&settings, &mut headers);
+    Ok(HttpRequest {
+        method: "GET".into(),
+        path: vec![path.into()],
+        query: query(&settings),
+        headers,
+        body: Vec::new(),
+        auth: bearer(),
+        framing: Framing::Whole,
+        context: None,
+    })
+}
+
+fn header(name: &str, value: &str) -> Field {
+    (name.into(), value.into())
+}
+
+fn settings_headers(settings: &Settings, headers: &mut Vec<Field>) {
+    for (name, value) in [("openai-organization", &settings.organization), ("openai-project", &settings.project)] {
+        if let Some(value) = value.as_deref().filter(|_| !settings.headers.contains_key(name)) {
+            headers.push(header(name, value));
+        }
+    }
+    headers.extend(settings.headers.iter().map(|(name, value)| header(name, value)));
+}
+
+fn query(settings: &Settings) -> Vec<Field> {
+    settings.query.iter().map(|(name, value)| header(name, value)).collect()
+}
+
+fn bearer() -> Auth {
+    Auth::Header(HeaderAuth { name: "authorization".into(), prefix: "Bearer ".into(), slot: "api_key".into() })
+}
+
+/// About how many bytes the body will have: only long texts count.
+fn size_hint(request: &Request) -> usize {
+    let media = |media: &MediaPart| match &media.source {
+        MediaSource::Base64(text) | MediaSource::Url(text) | MediaSource::FileId(text) | MediaSource::Other(text) => {
+            text.len()
+        }
+    };
+    let text = |text: &str| text.len() + text.len() / 16;
+    let part = |part: &Part| match part {
+        Part::Text(part) | Part::Refusal(part) => text(&part.text),
+        Part::Media(part) => media(part),
+        Part::Reasoning(part) => text(&part.text),
+        Part::ToolCall(call) => text(&call.arguments) + 64,
+        Part::ToolResult(result) => {
+            let pieces = result.content.iter().map(|piece| match piece {
+                ResultContent::Text(part) => text(&part.text),
+                ResultContent::Media(part) => media(part),
+                ResultContent::Other(json) => json.len(),
+            });
+            pieces.sum()
+        }
+        Part::Other(json) => json.len(),
+    };
+    let input: usize = match &request.input {
+        Input::Chat(messages) => {
+            messages.iter().map(|message| 64 + message.parts.iter().map(|p| 48 + part(p)).sum::<usize>()).sum()
+        }
+        Input::Completion(prompt) => text(&prompt.text) + prompt.suffix.as_deref().map_or(0, text),
+    };
+    let tools = request.tools.iter().map(|tool| match tool {
+        Tool::Function(function) => {
+            128 + function.parameters.as_ref().map_or(0, String::len)
+                + function.description.as_ref().map_or(0, String::len)
+        }
+        Tool::Other(json) => json.len(),
+    });
+    512 + input + tools.sum::<usize>() + request.extra.as_ref().map_or(0, String::len)
+}
+
+/// The member of an unknown object that makes it a tool call.
+#[derive(Deserialize)]
+struct Identified<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+}
+
+/// True for the object of a tool call, which stands under `tool_calls`: in a message of the assistant, one with an `id`.
+fn is_tool_call(role: &Role, json: &str) -> bool {
+    *role == Role::Assistant && serde_json::from_str::<Identified<'_>>(json).is_ok_and(|object| object.id.is_some())
+}
+
+/// True for models that refuse `max_tokens`: OpenAI's o1, o3, o4 and gpt-5, with or without a vendor in front.
+fn wants_max_completion_tokens(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The media type that the first bytes of a picture tell, from the start of their base64.
+fn sniffed_image(base64: &str) -> Option<&'static str> {
+    let known =
+        [("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
+    known.iter().find(|(start, _)| base64.starts_with(start)).map(|(_, mime)| *mime)
+}
+
+/// OpenAI's word for the format of a sound. In the same dialect the media type was made of it.
+fn audio_format(mime: &str, native: bool) -> &str {
+    if native {
+        return mime.strip_prefix("audio/").unwrap_or(mime);
+    }
+    match mime.split(';').next().unwrap_or(mime).trim() {
+        "audio/mpeg" | "audio/mp3" => "mp3",
+        "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => "wav",
+        other => other.strip_prefix("audio/").unwrap_or(other),
+    }
+}
+
+/// Where a part stands, in the client's terms.
+#[derive(Clone, Copy)]
+struct Path {
+    message: usize,
+    part: usize,
+}
+
+impl Path {
+    fn text(self) -> String {
+        format!("messages[{}].content[{}]", self.message, self.part)
+    }
+}
+
+struct Encoder<'s> {
+    out: Vec<u8>,
+    /// The request came in this dialect: unknown members pass.
+    native: bool,
+    flavour: Flavour,
+    settings: &'s Settings,
+}
+
+impl Encoder<'_> {
+    /// Refuses `param`, unless the settings allow it to be left out.
+    fn refuse(&self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
+        if self.settings.drop_unsupported { Ok(()) } else { Err(Error::unsupported(param, message)) }
+    }
+
+    /// The unknown members of the record at `path`: all of them from the same dialect, an error from another.
+    fn extra<'a>(&self, json: Option<&'a str>, path: &dyn Fn() -> String) -> Result<Members<'a>, Error> {
+        let Some(json) = json else { return Ok(Members::default()) };
+        let members = Members::parse(Some(json)).map_err(|error| {
+            let message = format!("the unknown members here are not a JSON object: {}", json::complaint(&error));
+            Error::invalid(path(), message)
+        })?;
+        let Some((name, _)) = members.0.first() else { return Ok(members) };
+        if self.native {
+            return Ok(members);
+        }
+        let path = path();
+        let param = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+        self.refuse(param, format!("the backend's API has no counterpart of `{name}` as the client's API means it"))?;
+        Ok(Members::default())
+    }
+
+    /// True where JSON that only the client's dialect understands can be passed on.
+    fn passes(&self, param: &dyn Fn() -> String) -> Result<bool, Error> {
+        if !self.native {
+            self.refuse(param(), "the backend's API has no counterpart of this value of the client's API")?;
+        }
+        Ok(self.native)
+    }
+
+    /// A comma between the elements of the list that began at `start`.
+    fn separate(&mut self, start: usize) {
+        if self.out.len() > start {
+            self.out.push(b',');
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> Result<(), Error> {
+        let extra = self.extra(request.extra.as_deref(), &String::new)?;
+        let mut top = Object::open(&mut self.out);
+        top.string(&mut self.out, Name::Model, &request.model);
+        match &request.input {
+            Input::Chat(messages) => {
+                top.name(&mut self.out, Name::Messages);
+                self.messages(messages)?;
+                self.tools(&mut top, request)?;
+                if let Some(format) = &request.response_format {
+                    self.response_format(&mut top, format)?;
+                }
+                if let Some(logprobs) = request.sampling.logprobs {
+                    top.bool(&mut self.out, Name::Logprobs, logprobs);
+                }
+                if let Some(count) = request.sampling.top_logprobs {
+                    top.integer(&mut self.out, Name::TopLogprobs, count);
+                }
+                if let Some(reasoning) = &request.reasoning {
+                    self.reasoning(&mut top, reasoning, &extra)?;
+                }
+            }
+            Input::Completion(prompt) => {
+                top.string(&mut self.out, Name::Prompt, &prompt.text);
+                self.completion(&mut top, request, prompt)?;
+            }
+        }
+        self.sampling(&mut top, request)?;
+        if let Some(user) = &request.end_user {
+            top.string(&mut self.out, Name::User, user);
+        }
+        if request.stream {
+            top.bool(&mut self.out, Name::Stream, true);
+            if self.settings.stream_usage {
+                top.name(&mut self.out, Name::StreamOptions);
+                let mut options = Object::open(&mut self.out);
+                options.bool(&mut self.out, Name::IncludeUsage, true);
+                options.splice(&mut self.out, &extra.nested("stream_options"));
+                options.close(&mut self.out);
+            }
+        }
+        top.splice(&mut self.out, &extra);
+        top.close(&mut self.out);
+        Ok(())
+    }
+
+    fn completion(&mut self, top: &mut Object, request: &Request, prompt: &CompletionPrompt) -> Result<(), Error> {
+        let llama = self.flavour == Flavour::LlamaCpp;
+        if let Some(suffix) = &prompt.suffix {
+            if llama {
+                self.refuse("suffix", "llama.cpp's text completion has no `suffix`")?;
+            } else {
+                top.string(&mut self.out, Name::Suffix, suffix);
+            }
+        }
+        if let Some(echo) = prompt.echo {
+            if llama && echo {
+                self.refuse("echo", "llama.cpp cannot repeat the prompt in front of the answer")?;
+            } else {
+                top.bool(&mut self.out, Name::Echo, echo);
+            }
+        }
+        if let Some(best_of) = prompt.best_of {
+            if llama {
+                self.refuse("best_of", "llama.cpp's text completion has no `best_of`")?;
+            } else {
+                top.integer(&mut self.out, Name::BestOf, best_of);
+            }
+        }
+        if request.sampling.logprobs == Some(true) {
+            top.integer(&mut self.out, Name::Logprobs, request.sampling.top_logprobs.unwrap_or(0));
+        }
+        for (present, param) in [
+            (!request.tools.is_empty(), "tools"),
+            (request.tool_choice.is_some(), "tool_choice"),
+            (request.parallel_tool_calls.is_some(), "parallel_tool_calls"),
+            (request.response_format.is_some(), "response_format"),
+            (request.reasoning.is_some(), "reasoning"),
+        ] {
+            if present {
+                self.refuse(param, "text completion has no such parameter: send a chat request")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn messages(&mut self, messages: &[Message]) -> Result<(), Error> {
+        self.out.push(b'[');
+        let start = self.out.len();
+        for (at, message) in messages.iter().enumerate() {
+            self.message(at, message, start)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// One message of the contract: one of this API for each tool result, and one for everything else.
+    fn message(&mut self, at: usize, message: &Message, start: usize) -> Result<(), Error> {
+        let mut extra = self.extra(message.extra.as_deref(), &|| format!("messages[{at}]"))?;
+        let mut results = 0_usize;
+        for (part, result) in message.parts.iter().enumerate() {
+            if let Part::ToolResult(result) = result {
+                self.separate(start);
+                // The message's own members go with the first of the messages that it becomes.
+                self.tool_result(Path { message: at, part }, message, result, &std::mem::take(&mut extra))?;
+                results += 1;
+            }
+        }
+        if results > 0 && results == message.parts.len() {
+            return Ok(());
+        }
+        self.separate(start);
+        let mut object = Object::open(&mut self.out);
+        let role = match &message.role {
+            Role::System => "system",
+            Role::Developer => "developer",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+            Role::Other(role) => role,
+        };
+        object.string(&mut self.out, Name::Role, role);
+        if let Some(name) = &message.name {
+            object.string(&mut self.out, Name::Called, name);
+        }
+        self.content(&mut object, at, message, &extra)?;
+        self.beside_content(&mut object, at, message)?;
+        object.splice(&mut self.out, &extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    /// True for a part that stands in the message's content, rather than beside it.
+    fn is_content(&self, role: &Role, part: &Part) -> bool {
+        match part {
+            Part::Text(_) | Part::Media(_) => true,
+            Part::Refusal(text) => self.native && text.extra.is_some(),
+            Part::Other(json) => !is_tool_call(role, json),
+            Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => false,
+        }
+    }
+
+    /// The text of a part that a plain string can hold.
+    fn plain<'t>(&self, path: Path, part: &'t TextPart) -> Result<Option<&'t str>, Error> {
+        if self.native {
+            return Ok((part.extra.is_none() && part.cache.is_none()).then_some(part.text.as_str()));
+        }
+        self.extra(part.extra.as_deref(), &|| path.text())?;
+        Ok(Some(&part.text))
+    }
+
+    /// The member `content`.
+    fn content(&mut self, object: &mut Object, at: usize, message: &Message, extra: &Members<'_>) -> Result<(), Error> {
+        let mut parts = message.parts.iter().enumerate().filter(|(_, part)| self.is_content(&message.role, part));
+        let (first, more) = (parts.next(), parts.next().is_some());
+        let Some((part, first)) = first else {
+            if extra.get("content").is_some() {
+                return Ok(());
+            }
+            let empty = match (&message.role, self.native, message.parts.is_empty()) {
+                (Role::Assistant, true, _) | (Role::Assistant, false, false) => "null",
+                (_, true, true) => "[]",
+                _ => "\"\"",
+            };
+            object.raw(&mut self.out, Name::Content, empty);
+            return Ok(());
+        };
+        if let (Part::Text(text), false) = (first, more)
+            && let Some(text) = self.plain(Path { message: at, part }, text)?
+        {
+            object.string(&mut self.out, Name::Content, text);
+            return Ok(());
+        }
+        object.name(&mut self.out, Name::Content);
+        self.out.push(b'[');
+        let start = self.out.len();
+        for (part, content) in message.parts.iter().enumerate() {
+            let path = Path { message: at, part };
+            match content {
+                Part::Text(text) => self.text(path, start, text, false)?,
+                Part::Refusal(text) if self.is_content(&message.role, content) => self.text(path, start, text, true)?,
+                Part::Media(media) => self.media(path, start, media)?,
+                Part::Other(json) if self.is_content(&message.role, content) => self.other(path, start, json)?,
+                Part::Other(_) | Part::Refusal(_) | Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => {}
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// What stands beside the content: reasoning, a refusal, tool calls.
+    fn beside_content(&mut self, object: &mut Object, at: usize, message: &Message) -> Result<(), Error> {
+        if message.parts.iter().all(|part| matches!(part, Part::Text(_) | Part::Media(_))) {
+            return Ok(());
+        }
+        let refusals = message.parts.iter().filter_map(|part| match part {
+            Part::Refusal(text) if !self.is_content(&message.role, part) => Some(text.text.as_str()),
+            _ => None,
+        });
+        let refusals: Vec<&str> = refusals.collect();
+        if !refusals.is_empty() {
+            object.name(&mut self.out, Name::Refusal);
+            self.joined(&refusals);
+        }
+        if message.role != Role::Assistant {
+            for (part, content) in message.parts.iter().enumerate() {
+                if matches!(content, Part::Reasoning(_) | Part::ToolCall(_)) {
+                    let param = Path { message: at, part }.text();
+                    self.refuse(param, "only a message of the assistant can hold reasoning or a tool call")?;
+                }
+            }
+            return Ok(());
+        }
+        let mut thoughts = Vec::new();
+        let mut proof = None;
+        for (part, content) in message.parts.iter().enumerate() {
+            if let Part::Reasoning(reasoning) = content {
+                let path = Path { message: at, part };
+                if reasoning.redacted.is_some() && !self.native {
+                    self.refuse(path.text(), "encrypted reasoning can only go back to the backend that made it")?;
+                }
+                proof = proof.or(reasoning.signature.as_deref()).or(reasoning.redacted.as_deref());
+                if reasoning.redacted.is_none() || !reasoning.text.is_empty() {
+                    thoughts.push(reasoning.text.as_str());
+                }
+                let extra = self.extra(reasoning.extra.as_deref(), &|| path.text())?;
+                object.splice(&mut self.out, &extra);
+            }
+        }
+        if !thoughts.is_empty() {
+            object.name(&mut self.out, Name::ReasoningContent);
+            self.joined(&thoughts);
+        }
+        if let Some(proof) = proof.filter(|_| self.native) {
+            object.string(&mut self.out, Name::ReasoningSignature, proof);
+        }
+        let mut start = None;
+        for (part, content) in message.parts.iter().enumerate() {
+            let path = Path { message: at, part };
+            match content {
+                Part::ToolCall(_) => {}
+                Part::Other(json) if is_tool_call(&message.role, json) && self.passes(&|| path.text())? => {}
+                _ => continue,
+            }
+            match start {
+                Some(start) => self.separate(start),
+                None => {
+                    object.name(&mut self.out, Name::ToolCalls);
+                    self.out.push(b'[');
+                    start = Some(self.out.len());
+                }
+            }
+            match content {
+                Part::ToolCall(call) => self.tool_call(path, call)?,
+                Part::Other(json) => self.out.extend_from_slice(json.as_bytes()),
+                _ => {}
+            }
+        }
+        if start.is_some() {
+            self.out.push(b']');
+        }
+        Ok(())
+    }
+
+    /// Several texts as one string.
+    fn joined(&mut self, texts: &[&str]) {
+        self.out.push(b'"');
+        for text in texts {
+            json::escape(&mut self.out, text);
+        }
+        self.out.push(b'"');
+    }
+
+    fn tool_call(&mut self, path: Path, call: &ToolCall) -> Result<(), Error> {
+        let extra = self.extra(call.extra.as_deref(), &|| path.text())?;
+        let mut object = Object::open(&mut self.out);
+        object.string(&mut self.out, Name::Id, &call.id);
+        object.raw(&mut self.out, Name::Type, "\"function\"");
+        object.name(&mut self.out, Name::Function);
+        let mut function = Object::open(&mut self.out);
+        function.string(&mut self.out, Name::Called, &call.name);
+        function.string(&mut self.out, Name::Arguments, &call.arguments);
+        function.splice(&mut self.out, &extra.nested("function"));
+        function.close(&mut self.out);
+        self.cache(&mut object, call.cache.as_ref());
+        object.splice(&mut self.out, &extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    /// A message of the role `tool`.
+    fn tool_result(
+        &mut self,
+        path: Path,
+        message: &Message,
+        result: &ToolResult,
+        message_extra: &Members<'_>,
+    ) -> Result<(), Error> {
+        let extra = self.extra(result.extra.as_deref(), &|| path.text())?;
+        let mut object = Object::open(&mut self.out);
+        object.raw(&mut self.out, Name::Role, "\"tool\"");
+        object.string(&mut self.out, Name::ToolCallId, &result.call_id);
+        if let Some(name) = &message.name {
+            object.string(&mut self.out, Name::Called, name);
+        }
+        let failed = result.is_error == Some(true);
+        let text = match result.content.as_slice() {
+            [] if failed => Some("the tool failed"),
+            [] => Some(""),
+            [ResultContent::Text(text)] => self.plain(path, text)?,
+            _ => None,
+        };
+        object.name(&mut self.out, Name::Content);
+        if let Some(text) = text {
+            let says_so = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
+            self.joined(&[if failed && !says_so { "Error: " } else { "" }, text]);
+        } else {
+            self.out.push(b'[');
+            let start = self.out.len();
+            if failed {
+                self.out.extend_from_slice(b"{\"type\":\"text\",\"text\":\"Error:\"}");
+            }
+            for piece in &result.content {
+                match piece {
+                    ResultContent::Text(text) => self.text(path, start, text, false)?,
+                    ResultContent::Media(media) => self.media(path, start, media)?,
+                    ResultContent::Other(json) => self.other(path, start, json)?,
+                }
+            }
+            self.out.push(b']');
+        }
+        self.cache(&mut object, result.cache.as_ref());
+        object.splice(&mut self.out, &extra);
+        object.splice(&mut self.out, message_extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    /// A text (or a refusal) as an element of a content list.
+    fn text(&mut self, path: Path, start: usize, part: &TextPart, refusal: bool) -> Result<(), Error> {
+        let extra = self.extra(part.extra.as_deref(), &|| path.text())?;
+        self.separate(start);
+        let mut object = Object::open(&mut self.out);
+        let (kind, name) = if refusal { ("\"refusal\"", Name::Refusal) } else { ("\"text\"", Name::Text) };
+        object.raw(&mut self.out, Name::Type, kind);
+        object.string(&mut self.out, name, &part.text);
+        self.cache(&mut object, part.cache.as_ref());
+        object.splice(&mut self.out, &extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    /// A part that only the client's dialect knows, as an element of a content list.
+    fn other(&mut self, path: Path, start: usize, json: &str) -> Result<(), Error> {
+        if self.passes(&|| path.text())? {
+            self.separate(start);
+            self.out.extend_from_slice(json.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// A prompt-cache mark, where it came in this dialect.
+    fn cache(&mut self, object: &mut Object, mark: Option<&CacheMark>) {
+        let Some(mark) = mark.filter(|_| self.native) else { return };
+        object.name(&mut self.out, Name::CacheControl);
+        let mut inner = Object::open(&mut self.out);
+        inner.raw(&mut self.out, Name::Type, "\"ephemeral\"");
+        if let Some(ttl) = &mark.ttl {
+            inner.string(&mut self.out, Name::Ttl, ttl);
+        }
+        inner.close(&mut self.out);
+    }
+
+    /// A picture, a sound, a document, as an element of a content list.
+    fn media(&mut self, path: Path, start: usize, media: &MediaPart) -> Result<(), Error> {
+        let extra = self.extra(media.extra.as_deref(), &|| path.text())?;
+        if self.flavour == Flavour::LlamaCpp && media.kind == MediaKind::Document {
+            return self.refuse(path.text(), "llama.cpp takes no documents: send their text");
+        }
+        let (kind, name) = match &media.kind {
+            MediaKind::Image => ("image_url", Name::ImageUrl),
+            MediaKind::Audio => ("input_audio", Name::InputAudio),
+            MediaKind::Video => ("video_url", Name::VideoUrl),
+            MediaKind::Document => ("file", Name::File),
+            MediaKind::Other(kind) => {
+                return self.refuse(path.text(), format!("the backend's API has no part of the kind `{kind}`"));
+            }
+        };
+        if let MediaSource::Other(_) = media.source
+            && !self.passes(&|| path.text())?
+        {
+            return Ok(());
+        }
+        let possible = match (&media.kind, &media.source) {
+            (_, MediaSource::Other(_)) | (MediaKind::Image | MediaKind::Video, MediaSource::Url(_)) => true,
+            (MediaKind::Document, MediaSource::FileId(_)) => true,
+            // `file_data` that is neither base64 nor a data URL: what the client meant by it, the backend may know.
+            (MediaKind::Document, MediaSource::Url(_)) => self.native,
+            (_, MediaSource::Base64(_)) => true,
+            _ => false,
+        };
+        if !possible {
+            let how = match &media.kind {
+                MediaKind::Audio => "its bytes in base64",
+                MediaKind::Document => "its bytes in base64, or the id of an uploaded file",
+                _ => "its bytes in base64, or a URL",
+            };
+            return self.refuse(path.text(), format!("the backend takes this kind of part only as {how}"));
+        }
+        let mime = match (&media.mime, &media.source, &media.kind) {
+            (Some(mime), ..) => mime.as_str(),
+            (None, MediaSource::Base64(data), MediaKind::Image) => sniffed_image(data).unwrap_or_default(),
+            _ => "",
+        };
+        if mime.is_empty() && matches!(media.source, MediaSource::Base64(_)) && media.kind != MediaKind::Document {
+            return Err(Error::invalid(path.text(), "the bytes need a media type, as `image/png` or `audio/wav`"));
+        }
+        self.separate(start);
+        let mut object = Object::open(&mut self.out);
+        object.string(&mut self.out, Name::Type, kind);
+        object.name(&mut self.out, name);
+        if let MediaSource::Other(json) = &media.source {
+            self.out.extend_from_slice(json.as_bytes());
+        } else {
+            let mut inner = Object::open(&mut self.out);
+            match (&media.kind, &media.source) {
+                (MediaKind::Audio, MediaSource::Base64(data)) => {
+                    inner.string(&mut self.out, Name::Data, data);
+                    inner.string(&mut self.out, Name::Format, audio_format(mime, self.native));
+                }
+                (MediaKind::Document, source) => {
+                    if let Some(name) = &media.name {
+                        inner.string(&mut self.out, Name::Filename, name);
+                    }
+                    match source {
+                        MediaSource::FileId(id) => inner.string(&mut self.out, Name::FileId, id),
+                        MediaSource::Base64(data) if mime.is_empty() => {
+                            inner.string(&mut self.out, Name::FileData, data)
+                        }
+                        MediaSource::Base64(data) => {
+                            inner.name(&mut self.out, Name::FileData);
+                            self.data_url(mime, data);
+                        }
+                        MediaSource::Url(url) => inner.string(&mut self.out, Name::FileData, url),
+                        MediaSource::Other(_) => {}
+                    }
+                }
+                (_, MediaSource::Base64(data)) => {
+                    inner.name(&mut self.out, Name::Url);
+                    self.data_url(mime, data);
+                }
+                (_, MediaSource::Url(url)) => inner.string(&mut self.out, Name::Url, url),
+                (_, MediaSource::FileId(_) | MediaSource::Other(_)) => {}
+            }
+            if let Some(detail) = media.detail.as_ref().filter(|_| media.kind == MediaKind::Image) {
+                inner.string(&mut self.out, Name::Detail, detail);
+            }
+            inner.splice(&mut self.out, &extra.nested(kind));
+            inner.close(&mut self.out);
+        }
+        self.cache(&mut object, media.cache.as_ref());
+        object.splice(&mut self.out, &extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    /// A `data:` URL as a string.
+    fn data_url(&mut self, mime: &str, base64: &str) {
+        self.out.reserve(base64.len() + mime.len() + 16);
+        self.joined(&["data:", mime, ";base64,", base64]);
+    }
+
+    fn tools(&mut self, top: &mut Object, request: &Request) -> Result<(), Error> {
+        if !request.tools.is_empty() {
+            top.name(&mut self.out, Name::Tools);
+            self.out.push(b'[');
+            let start = self.out.len();
+            for (at, tool) in request.tools.iter().enumerate() {
+                match tool {
+                    Tool::Function(function) => {
+                        self.separate(start);
+                        self.tool(at, function)?;
+                    }
+                    Tool::Other(json) => {
+                        if self.passes(&|| format!("tools[{at}]"))? {
+                            self.separate(start);
+                            self.out.extend_from_slice(json.as_bytes());
+                        }
+                    }
+                }
+            }
+            self.out.push(b']');
+        }
+        match &request.tool_choice {
+            None => {}
+            Some(ToolChoice::Auto) => top.raw(&mut self.out, Name::ToolChoice, "\"auto\""),
+            Some(ToolChoice::None) => top.raw(&mut self.out, Name::ToolChoice, "\"none\""),
+            Some(ToolChoice::Required) => top.raw(&mut self.out, Name::ToolChoice, "\"required\""),
+            Some(ToolChoice::Tool(name)) => {
+                top.name(&mut self.out, Name::ToolChoice);
+                self.out.extend_from_slice(b"{\"type\":\"function\",\"function\":{\"name\":");
+                json::string(&mut self.out, name);
+                self.out.extend_from_slice(b"}}");
+            }
+            Some(ToolChoice::Other(json)) if self.passes(&|| "tool_choice".into())? => {
+                top.raw(&mut self.out, Name::ToolChoice, json);
+            }
+            Some(ToolChoice::Other(_)) => {}
+        }
+        if let Some(parallel) = request.parallel_tool_calls {
+            top.bool(&mut self.out, Name::Parallel, parallel);
+        }
+        Ok(())
+    }
+
+    fn tool(&mut self, at: usize, tool: &FunctionTool) -> Result<(), Error> {
+        let extra = self.extra(tool.extra.as_deref(), &|| format!("tools[{at}]"))?;
+        let mut object = Object::open(&mut self.out);
+        object.raw(&mut self.out, Name::Type, "\"function\"");
+        object.name(&mut self.out, Name::Function);
+        let mut function = Object::open(&mut self.out);
+        function.string(&mut self.out, Name::Called, &tool.name);
+        if let Some(description) = &tool.description {
+            function.string(&mut self.out, Name::Description, description);
+        }
+        if let Some(parameters) = &tool.parameters {
+            function.raw(&mut self.out, Name::Parameters, parameters);
+        }
+        if let Some(strict) = tool.strict {
+            function.bool(&mut self.out, Name::Strict, strict);
+        }
+        function.splice(&mut self.out, &extra.nested("function"));
+        function.close(&mut self.out);
+        self.cache(&mut object, tool.cache.as_ref());
+        object.splice(&mut self.out, &extra);
+        object.close(&mut self.out);
+        Ok(())
+    }
+
+    fn response_format(&mut self, top: &mut Object, format: &ResponseFormat) -> Result<(), Error> {
+        match format {
+            ResponseFormat::Text => top.raw(&mut self.out, Name::ResponseFormat, r#"{"type":"text"}"#),
+            ResponseFormat::JsonObject => top.raw(&mut self.out, Name::ResponseFormat, r#"{"type":"json_object"}"#),
+            ResponseFormat::JsonSchema(schema) => {
+                top.name(&mut self.out, Name::ResponseFormat);
+                self.out.extend_from_slice(b"{\"type\":\"json_schema\",\"json_schema\":");
+                let mut object = Object::open(&mut self.out);
+                match &schema.name {
+                    Some(name) => object.string(&mut self.out, Name::Called, name),
+                    // OpenAI wants a name where other dialects have none.
+                    None if !self.native => object.raw(&mut self.out, Name::Called, "\"output\""),
+                    None => {}
+                }
+                if let Some(description) = &schema.description {
+                    object.string(&mut self.out, Name::Description, description);
+                }
+                object.raw(&mut self.out, Name::Schema, &schema.schema);
+                if let Some(strict) = schema.strict {
+                    object.bool(&mut self.out, Name::Strict, strict);
+                }
+                object.close(&mut self.out);
+                self.out.push(b'}');
+            }
+            ResponseFormat::Other(json) => {
+                if self.passes(&|| "response_format".into())? {
+                    top.raw(&mut self.out, Name::ResponseFormat, json);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reasoning options: `reasoning_effort` where nothing else was given, an object `reasoning` where the client wrote
+    /// one (its unknown members are there, if only `{}`), llama.cpp's own members for what only it can.
+    fn reasoning(&mut self, top: &mut Object, reasoning: &Reasoning, all: &Members<'_>) -> Result<(), Error> {
+        let extra = self.extra(reasoning.extra.as_deref(), &|| "reasoning".into())?;
+        let llama = self.flavour == Flavour::LlamaCpp;
+        if self.native && reasoning.extra.is_some() && !llama {
+            top.name(&mut self.out, Name::Reasoning);
+            let mut object = Object::open(&mut self.out);
+            if let Some(effort) = &reasoning.effort {
+                object.string(&mut self.out, Name::Effort, effort);
+            }
+            if let Some(tokens) = reasoning.budget_tokens {
+                object.integer(&mut self.out, Name::MaxTokens, tokens);
+            }
+            if let Some(enabled) = reasoning.enabled {
+                object.bool(&mut self.out, Name::Enabled, enabled);
+            }
+            if let Some(summary) = &reasoning.summary {
+                object.string(&mut self.out, Name::Summary, summary);
+            }
+            object.splice(&mut self.out, &extra);
+            object.close(&mut self.out);
+            return Ok(());
+        }
+        if let Some((name, _)) = extra.0.first() {
+            self.refuse(format!("reasoning.{name}"), "the backend has no such reasoning option")?;
+        }
+        match (&reasoning.effort, reasoning.enabled) {
+            (Some(effort), _) => top.string(&mut self.out, Name::ReasoningEffort, effort),
+            (None, Some(false)) if !llama => top.raw(&mut self.out, Name::ReasoningEffort, "\"none\""),
+            _ => {}
+        }
+        if let Some(tokens) = reasoning.budget_tokens {
+            if llama {
+                top.integer(&mut self.out, Name::ThinkingBudget, tokens);
+            } else {
+                let message = "the backend bounds reasoning by `reasoning_effort`, not by a number of tokens";
+                self.refuse("reasoning.budget_tokens", message)?;
+            }
+        }
+        if let Some(enabled) = reasoning.enabled.filter(|_| llama) {
+            top.name(&mut self.out, Name::Kwargs);
+            let mut kwargs = Object::open(&mut self.out);
+            kwargs.bool(&mut self.out, Name::EnableThinking, enabled);
+            kwargs.splice(&mut self.out, &all.nested("chat_template_kwargs"));
+            kwargs.close(&mut self.out);
+        }
+        if reasoning.summary.is_some() {
+            self.refuse("reasoning.summary", "the backend's chat API returns no summary of its reasoning")?;
+        }
+        Ok(())
+    }
+
+    fn sampling(&mut self, top: &mut Object, request: &Request) -> Result<(), Error> {
+        let sampling = &request.sampling;
+        let repetition = if self.flavour == Flavour::LlamaCpp { Name::RepeatPenalty } else { Name::RepetitionPenalty };
+        for (name, param, value) in [
+            (Name::Temperature, "temperature", sampling.temperature),
+            (Name::TopP, "top_p", sampling.top_p),
+            (Name::MinP, "min_p", sampling.min_p),
+            (Name::FrequencyPenalty, "frequency_penalty", sampling.frequency_penalty),
+            (Name::PresencePenalty, "presence_penalty", sampling.presence_penalty),
+            (repetition, "repetition_penalty", sampling.repetition_penalty),
+        ] {
+            let Some(value) = value else { continue };
+            if !value.is_finite() {
+                return Err(Error::invalid(param, "must be a finite number"));
+            }
+            top.name(&mut self.out, name);
+            json::float(&mut self.out, value);
+        }
+        if let Some(top_k) = sampling.top_k {
+            top.integer(&mut self.out, Name::TopK, top_k);
+        }
+        if let Some(seed) = sampling.seed {
+            top.integer(&mut self.out, Name::Seed, seed);
+        }
+        if !sampling.stop.is_empty() {
+            top.name(&mut self.out, Name::Stop);
+            self.out.push(b'[');
+            let start = self.out.len();
+            for stop in &sampling.stop {
+                self.separate(start);
+                json::string(&mut self.out, stop);
+            }
+            self.out.push(b']');
+        }
+        if let Some(n) = sampling.n {
+            top.integer(&mut self.out, Name::N, n);
+        }
+        if let Some(bias) = &sampling.logit_bias {
+            top.raw(&mut self.out, Name::LogitBias, bias);
+        }
+        let (visible, all) = (sampling.max_tokens, sampling.max_completion_tokens);
+        let chat = matches!(request.input, Input::Chat(_));
+        let (visible, all) = match self.settings.max_tokens_field {
+            MaxTokensField::MaxTokens => (all.or(visible), None),
+            MaxTokensField::MaxCompletionTokens => (None, all.or(visible)),
+            MaxTokensField::Auto
+                if chat && self.flavour == Flavour::OpenAi && wants_max_completion_tokens(&request.model) =>
+            {
+                (None, all.or(visible))
+            }
+            MaxTokensField::Auto => (visible, all),
+        };
+        if let Some(tokens) = visible {
+            top.integer(&mut self.out, Name::MaxTokens, tokens);
+        }
+        if let Some(tokens) = all {
+            top.integer(&mut self.out, Name::MaxCompletionTokens, tokens);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! The shape of OpenAI's Chat Completions and Completions APIs, which many backends speak.
+//!
+//! [`encode`] writes requests, [`Decoder`] reads answers and errors. What differs between the backends is a [`Flavour`]:
+//! a few names and rules, so that an adapter for one more such backend is a few lines.
+//!
+//! # How a request maps
+//! A request that came in the same dialect (`openai-chat` for a conversation, `openai-completions` for a text) goes out
+//! equal as JSON to what the client sent, except for `model`, and for `stream_options.include_usage`, which is switched on
+//! for streams so that usage is known. Unknown members stand where they stood: `extra` of a record is spliced into its
+//! object, and a member of `extra` that bears the name of a nested object that is written here (`function`, `image_url`,
+//! `input_audio`, `file`, `video_url`, `stream_options`, `chat_template_kwargs`) is merged into that object. No member
+//! is written twice: what the contract names wins.
+//!
+//! From another dialect, unknown members, parts, tools and choices are refused as `unsupported`, unless the setting
+//! `drop_unsupported` is on. Four things are *hints or proofs for another backend* and are left out without an error: a
+//! prompt-cache mark (this API caches by itself), the signature of a reasoning part, the file name of a picture or a
+//! sound, and `detail` of what is not a picture. A tool's `is_error` has no member here: the text of the result says so.
+
+mod chunk;
+mod decode;
+mod encode;
+mod error;
+mod json;
+mod settings;
+
+pub use decode::Decoder;
+pub(crate) use encode::{context, encode, probe};
+pub(crate) use json::string as write_json_string;
+pub(crate) use settings::Settings;
+
+/// The dialect of chat requests and answers.
+pub const CHAT: &str = "openai-chat";
+
+/// The dialect of text completion requests and answers.
+pub const COMPLETIONS: &str = "openai-completions";
+
+/// Which backend speaks the shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// OpenAI itself, and servers that follow it: the endpoint ends in `/v1`.
+    OpenAi,
+    /// llama.cpp's `llama-server`: the endpoint is the server's root.
+    LlamaCpp,
+}
