@@ -1,0 +1,207 @@
+//! The adapters in their slots, and the normaliser.
+//!
+//! Their functions cannot fault here: a component that traps takes the whole instance with it, and the runtime answers.
+
+use std::collections::HashMap;
+
+use witgate_gateway::{Adapter, Fault, Normaliser};
+use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::{Description, Error, Event, Frame, HttpRequest, Request, ResponseHead};
+
+use crate::bindings::witgate::normaliser::dialects;
+
+/// One enum over all slots: each slot is an interface of its own, so that its functions and its decoder are other types.
+macro_rules! slots {
+    ($($variant:ident = $module:ident $name:literal,)*) => {
+        /// A slot of the gateway's world.
+        #[derive(Clone, Copy)]
+        pub enum Slot {
+            $($variant,)*
+        }
+
+        /// The decoder of an answer, in its slot.
+        enum Decoder {
+            $($variant(crate::bindings::$module::Decoder),)*
+        }
+
+        impl Slot {
+            const ALL: &[Slot] = &[$(Slot::$variant,)*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Slot::$variant => $name,)*
+                }
+            }
+
+            fn describe(self) -> Description {
+                match self {
+                    $(Slot::$variant => crate::bindings::$module::describe(),)*
+                }
+            }
+
+            fn probe(self, settings: &str) -> Result<Option<HttpRequest>, Error> {
+                match self {
+                    $(Slot::$variant => crate::bindings::$module::probe(settings),)*
+                }
+            }
+
+            fn encode(self, settings: &str, request: &Request) -> Result<HttpRequest, Error> {
+                match self {
+                    $(Slot::$variant => crate::bindings::$module::encode(settings, request),)*
+                }
+            }
+
+            fn decoder(self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Decoder {
+                match self {
+                    $(Slot::$variant => {
+                        Decoder::$variant(crate::bindings::$module::Decoder::new(settings, context, head))
+                    })*
+                }
+            }
+        }
+
+        impl Decoder {
+            fn feed(&self, frames: &[Frame]) -> Vec<Event> {
+                match self {
+                    $(Decoder::$variant(decoder) => decoder.feed(frames),)*
+                }
+            }
+
+            fn finish(&self) -> Vec<Event> {
+                match self {
+                    $(Decoder::$variant(decoder) => decoder.finish(),)*
+                }
+            }
+        }
+    };
+}
+
+slots! {
+    LlamaCpp = llama_cpp "llama-cpp",
+    Openai = openai "openai",
+    Stub = stub "stub",
+    Bedrock = bedrock "bedrock",
+    Custom = custom "custom",
+}
+
+/// Which slot holds the adapter of a name.
+pub struct Slots(HashMap<String, Slot>);
+
+impl Slots {
+    /// Asks each slot's adapter who it is. A configuration names an adapter by its slot, or by the adapter's own id where no
+    /// slot has that name; of two adapters with one id the earlier slot's is meant.
+    pub fn new() -> (Self, HashMap<String, Description>) {
+        let mut slots = HashMap::new();
+        let mut descriptions = HashMap::new();
+        for slot in Slot::ALL {
+            slots.insert(slot.name().to_owned(), *slot);
+        }
+        for slot in Slot::ALL {
+            let description = slot.describe();
+            slots.entry(description.id.clone()).or_insert(*slot);
+            descriptions.entry(description.id.clone()).or_insert_with(|| description.clone());
+            descriptions.insert(slot.name().to_owned(), description);
+        }
+        (Slots(slots), descriptions)
+    }
+
+    /// The adapter of this name, for one attempt.
+    pub fn adapter(&self, name: &str) -> Option<Held> {
+        self.0.get(name).map(|slot| Held { slot: *slot, decoder: None })
+    }
+}
+
+/// An adapter, held by one attempt.
+pub struct Held {
+    slot: Slot,
+    decoder: Option<Decoder>,
+}
+
+impl Held {
+    fn decoder(&self) -> Result<&Decoder, Fault> {
+        let fault =
+            || Fault { component: format!("adapter \"{}\"", self.slot.name()), what: "has no decoder".to_owned() };
+        self.decoder.as_ref().ok_or_else(fault)
+    }
+}
+
+impl Adapter for Held {
+    fn describe(&mut self) -> Result<Description, Fault> {
+        Ok(self.slot.describe())
+    }
+
+    fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
+        Ok(self.slot.probe(settings))
+    }
+
+    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault> {
+        Ok(self.slot.encode(settings, request))
+    }
+
+    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
+        self.decoder = Some(self.slot.decoder(settings, context, head));
+        Ok(())
+    }
+
+    fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault> {
+        Ok(self.decoder()?.feed(&frames))
+    }
+
+    fn finish(&mut self) -> Result<Vec<Event>, Fault> {
+        Ok(self.decoder()?.finish())
+    }
+}
+
+/// The normaliser, held by one request.
+#[derive(Default)]
+pub struct Dialects {
+    renderer: Option<dialects::Renderer>,
+}
+
+impl Dialects {
+    fn renderer(&self) -> Result<&dialects::Renderer, Fault> {
+        let fault = || Fault { component: "normaliser".to_owned(), what: "has no renderer".to_owned() };
+        self.renderer.as_ref().ok_or_else(fault)
+    }
+}
+
+impl Normaliser for Dialects {
+    fn routes(&mut self) -> Result<Vec<Route>, Fault> {
+        Ok(dialects::routes())
+    }
+
+    fn parse(
+        &mut self,
+        dialect: &str,
+        path: &str,
+        limits: &Limits,
+        body: &[u8],
+    ) -> Result<Result<Parsed, Error>, Fault> {
+        Ok(dialects::parse(dialect, path, limits, body))
+    }
+
+    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        Ok(dialects::render_error(dialect, failure))
+    }
+
+    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
+        self.renderer = Some(dialects::Renderer::new(dialect, &start));
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<Rendered, Fault> {
+        Ok(self.renderer()?.head())
+    }
+
+    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer()?.feed(&events))
+    }
+
+    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer()?.fail(failure))
+    }
+
+    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
+        Ok(self.renderer()?.keep_alive())
+    }
+}

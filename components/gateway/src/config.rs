@@ -1,0 +1,88 @@
+//! The configuration: `/witgate.toml` where it is mounted, else the environment's variables.
+//!
+//! A variable is looked up among Spin's, in lower case as Spin wants it (`LLM_API_KEY` is `llm_api_key`), and then in the
+//! environment as it is. An empty one counts as unset: in `spin.toml` a variable needs a default.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::json;
+use witgate_config::{AdapterRef, Config};
+use witgate_gateway::Gateway;
+use witgate_model::Description;
+
+use crate::Shared;
+use crate::bindings::wasi::config::store;
+use crate::bindings::witgate::normaliser::dialects;
+use crate::components::Slots;
+use crate::ports::log;
+
+/// Where the file is mounted.
+const FILE: &str = "/witgate.toml";
+
+/// Reads the configuration and makes what the requests share. What is wrong goes to the log, once per instance.
+pub fn load() -> Option<Rc<Shared>> {
+    let (slots, descriptions) = Slots::new();
+    match read().and_then(|config| check(config, &descriptions)) {
+        Ok(config) => {
+            let config = Arc::new(config);
+            let gateway = Arc::new(Gateway::new(Arc::clone(&config), dialects::routes()));
+            Some(Rc::new(Shared { gateway, config, slots }))
+        }
+        Err(problems) => {
+            log(json!({ "event": "misconfigured", "problems": problems }));
+            None
+        }
+    }
+}
+
+fn read() -> Result<Config, Vec<String>> {
+    let lines = |problems: witgate_config::Problems| problems.iter().map(ToString::to_string).collect();
+    match std::fs::read_to_string(FILE) {
+        Ok(text) => Config::from_toml(&text, "witgate.toml", &variable).map_err(lines),
+        Err(error) if error.kind() == ErrorKind::NotFound => Config::from_env(&variable).map_err(lines),
+        Err(error) => Err(vec![format!("{FILE}: {error}")]),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    let spin = store::get(&name.to_ascii_lowercase()).unwrap_or_else(|error| {
+        log(json!({ "event": "warning", "what": format!("the variable {name}: {error}") }));
+        None
+    });
+    spin.or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+}
+
+/// What the configuration says of adapters, against the adapters that are there.
+fn check(config: Config, descriptions: &HashMap<String, Description>) -> Result<Config, Vec<String>> {
+    let mut problems = Vec::new();
+    for (name, provider) in &config.providers {
+        let Some(description) = descriptions.get(provider.adapter.as_str()) else {
+            let (message, help) = match &provider.adapter {
+                AdapterRef::Path(path) => (
+                    format!("the component file \"{path}\" cannot be loaded under Spin"),
+                    "fill a slot of spin.toml with it, and name the slot or the adapter's id".to_owned(),
+                ),
+                other => {
+                    let mut known: Vec<_> = descriptions.keys().map(|name| format!("\"{name}\"")).collect();
+                    known.sort_unstable();
+                    (
+                        format!("the adapter \"{}\" is in no slot of spin.toml", other.as_str()),
+                        format!("there are {}", known.join(", ")),
+                    )
+                }
+            };
+            problems.push(config.problem(&format!("providers.{name}.adapter"), message, Some(help)));
+            continue;
+        };
+        let slots: Vec<_> = description.secrets.iter().map(|slot| (slot.name.as_str(), slot.required)).collect();
+        problems.extend(config.check_secrets(name, &slots));
+    }
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    problems.sort();
+    Err(problems.iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,60 @@
+//! The gateway as a component, for Spin and for `wasmtime serve`: a shell over `witgate-gateway` whose ports are WASI 0.3,
+//! the normaliser, and an adapter in each plain-named slot.
+//!
+//! One instance serves many requests, several at once; nothing of a request stays in it but the counters of
+//! [`witgate_gateway::Gateway`]. The configuration is read when the instance serves its first request.
+
+mod client;
+mod components;
+mod config;
+mod ports;
+mod server;
+mod timer;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use wasip3::http::types::{ErrorCode, Request, Response};
+use witgate_config::Config;
+use witgate_gateway::Gateway;
+
+#[allow(missing_docs, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: ["../../wit/adapter", "../../wit/normaliser", "wit"],
+        world: "witgate:gateway/gateway",
+        with: {
+            "witgate:adapter/types@0.1.0": witgate_model::types,
+            "witgate:normaliser/types@0.1.0": witgate_model::normaliser,
+        },
+    });
+}
+
+/// What the requests of one instance share.
+struct Shared {
+    gateway: Arc<Gateway>,
+    config: Arc<Config>,
+    slots: components::Slots,
+}
+
+thread_local! {
+    /// The shared state; none where the configuration is wrong. A component has one thread.
+    static SHARED: Option<Rc<Shared>> = config::load();
+}
+
+struct Shell;
+
+impl wasip3::exports::http::handler::Guest for Shell {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        match SHARED.with(Clone::clone) {
+            Some(shared) => {
+                let ports = Arc::new(ports::Wasi::new(Rc::clone(&shared)));
+                let answer = shared.gateway.handle(&ports, server::request(request)).await;
+                server::respond(ports.timer(), answer)
+            }
+            None => server::misconfigured(),
+        }
+    }
+}
+
+wasip3::http::service::export!(Shell);

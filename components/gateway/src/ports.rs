@@ -1,0 +1,122 @@
+//! The gateway's ports, over WASI 0.3.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::json;
+use wasip3::clocks::system_clock;
+use wasip3::random::random;
+use witgate_gateway::{Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning};
+
+use crate::Shared;
+use crate::client::{self, Body};
+use crate::components::{Dialects, Held};
+use crate::timer::{self, Timer};
+
+/// The ports of one request.
+pub struct Wasi {
+    shared: Rc<Shared>,
+    timer: Timer,
+}
+
+impl Wasi {
+    /// Ports for one request.
+    pub fn new(shared: Rc<Shared>) -> Self {
+        Wasi { shared, timer: Timer::default() }
+    }
+
+    /// The request's timer.
+    pub fn timer(&self) -> Timer {
+        self.timer.clone()
+    }
+}
+
+impl Ports for Wasi {
+    type Normaliser = Dialects;
+    type Adapter = Held;
+    type Body = Body;
+
+    fn normaliser(&self) -> Result<Dialects, Fault> {
+        Ok(Dialects::default())
+    }
+
+    fn adapter(&self, provider: &str) -> Result<Held, Fault> {
+        let name = self.shared.config.providers.get(provider).map_or(provider, |provider| provider.adapter.as_str());
+        self.shared.slots.adapter(name).ok_or_else(|| Fault {
+            component: format!("adapter \"{name}\""),
+            what: "is in no slot of the gateway".to_owned(),
+        })
+    }
+
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Body>, TransportError> {
+        client::send(request).await
+    }
+
+    fn now(&self) -> Duration {
+        timer::now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        let now = system_clock::now();
+        Duration::new(u64::try_from(now.seconds).unwrap_or(0), now.nanoseconds)
+    }
+
+    async fn sleep_until(&self, deadline: Duration) {
+        self.timer.sleep_until(deadline).await;
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(random::get_random_u64()) << 64 | u128::from(random::get_random_u64())
+    }
+
+    fn record(&self, record: &Record) {
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let usage = record.usage.as_ref();
+        log(json!({
+            "event": "request",
+            "method": record.method,
+            "path": record.path,
+            "status": record.status,
+            "outcome": record.outcome.as_str(),
+            "latency_ms": milliseconds(record.latency),
+            "first_token_ms": record.first_token.map(milliseconds),
+            "request_id": record.request_id,
+            "trace_id": record.trace_id,
+            "dialect": record.dialect,
+            "model": record.request_model,
+            "response_model": record.response_model,
+            "provider": record.provider,
+            "attempts": record.attempts,
+            "stream": record.stream,
+            "input_tokens": usage.and_then(|usage| usage.input_tokens),
+            "output_tokens": usage.and_then(|usage| usage.output_tokens),
+            "error_type": record.error_type,
+            "unmapped": record.unmapped,
+        }));
+    }
+
+    fn warn(&self, warning: &Warning<'_>) {
+        match warning {
+            Warning::Fallback { request_id, from, to, reason, attempt } => log(json!({
+                "event": "fallback", "request_id": request_id, "from": from, "to": to, "reason": reason,
+                "attempt": attempt,
+            })),
+            Warning::Fault { request_id, fault } => log(json!({
+                "event": "fault", "request_id": request_id, "component": fault.component, "what": fault.what,
+            })),
+            other => log(json!({ "event": "warning", "what": format!("{other:?}") })),
+        }
+    }
+}
+
+/// One line of the log: JSON on standard error, which runtimes collect. Members without a value are left out.
+pub fn log(mut line: serde_json::Value) {
+    if let Some(members) = line.as_object_mut() {
+        members.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()));
+        let now = system_clock::now();
+        members.insert("unix_time".to_owned(), json!(now.seconds as f64 + f64::from(now.nanoseconds) / 1e9));
+    }
+    // One call with the whole line, so that lines of several requests do not mix; a log that cannot be written must not
+    // end a request.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}
