@@ -62,7 +62,8 @@ struct Stop {
 
 impl BedrockDecoder {
     pub(super) fn new(context: Option<String>, head: ResponseHead) -> Self {
-        let header = |name: &str| head.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());
+        let header =
+            |name: &str| head.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());
         let context = context.map(|context| serde_json::from_str::<Context>(&context)).transpose();
         let (tools, failure) = match context {
             Ok(context) => (context.unwrap_or_default().tools, None),
@@ -386,9 +387,8 @@ impl BedrockDecoder {
         let output = answer.object("output");
         let message = output.as_ref().and_then(|output| output.object("message"));
         let message = message.ok_or_else(|| self.malformed("it has no output.message"))?;
-        let blocks = message.get("content").and_then(|content| {
-            serde_json::from_str::<Vec<&RawValue>>(content.get()).ok()
-        });
+        let blocks =
+            message.get("content").and_then(|content| serde_json::from_str::<Vec<&RawValue>>(content.get()).ok());
         let blocks = blocks.ok_or_else(|| self.malformed("output.message.content is not a list"))?;
         for (number, block) in (0..).zip(blocks) {
             let block = Members::of(block).ok_or_else(|| self.malformed("a content block is not an object"))?;
@@ -534,4 +534,3 @@ fn usage(usage: Option<Members>, raw: Option<&RawValue>, events: &mut Vec<Event>
         raw: raw.map(|raw| raw.get().to_owned()),
     }));
 }
-

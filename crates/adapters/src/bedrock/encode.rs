@@ -363,12 +363,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    fn system(
-        &mut self,
-        message: &'a Message,
-        at: At,
-        system: &mut Vec<wire::SystemBlock<'a>>,
-    ) -> Result<(), Error> {
+    fn system(&mut self, message: &'a Message, at: At, system: &mut Vec<wire::SystemBlock<'a>>) -> Result<(), Error> {
         // Members beside `role` and `content` have no place at the top level, in any dialect.
         if let Some(extra) = &message.extra
             && Members::parse(extra).is_ok_and(|members| !members.is_empty())
@@ -748,7 +743,8 @@ impl<'a> Encoder<'a> {
         if effort.is_none() && reasoning.budget_tokens.is_none() && reasoning.enabled != Some(true) {
             return Ok(());
         }
-        let param = if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
+        let param =
+            if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
         let anthropic = match self.settings.model_vendor {
             Some(vendor) => vendor == Vendor::Anthropic,
             None => model.contains("anthropic."),
@@ -770,8 +766,7 @@ impl<'a> Encoder<'a> {
                     Some("high") => 16_384,
                     Some("xhigh") => 32_768,
                     Some(word) => {
-                        let message =
-                            format!("`{word}` is not one of none, minimal, low, medium, high and xhigh");
+                        let message = format!("`{word}` is not one of none, minimal, low, medium, high and xhigh");
                         return Err(Error::invalid(param, message));
                     }
                 };
@@ -795,10 +790,7 @@ impl<'a> Encoder<'a> {
             None | Some(ResponseFormat::Text) => return Ok(None),
             Some(ResponseFormat::JsonSchema(schema)) => schema,
             Some(ResponseFormat::JsonObject) => {
-                self.refuse(
-                    "response_format",
-                    "Bedrock can't promise JSON without a schema: ask for `json_schema`",
-                )?;
+                self.refuse("response_format", "Bedrock can't promise JSON without a schema: ask for `json_schema`")?;
                 return Ok(None);
             }
             Some(ResponseFormat::Other(_)) => {
@@ -825,9 +817,9 @@ impl<'a> Encoder<'a> {
         let mut metadata: BTreeMap<_, _> = own.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         if let Some(user) = &request.end_user {
             let fits = user.len() <= 256
-                && user.chars().all(|c| {
-                    c.is_ascii_alphanumeric() || c.is_ascii_whitespace() || ":_@$#=/+,-.".contains(c)
-                });
+                && user
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c.is_ascii_whitespace() || ":_@$#=/+,-.".contains(c));
             if fits {
                 metadata.insert("end_user", user);
             } else {

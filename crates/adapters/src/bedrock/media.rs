@@ -130,9 +130,9 @@ pub(super) fn format(part: &MediaPart, at: &str) -> Result<&'static str, Error> 
 
 /// Refuses base64 that is none, nothing at all, and what is too large.
 pub(super) fn check_bytes(kind: &MediaKind, data: &str, at: &str) -> Result<(), Error> {
-    let bytes = decoded_len(data)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| Error::invalid(at, "the data must be base64 with padding (RFC 4648 section 4), and not empty"))?;
+    let bytes = decoded_len(data).filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::invalid(at, "the data must be base64 with padding (RFC 4648 section 4), and not empty")
+    })?;
     let (what, most, words) = match kind {
         MediaKind::Image => ("an image", LARGEST_IMAGE, "3.75 MB"),
         MediaKind::Document => ("a document", LARGEST_DOCUMENT, "4.5 MB"),

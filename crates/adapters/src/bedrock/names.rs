@@ -56,8 +56,7 @@ impl Names {
     }
 
     fn invent(&self, text: &str) -> String {
-        let head: String =
-            text.chars().map(|c| if (self.allowed)(c) { c } else { '_' }).take(LONGEST - 17).collect();
+        let head: String = text.chars().map(|c| if (self.allowed)(c) { c } else { '_' }).take(LONGEST - 17).collect();
         let mut hash = fnv1a(text);
         loop {
             let name = format!("{head}_{hash:016x}");

@@ -1,0 +1,896 @@
+//! Requests to Bedrock, rule by rule.
+//!
+//! Requests that go through [`kept`] are also kept in `tests/fixtures/upstream/bedrock/requests`, where
+//! `check_requests.py` holds them against AWS's own model. `WITGATE_UPDATE=1` writes them anew.
+
+use std::path::PathBuf;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use witgate_adapters::bedrock::Bedrock;
+use witgate_model::{
+    Adapter, Auth, AwsSigv4Auth, CacheMark, Error, ErrorKind, Framing, FunctionTool, HeaderAuth, HttpRequest,
+    JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart, Request, ResponseFormat,
+    ResultContent, Retry, Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+};
+
+/// A PNG of one pixel.
+const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const CLAUDE: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
+
+fn chat(messages: Vec<Message>) -> Request {
+    Request::chat("openai-chat", CLAUDE, messages)
+}
+
+fn user(text: &str) -> Message {
+    Message::text(Role::User, text)
+}
+
+fn assistant(text: &str) -> Message {
+    Message::text(Role::Assistant, text)
+}
+
+fn of(role: Role, parts: Vec<Part>) -> Message {
+    Message { role, name: None, parts, extra: None }
+}
+
+fn hello() -> Request {
+    chat(vec![user("Hello")])
+}
+
+fn sampled(sampling: Sampling) -> Request {
+    Request { sampling, ..hello() }
+}
+
+fn encode(settings: Value, request: &Request) -> Result<HttpRequest, Error> {
+    Bedrock::encode(&settings.to_string(), request.clone())
+}
+
+fn body(settings: Value, request: &Request) -> Value {
+    serde_json::from_slice(&encode(settings, request).unwrap().body).unwrap()
+}
+
+/// The refusal: its kind and the field that it names. The message must not be empty.
+fn refused(settings: Value, request: &Request) -> (ErrorKind, String) {
+    let error = encode(settings, request).unwrap_err();
+    assert!(error.message.len() > 20, "{error:?}");
+    (error.kind, error.param.unwrap_or_default())
+}
+
+fn unsupported(param: &str) -> (ErrorKind, String) {
+    (ErrorKind::Unsupported, param.to_owned())
+}
+
+fn invalid(param: &str) -> (ErrorKind, String) {
+    (ErrorKind::InvalidRequest, param.to_owned())
+}
+
+/// Refused by default, and left out where the settings say so: gives the body without it.
+fn droppable(request: &Request, param: &str) -> Value {
+    assert_eq!(refused(json!({}), request), unsupported(param));
+    body(json!({"drop_unsupported": true}), request)
+}
+
+/// Encodes, and compares with the request that is kept under this name.
+fn kept(name: &str, settings: Value, request: &Request) -> Value {
+    let http = encode(settings, request).unwrap();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/upstream/bedrock/requests");
+    let body: &RawValue = serde_json::from_slice(&http.body).unwrap();
+    let text = format!(
+        "{{\"path\":{},\"context\":{},\n\"body\":{}}}\n",
+        serde_json::to_string(&http.path).unwrap(),
+        serde_json::to_string(&http.context).unwrap(),
+        body.get()
+    );
+    let path = folder.join(format!("{name}.json"));
+    if std::env::var_os("WITGATE_UPDATE").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "{name}");
+    serde_json::from_str(body.get()).unwrap()
+}
+
+fn image(source: MediaSource, mime: Option<&str>) -> Part {
+    media(MediaKind::Image, source, mime, None)
+}
+
+fn media(kind: MediaKind, source: MediaSource, mime: Option<&str>, name: Option<&str>) -> Part {
+    Part::Media(MediaPart {
+        kind,
+        mime: mime.map(str::to_owned),
+        source,
+        name: name.map(str::to_owned),
+        detail: None,
+        cache: None,
+        extra: None,
+    })
+}
+
+fn pixel() -> Part {
+    image(MediaSource::Base64(PIXEL.to_owned()), Some("image/png"))
+}
+
+fn document(name: &str) -> Part {
+    media(MediaKind::Document, MediaSource::Base64("JVBERi0=".to_owned()), Some("application/pdf"), Some(name))
+}
+
+fn call(id: &str, name: &str, arguments: &str) -> Part {
+    Part::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments: arguments.into(), ..ToolCall::default() })
+}
+
+fn result(id: &str, text: &str) -> Part {
+    let text = ResultContent::Text(TextPart { text: text.to_owned(), ..TextPart::default() });
+    Part::ToolResult(ToolResult { call_id: id.to_owned(), content: vec![text], ..ToolResult::default() })
+}
+
+fn tool(name: &str) -> Tool {
+    Tool::Function(FunctionTool {
+        name: name.to_owned(),
+        description: Some("Tells the weather".to_owned()),
+        parameters: Some(r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"number"}}}"#.to_owned()),
+        ..FunctionTool::default()
+    })
+}
+
+fn cached(text: &str, ttl: Option<&str>) -> Part {
+    let cache = Some(CacheMark { ttl: ttl.map(str::to_owned) });
+    Part::Text(TextPart { text: text.to_owned(), cache, extra: None })
+}
+
+// --- the request as HTTP ---
+
+#[test]
+fn the_two_operations_have_their_paths_and_framings() {
+    let http = encode(json!({}), &hello()).unwrap();
+    assert_eq!((http.method.as_str(), http.path), ("POST", vec!["model".into(), CLAUDE.to_owned(), "converse".into()]));
+    assert_eq!(http.framing, Framing::Whole);
+    let http = encode(json!({}), &Request { stream: true, ..hello() }).unwrap();
+    assert_eq!(http.path[2], "converse-stream");
+    assert_eq!(http.framing, Framing::AwsEventstream);
+    assert!(http.headers.contains(&("content-type".to_owned(), "application/json".to_owned())));
+    assert!(http.headers.iter().all(|(name, _)| matches!(name.as_str(), "content-type" | "accept")));
+    assert!(http.query.is_empty() && http.context.is_none());
+}
+
+#[test]
+fn requests_are_signed_for_bedrock_or_carry_a_bearer_key() {
+    let sigv4 = Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned() });
+    assert_eq!(encode(json!({}), &hello()).unwrap().auth, sigv4);
+    assert_eq!(encode(json!({"auth": "sigv4"}), &hello()).unwrap().auth, sigv4);
+    let bearer =
+        HeaderAuth { name: "authorization".to_owned(), prefix: "Bearer ".to_owned(), slot: "api_key".to_owned() };
+    assert_eq!(encode(json!({"auth": "bearer"}), &hello()).unwrap().auth, Auth::Header(bearer));
+    let slots: Vec<_> = Bedrock::describe().secrets.into_iter().map(|slot| slot.name).collect();
+    assert_eq!(slots, ["aws", "api_key"]);
+}
+
+#[test]
+fn a_model_id_is_one_segment_as_it_is() {
+    let arn = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2c3";
+    let request = Request { model: arn.to_owned(), ..hello() };
+    assert_eq!(encode(json!({"region": "eu-west-1"}), &request).unwrap().path[1], arn);
+    kept("arn", json!({}), &Request { stream: true, ..request });
+    for wrong in ["", "..", "a?b", "a#b", "a%2e", "a b", "a\n", "ü", &"x".repeat(2049)] {
+        let request = Request { model: wrong.to_owned(), ..hello() };
+        assert_eq!(refused(json!({}), &request), invalid("model"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_arn_of_another_region_is_refused_where_the_message_can_say_why() {
+    let model = "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-lite-v1:0".to_owned();
+    let request = Request { model, ..hello() };
+    assert_eq!(refused(json!({"region": "us-east-1"}), &request), invalid("model"));
+    assert!(encode(json!({"region": "us-west-2"}), &request).is_ok());
+    assert!(encode(json!({}), &request).is_ok());
+}
+
+#[test]
+fn bare_model_ids_get_the_inference_profile_of_the_settings() {
+    let path = |model: &str| {
+        let request = Request { model: model.to_owned(), ..hello() };
+        encode(json!({"inference_profile": "eu"}), &request).unwrap().path[1].clone()
+    };
+    assert_eq!(path("anthropic.claude-3-haiku-20240307-v1:0"), "eu.anthropic.claude-3-haiku-20240307-v1:0");
+    assert_eq!(path("eu.amazon.nova-lite-v1:0"), "eu.amazon.nova-lite-v1:0");
+    for prefix in ["us", "apac", "global"] {
+        assert_eq!(path(&format!("{prefix}.amazon.nova-lite-v1:0")), format!("{prefix}.amazon.nova-lite-v1:0"));
+    }
+    let arn = "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0";
+    assert_eq!(path(arn), arn);
+}
+
+// --- the conversation ---
+
+#[test]
+fn system_messages_go_to_the_top_level_wherever_they_stand() {
+    let messages = vec![
+        Message::text(Role::System, "Be brief."),
+        user("Hi"),
+        assistant("Hello"),
+        Message::text(Role::Developer, "Be kind."),
+        user("And?"),
+    ];
+    let body = kept("system", json!({}), &chat(messages));
+    assert_eq!(body["system"], json!([{"text": "Be brief."}, {"text": "Be kind."}]));
+    assert_eq!(body["messages"].as_array().unwrap().len(), 3);
+    let images = chat(vec![of(Role::System, vec![pixel()]), user("Hi")]);
+    assert_eq!(refused(json!({}), &images), unsupported("messages[0].content[0]"));
+}
+
+#[test]
+fn consecutive_turns_of_one_role_are_merged() {
+    let messages = vec![user("a"), user("b"), assistant("c"), assistant("d"), user("e")];
+    let body = kept("merged", json!({}), &chat(messages));
+    let wanted = json!([
+        {"role": "user", "content": [{"text": "a"}, {"text": "b"}]},
+        {"role": "assistant", "content": [{"text": "c"}, {"text": "d"}]},
+        {"role": "user", "content": [{"text": "e"}]},
+    ]);
+    assert_eq!(body["messages"], wanted);
+}
+
+#[test]
+fn the_first_turn_is_the_users() {
+    let request = chat(vec![Message::text(Role::System, "s"), assistant("Welcome"), user("Hi")]);
+    let body = droppable(&request, "messages[1].role");
+    assert_eq!(body["messages"], json!([{"role": "user", "content": [{"text": "Hi"}]}]));
+    // A call cannot be left out: its result would hang in the air.
+    let request = chat(vec![of(Role::Assistant, vec![call("1", "f", "{}")]), of(Role::Tool, vec![result("1", "x")])]);
+    assert_eq!(refused(json!({"drop_unsupported": true}), &request), unsupported("messages[0].role"));
+    for messages in [vec![], vec![Message::text(Role::System, "s")], vec![assistant("")]] {
+        assert_eq!(refused(json!({"drop_unsupported": true}), &chat(messages)), invalid("messages"));
+    }
+}
+
+#[test]
+fn empty_text_is_left_out_and_an_empty_message_of_the_user_refused() {
+    assert_eq!(refused(json!({}), &chat(vec![user("")])), invalid("messages[0].content"));
+    assert_eq!(refused(json!({}), &chat(vec![of(Role::User, vec![])])), invalid("messages[0].content"));
+    let messages = vec![
+        Message::text(Role::System, ""),
+        of(Role::User, vec![Part::text(""), Part::text("Hi")]),
+        assistant(""),
+        user(" "),
+    ];
+    let body = body(json!({}), &chat(messages));
+    assert_eq!(body, json!({"messages": [{"role": "user", "content": [{"text": "Hi"}, {"text": " "}]}]}));
+}
+
+#[test]
+fn unknown_roles_and_names_of_speakers_are_refused() {
+    let request = chat(vec![user("Hi"), Message::text(Role::Other("critic".to_owned()), "No")]);
+    assert_eq!(refused(json!({}), &request), unsupported("messages[1].role"));
+    let request = chat(vec![Message { name: Some("ann".to_owned()), ..user("Hi") }]);
+    assert_eq!(
+        droppable(&request, "messages[0].name"),
+        json!({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]})
+    );
+}
+
+#[test]
+fn parts_stand_in_the_turns_that_they_belong_to() {
+    let at = |role: Role, part: Part| chat(vec![user("Hi"), of(role, vec![part])]);
+    assert_eq!(refused(json!({}), &at(Role::User, call("1", "f", "{}"))), invalid("messages[1].content[0]"));
+    assert_eq!(refused(json!({}), &at(Role::Assistant, result("1", "x"))), invalid("messages[1].content[0]"));
+    assert_eq!(refused(json!({}), &at(Role::Assistant, pixel())), unsupported("messages[1].content[0]"));
+    let thought = Part::Reasoning(ReasoningPart { text: "hm".to_owned(), ..ReasoningPart::default() });
+    assert_eq!(refused(json!({}), &at(Role::User, thought)), invalid("messages[1].content[0]"));
+    let declined = at(Role::Assistant, Part::Refusal(TextPart { text: "No.".to_owned(), ..TextPart::default() }));
+    assert_eq!(body(json!({}), &declined)["messages"][1]["content"], json!([{"text": "No."}]));
+}
+
+#[test]
+fn plain_text_to_continue_is_refused() {
+    let request = Request::completion("openai-completions", CLAUDE, "Once");
+    assert_eq!(refused(json!({}), &request), unsupported("prompt"));
+}
+
+// --- media ---
+
+#[test]
+fn images_are_base64_with_their_format() {
+    let formats = [
+        ("image/png", "png"),
+        ("image/jpeg", "jpeg"),
+        ("IMAGE/JPG", "jpeg"),
+        ("image/gif", "gif"),
+        ("image/webp", "webp"),
+    ];
+    for (mime, format) in formats {
+        let part = image(MediaSource::Base64(PIXEL.to_owned()), Some(mime));
+        let body = body(json!({}), &chat(vec![of(Role::User, vec![part])]));
+        let wanted = json!([{"image": {"format": format, "source": {"bytes": PIXEL}}}]);
+        assert_eq!(body["messages"][0]["content"], wanted);
+    }
+    let told_by_its_bytes = chat(vec![of(Role::User, vec![image(MediaSource::Base64(PIXEL.to_owned()), None)])]);
+    assert_eq!(body(json!({}), &told_by_its_bytes)["messages"][0]["content"][0]["image"]["format"], "png");
+    for (data, mime) in [(PIXEL, Some("image/bmp")), ("QUJD", None)] {
+        let request = chat(vec![of(Role::User, vec![image(MediaSource::Base64(data.to_owned()), mime)])]);
+        assert_eq!(refused(json!({}), &request), unsupported("messages[0].content[0]"));
+    }
+    for data in ["", "not base64!", "QUJ"] {
+        let request = chat(vec![of(Role::User, vec![image(MediaSource::Base64(data.to_owned()), Some("image/png"))])]);
+        assert_eq!(refused(json!({}), &request), invalid("messages[0].content[0]"), "{data:?}");
+    }
+}
+
+#[test]
+fn urls_are_refused_and_s3_addresses_taken() {
+    for source in [
+        MediaSource::Url("https://example.com/a.png".to_owned()),
+        MediaSource::Url("data:image/png;base64,QUJD".to_owned()),
+        MediaSource::FileId("file-1".to_owned()),
+        MediaSource::Other("{}".to_owned()),
+    ] {
+        let request = chat(vec![user("See"), of(Role::User, vec![Part::text("x"), image(source, Some("image/png"))])]);
+        assert_eq!(refused(json!({}), &request), unsupported("messages[1].content[1]"));
+    }
+    // A URL stays refused where other things are left out: the answer would be about nothing.
+    let url = chat(vec![of(Role::User, vec![image(MediaSource::Url("https://example.com/a.png".to_owned()), None)])]);
+    assert_eq!(refused(json!({"drop_unsupported": true}), &url).0, ErrorKind::Unsupported);
+    let s3 = |name: &str| MediaSource::Url(format!("s3://bucket-of-mine/{name}"));
+    let parts = vec![
+        Part::text("See"),
+        image(s3("a.webp"), None),
+        media(MediaKind::Video, s3("a.mp4"), None, None),
+        media(MediaKind::Audio, MediaSource::Base64("SUQz".to_owned()), Some("audio/mpeg"), None),
+    ];
+    let body = kept("s3", json!({}), &chat(vec![of(Role::User, parts)]));
+    let wanted = json!({"format": "webp", "source": {"s3Location": {"uri": "s3://bucket-of-mine/a.webp"}}});
+    assert_eq!(body["messages"][0]["content"][1]["image"], wanted);
+    assert_eq!(body["messages"][0]["content"][2]["video"]["format"], "mp4");
+}
+
+#[test]
+fn an_image_has_at_most_three_and_three_quarters_megabytes() {
+    let of_size = |bytes: usize| {
+        let data = "A".repeat(bytes / 3 * 4) + ["", "AA==", "AAA="][bytes % 3];
+        chat(vec![of(Role::User, vec![image(MediaSource::Base64(data), Some("image/png"))])])
+    };
+    assert!(encode(json!({}), &of_size(3_932_160)).is_ok());
+    let error = encode(json!({}), &of_size(3_932_161)).unwrap_err();
+    assert_eq!((error.kind, error.retry), (ErrorKind::TooLarge, Retry::OtherTarget));
+    assert!(error.message.contains("3.75 MB") && error.message.contains("3932161"), "{}", error.message);
+}
+
+#[test]
+fn a_message_holds_at_most_twenty_images() {
+    let with = |count: usize| chat(vec![of(Role::User, vec![pixel(); count - 1]), of(Role::User, vec![pixel()])]);
+    assert!(encode(json!({}), &with(20)).is_ok());
+    assert_eq!(refused(json!({}), &with(21)), invalid("messages[0].content"));
+    // Of one message: AWS's model counts so.
+    let two = chat(vec![of(Role::User, vec![pixel(); 20]), assistant("Many"), of(Role::User, vec![pixel(); 20])]);
+    assert!(encode(json!({}), &two).is_ok());
+}
+
+#[test]
+fn documents_have_a_format_a_name_and_text_beside_them() {
+    let parts = vec![
+        Part::text("Read"),
+        document("q3_report.final.pdf"),
+        document("q3 report final.pdf"),
+        media(MediaKind::Document, MediaSource::Base64("YSxi".to_owned()), None, Some("table.CSV")),
+        media(MediaKind::Document, MediaSource::Base64("aGk=".to_owned()), Some("text/plain; charset=utf-8"), None),
+    ];
+    let body = kept("documents", json!({}), &chat(vec![of(Role::User, parts)]));
+    let names: Vec<_> = body["messages"][0]["content"].as_array().unwrap()[1..]
+        .iter()
+        .map(|block| (block["document"]["name"].as_str().unwrap(), block["document"]["format"].as_str().unwrap()))
+        .collect();
+    let wanted = [("q3 report final", "pdf"), ("q3 report final (2)", "pdf"), ("table", "csv"), ("document 4", "txt")];
+    assert_eq!(names, wanted);
+    assert_eq!(
+        refused(json!({}), &chat(vec![of(Role::User, vec![document("a.pdf")])])),
+        invalid("messages[0].content")
+    );
+}
+
+#[test]
+fn a_message_holds_at_most_five_documents_of_four_and_a_half_megabytes() {
+    let with = |count: usize| {
+        let mut parts = vec![Part::text("Read")];
+        parts.extend((0..count).map(|_| document("a.pdf")));
+        chat(vec![of(Role::User, parts)])
+    };
+    assert!(encode(json!({}), &with(5)).is_ok());
+    assert_eq!(refused(json!({}), &with(6)), invalid("messages[0].content"));
+    let of_size = |bytes: usize| {
+        let data = MediaSource::Base64("A".repeat(bytes / 3 * 4));
+        let part = media(MediaKind::Document, data, Some("application/pdf"), None);
+        chat(vec![of(Role::User, vec![Part::text("Read"), part])])
+    };
+    assert!(encode(json!({}), &of_size(4_718_592)).is_ok());
+    assert_eq!(refused(json!({}), &of_size(4_718_595)).0, ErrorKind::TooLarge);
+}
+
+#[test]
+fn how_closely_to_look_cannot_be_told() {
+    let look = |detail: &str| {
+        let Part::Media(part) = pixel() else { unreachable!() };
+        chat(vec![of(Role::User, vec![Part::Media(MediaPart { detail: Some(detail.to_owned()), ..part })])])
+    };
+    assert!(encode(json!({}), &look("auto")).is_ok());
+    droppable(&look("high"), "messages[0].content[0].detail");
+}
+
+// --- tools ---
+
+#[test]
+fn tools_calls_and_results_have_their_blocks() {
+    let failed = Part::ToolResult(ToolResult {
+        call_id: "call_2".to_owned(),
+        content: vec![ResultContent::Media(MediaPart {
+            kind: MediaKind::Image,
+            mime: Some("image/png".to_owned()),
+            source: MediaSource::Base64(PIXEL.to_owned()),
+            name: None,
+            detail: None,
+            cache: None,
+            extra: None,
+        })],
+        is_error: Some(true),
+        ..ToolResult::default()
+    });
+    let messages = vec![
+        user("Weather?"),
+        of(
+            Role::Assistant,
+            vec![
+                Part::text("Looking."),
+                call("call_1", "get_weather", r#"{ "z": 1.0,"a":[] }"#),
+                call("call_2", "now", ""),
+            ],
+        ),
+        of(Role::Tool, vec![result("call_1", "sunny")]),
+        Message { name: Some("now".to_owned()), ..of(Role::Tool, vec![failed]) },
+        user("So?"),
+    ];
+    let now = Tool::Function(FunctionTool { name: "now".to_owned(), strict: Some(true), ..FunctionTool::default() });
+    let request =
+        Request { tools: vec![tool("get_weather"), now], tool_choice: Some(ToolChoice::Auto), ..chat(messages) };
+    let body = kept("tools", json!({}), &request);
+    let wanted = json!([
+        {"toolResult": {"toolUseId": "call_1", "content": [{"text": "sunny"}]}},
+        {"toolResult": {
+            "toolUseId": "call_2",
+            "content": [{"image": {"format": "png", "source": {"bytes": PIXEL}}}],
+            "status": "error"
+        }},
+        {"text": "So?"},
+    ]);
+    assert_eq!(body["messages"][2], json!({"role": "user", "content": wanted}));
+    assert_eq!(
+        body["messages"][1]["content"][2]["toolUse"],
+        json!({"toolUseId": "call_2", "name": "now", "input": {}})
+    );
+    assert_eq!(body["toolConfig"]["toolChoice"], json!({"auto": {}}));
+    assert_eq!(body["toolConfig"]["tools"][1]["toolSpec"]["strict"], json!(true));
+    // Arguments and schemas keep their text.
+    let text = String::from_utf8(encode(json!({}), &request).unwrap().body).unwrap();
+    assert!(text.contains(r#""input":{ "z": 1.0,"a":[] }"#));
+    assert!(text.contains(r#"{"z":{"type":"string"},"a":{"type":"number"}}"#));
+}
+
+#[test]
+fn results_of_tools_come_first_in_their_turn() {
+    let messages = vec![
+        user("?"),
+        of(Role::Assistant, vec![call("1", "f", "{}")]),
+        of(Role::User, vec![Part::text("Also:"), result("1", "x")]),
+    ];
+    let body = body(json!({}), &chat(messages));
+    let content = body["messages"][2]["content"].as_array().unwrap();
+    assert!(content[0].get("toolResult").is_some() && content[1]["text"] == "Also:");
+}
+
+#[test]
+fn a_history_with_tool_blocks_gets_a_tool_config() {
+    let messages = vec![
+        user("?"),
+        of(Role::Assistant, vec![call("1", "f", "{}"), call("2", "g", "{}"), call("3", "f", "{}")]),
+        of(Role::Tool, vec![result("1", ""), result("2", "y"), result("3", "z")]),
+    ];
+    let body = kept("tools-of-history", json!({}), &chat(messages));
+    let any = json!({"json": {"type": "object", "properties": {}}});
+    let wanted = json!({"tools": [
+        {"toolSpec": {"name": "f", "inputSchema": any}},
+        {"toolSpec": {"name": "g", "inputSchema": any}},
+    ]});
+    assert_eq!(body["toolConfig"], wanted);
+    let orphan = chat(vec![of(Role::Tool, vec![result("1", "x")])]);
+    assert_eq!(refused(json!({}), &orphan), invalid("messages"));
+}
+
+#[test]
+fn every_tool_choice_has_its_counterpart_but_none() {
+    let choose = |choice: ToolChoice| Request { tools: vec![tool("f")], tool_choice: Some(choice), ..hello() };
+    let choice = |choice_: ToolChoice| body(json!({}), &choose(choice_))["toolConfig"]["toolChoice"].clone();
+    assert_eq!(choice(ToolChoice::Auto), json!({"auto": {}}));
+    assert_eq!(choice(ToolChoice::Required), json!({"any": {}}));
+    assert_eq!(choice(ToolChoice::Tool("f".to_owned())), json!({"tool": {"name": "f"}}));
+    kept("tool-choice-any", json!({}), &choose(ToolChoice::Required));
+    kept("tool-choice-tool", json!({}), &choose(ToolChoice::Tool("f".to_owned())));
+    assert_eq!(refused(json!({}), &choose(ToolChoice::Tool("g".to_owned()))), invalid("tool_choice"));
+    assert_eq!(refused(json!({}), &choose(ToolChoice::Other("{}".to_owned()))), unsupported("tool_choice"));
+    // None: without tools in the history, no tools are offered.
+    assert_eq!(body(json!({}), &choose(ToolChoice::None)).get("toolConfig"), None);
+    let messages =
+        vec![user("?"), of(Role::Assistant, vec![call("1", "f", "{}")]), of(Role::Tool, vec![result("1", "x")])];
+    let request = Request { tools: vec![tool("f")], tool_choice: Some(ToolChoice::None), ..chat(messages) };
+    assert_eq!(droppable(&request, "tool_choice")["toolConfig"].get("toolChoice"), None);
+    let toolless = |choice: ToolChoice| Request { tool_choice: Some(choice), ..hello() };
+    assert_eq!(refused(json!({}), &toolless(ToolChoice::Required)), invalid("tool_choice"));
+    assert!(encode(json!({}), &toolless(ToolChoice::Auto)).is_ok());
+}
+
+#[test]
+fn names_and_ids_that_bedrock_refuses_are_mapped_and_the_context_maps_names_back() {
+    let long = "x".repeat(70);
+    let messages = vec![
+        user("?"),
+        of(Role::Assistant, vec![call("call/1", "weather.get", "{}"), call(&long, "fine-name_1", "{}")]),
+        of(Role::Tool, vec![result("call/1", "a"), result(&long, "b")]),
+    ];
+    let request = Request {
+        tools: vec![tool("weather.get"), tool("fine-name_1"), tool(&long)],
+        tool_choice: Some(ToolChoice::Tool("weather.get".to_owned())),
+        ..chat(messages)
+    };
+    let body = kept("mapped-names", json!({}), &request);
+    let calls = body["messages"][1]["content"].as_array().unwrap();
+    let name = calls[0]["toolUse"]["name"].as_str().unwrap();
+    let fits = |text: &str| {
+        (1..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+    };
+    assert!(fits(name) && name.starts_with("weather_get_"));
+    assert_eq!(calls[1]["toolUse"]["name"], "fine-name_1");
+    assert_eq!(body["toolConfig"]["toolChoice"]["tool"]["name"], name);
+    let specs: Vec<_> = (0..3).map(|n| body["toolConfig"]["tools"][n]["toolSpec"]["name"].as_str().unwrap()).collect();
+    assert!(specs[0] == name && specs.iter().all(|name| fits(name)));
+    let results = body["messages"][2]["content"].as_array().unwrap();
+    for (call, result) in calls.iter().zip(results) {
+        let id = call["toolUse"]["toolUseId"].as_str().unwrap();
+        assert!(fits(id));
+        assert_eq!(result["toolResult"]["toolUseId"], id);
+    }
+    let context: Value = serde_json::from_str(&encode(json!({}), &request).unwrap().context.unwrap()).unwrap();
+    assert_eq!(context["tools"], json!({name: "weather.get", specs[2]: long}));
+}
+
+#[test]
+fn a_context_beyond_its_bound_is_refused() {
+    let tools = (0..70).map(|n| tool(&format!("{n}.{}", "x".repeat(1000)))).collect();
+    assert_eq!(refused(json!({}), &Request { tools, ..hello() }), invalid("tools"));
+}
+
+#[test]
+fn arguments_that_are_no_object_are_refused() {
+    for arguments in ["[]", "1", "{", "{}x", "null"] {
+        let messages = vec![user("?"), of(Role::Assistant, vec![call("1", "f", arguments)])];
+        assert_eq!(refused(json!({}), &chat(messages)), invalid("messages[1].content[0]"), "{arguments}");
+    }
+    let schema =
+        Tool::Function(FunctionTool { name: "f".into(), parameters: Some("{".into()), ..FunctionTool::default() });
+    assert_eq!(refused(json!({}), &Request { tools: vec![schema], ..hello() }), invalid("tools[0].parameters"));
+}
+
+#[test]
+fn several_calls_in_one_turn_cannot_be_forbidden() {
+    assert!(encode(json!({}), &Request { parallel_tool_calls: Some(true), ..hello() }).is_ok());
+    droppable(&Request { parallel_tool_calls: Some(false), ..hello() }, "parallel_tool_calls");
+}
+
+// --- sampling, reasoning, format ---
+
+#[test]
+fn sampling_goes_into_the_inference_config_and_top_k_into_the_models_own_fields() {
+    let sampling = Sampling {
+        temperature: Some(0.5),
+        top_p: Some(0.9),
+        top_k: Some(40),
+        stop: vec!["###".to_owned(), "\n".to_owned()],
+        max_tokens: Some(10),
+        max_completion_tokens: Some(20),
+        ..Sampling::default()
+    };
+    let settings = json!({"additional_model_request_fields": {"top_k": 1, "other": {"b": 1, "a": 2}}});
+    let body = kept("sampling", settings, &sampled(sampling));
+    let wanted = json!({"maxTokens": 20, "temperature": 0.5, "topP": 0.9, "stopSequences": ["###", "\n"]});
+    assert_eq!(body["inferenceConfig"], wanted);
+    assert_eq!(body["additionalModelRequestFields"], json!({"top_k": 40, "other": {"b": 1, "a": 2}}));
+}
+
+#[test]
+fn unset_stays_unset() {
+    let body = kept("smallest", json!({}), &hello());
+    assert_eq!(body, json!({"messages": [{"role": "user", "content": [{"text": "Hello"}]}]}));
+}
+
+#[test]
+fn what_converse_lacks_is_refused_by_name_or_left_out() {
+    let table = [
+        ("n", Sampling { n: Some(2), ..Sampling::default() }),
+        ("logprobs", Sampling { logprobs: Some(true), ..Sampling::default() }),
+        ("top_logprobs", Sampling { top_logprobs: Some(3), ..Sampling::default() }),
+        ("seed", Sampling { seed: Some(7), ..Sampling::default() }),
+        ("logit_bias", Sampling { logit_bias: Some(r#"{"1":5}"#.to_owned()), ..Sampling::default() }),
+        ("frequency_penalty", Sampling { frequency_penalty: Some(0.5), ..Sampling::default() }),
+        ("presence_penalty", Sampling { presence_penalty: Some(-0.5), ..Sampling::default() }),
+        ("repetition_penalty", Sampling { repetition_penalty: Some(1.1), ..Sampling::default() }),
+        ("min_p", Sampling { min_p: Some(0.1), ..Sampling::default() }),
+        ("temperature", Sampling { temperature: Some(1.5), ..Sampling::default() }),
+        ("temperature", Sampling { temperature: Some(f64::NAN), ..Sampling::default() }),
+        ("top_p", Sampling { top_p: Some(-0.1), ..Sampling::default() }),
+    ];
+    for (param, sampling) in table {
+        let body = droppable(&sampled(sampling), param);
+        assert_eq!(body, json!({"messages": [{"role": "user", "content": [{"text": "Hello"}]}]}), "{param}");
+    }
+    let harmless = Sampling {
+        n: Some(1),
+        logprobs: Some(false),
+        top_logprobs: Some(0),
+        logit_bias: Some("{}".to_owned()),
+        frequency_penalty: Some(0.0),
+        presence_penalty: Some(0.0),
+        repetition_penalty: Some(1.0),
+        min_p: Some(0.0),
+        ..Sampling::default()
+    };
+    assert!(encode(json!({}), &sampled(harmless)).is_ok());
+}
+
+#[test]
+fn bounds_of_sampling_are_told() {
+    let table = [
+        ("max_tokens", Sampling { max_tokens: Some(0), ..Sampling::default() }),
+        ("max_completion_tokens", Sampling { max_completion_tokens: Some(1 << 31), ..Sampling::default() }),
+        ("stop[1]", Sampling { stop: vec!["a".to_owned(), String::new()], ..Sampling::default() }),
+        ("stop", Sampling { stop: vec!["a".to_owned(); 2501], ..Sampling::default() }),
+    ];
+    for (param, sampling) in table {
+        assert_eq!(refused(json!({}), &sampled(sampling)), invalid(param));
+    }
+}
+
+#[test]
+fn reasoning_is_thinking_for_anthropics_models() {
+    let think = |effort: Option<&str>, budget: Option<u64>, enabled: Option<bool>, max: Option<u64>| Request {
+        reasoning: Some(Reasoning {
+            effort: effort.map(str::to_owned),
+            budget_tokens: budget,
+            enabled,
+            ..Reasoning::default()
+        }),
+        ..sampled(Sampling { max_tokens: max, ..Sampling::default() })
+    };
+    let budget = |request: &Request| body(json!({}), request)["additionalModelRequestFields"].clone();
+    let enabled = |tokens: u64| json!({"thinking": {"type": "enabled", "budget_tokens": tokens}});
+    for (effort, tokens) in [("minimal", 1024), ("low", 2048), ("medium", 8192), ("high", 16384), ("xhigh", 32768)] {
+        assert_eq!(budget(&think(Some(effort), None, None, None)), enabled(tokens));
+    }
+    kept("reasoning", json!({}), &think(Some("high"), None, None, Some(20_000)));
+    assert_eq!(budget(&think(Some("high"), None, None, Some(4000))), enabled(2000));
+    assert_eq!(budget(&think(Some("low"), Some(5000), None, Some(6000))), enabled(5000));
+    assert_eq!(budget(&think(None, None, Some(true), None)), enabled(8192));
+    assert_eq!(budget(&think(None, None, None, None)), Value::Null);
+    for none in [think(Some("none"), None, None, None), think(None, None, Some(false), None)] {
+        assert_eq!(budget(&none), Value::Null);
+        // What the settings ask for is switched off.
+        let settings = json!({"additional_model_request_fields": {"thinking": {"type": "enabled"}}});
+        assert_eq!(body(settings, &none).get("additionalModelRequestFields"), None);
+    }
+    assert_eq!(refused(json!({}), &think(Some("low"), None, None, Some(1000))), invalid("reasoning_effort"));
+    assert_eq!(refused(json!({}), &think(None, Some(5000), None, Some(5000))), invalid("reasoning"));
+    assert_eq!(refused(json!({}), &think(None, Some(1000), None, None)), invalid("reasoning"));
+    assert_eq!(refused(json!({}), &think(Some("huge"), None, None, None)), invalid("reasoning_effort"));
+    let nova = Request { model: "amazon.nova-lite-v1:0".to_owned(), ..think(Some("low"), None, None, None) };
+    droppable(&nova, "reasoning_effort");
+    assert_eq!(body(json!({"model_vendor": "anthropic"}), &nova)["additionalModelRequestFields"], enabled(2048));
+    assert_eq!(
+        refused(json!({"model_vendor": "other"}), &think(Some("low"), None, None, None)),
+        unsupported("reasoning_effort")
+    );
+}
+
+#[test]
+fn reasoning_goes_back_with_its_signature_and_its_encrypted_parts() {
+    let thought = ReasoningPart {
+        text: "hm".to_owned(),
+        signature: Some("c2ln".to_owned()),
+        redacted: Some("c2VjcmV0".to_owned()),
+        extra: None,
+    };
+    let turn = |thought: ReasoningPart| {
+        let parts = vec![Part::Reasoning(thought), Part::text("42")];
+        chat(vec![user("?"), of(Role::Assistant, parts), user("Sure?")])
+    };
+    let body = kept("reasoning-history", json!({}), &turn(thought));
+    let wanted = json!([
+        {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "c2ln"}}},
+        {"reasoningContent": {"redactedContent": "c2VjcmV0"}},
+        {"text": "42"},
+    ]);
+    assert_eq!(body["messages"][1]["content"], wanted);
+    let foreign = ReasoningPart { redacted: Some("not base64".to_owned()), ..ReasoningPart::default() };
+    assert_eq!(refused(json!({}), &turn(foreign)), invalid("messages[1].content[0]"));
+}
+
+#[test]
+fn a_json_schema_is_the_output_config() {
+    let schema = r#"{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"integer"}}}"#;
+    let format = |format: ResponseFormat| Request { response_format: Some(format), ..hello() };
+    let wanted = JsonSchema {
+        name: Some("answer".to_owned()),
+        description: Some("The answer".to_owned()),
+        schema: schema.to_owned(),
+        strict: Some(true),
+    };
+    let body = kept("json-schema", json!({}), &format(ResponseFormat::JsonSchema(wanted)));
+    let structure = json!({"jsonSchema": {"schema": schema, "name": "answer", "description": "The answer"}});
+    assert_eq!(body["outputConfig"], json!({"textFormat": {"type": "json_schema", "structure": structure}}));
+    assert!(encode(json!({}), &format(ResponseFormat::Text)).is_ok());
+    droppable(&format(ResponseFormat::JsonObject), "response_format");
+    droppable(&format(ResponseFormat::Other("{}".to_owned())), "response_format");
+    let broken = JsonSchema { name: None, description: None, schema: "{".to_owned(), strict: None };
+    let param = "response_format.json_schema.schema";
+    assert_eq!(refused(json!({}), &format(ResponseFormat::JsonSchema(broken))), invalid(param));
+}
+
+#[test]
+fn cache_marks_are_cache_points() {
+    let marked = Part::ToolResult(ToolResult {
+        call_id: "1".to_owned(),
+        content: vec![ResultContent::Text(TextPart {
+            text: "x".to_owned(),
+            cache: Some(CacheMark { ttl: None }),
+            extra: None,
+        })],
+        ..ToolResult::default()
+    });
+    let messages = vec![
+        of(Role::System, vec![cached("Long.", Some("1h"))]),
+        of(Role::User, vec![cached("Also long.", None), Part::text("?")]),
+        of(Role::Assistant, vec![call("1", "f", "{}")]),
+        of(Role::Tool, vec![marked]),
+    ];
+    let cache = Some(CacheMark { ttl: Some("5m".to_owned()) });
+    let tool = Tool::Function(FunctionTool { name: "f".to_owned(), cache, ..FunctionTool::default() });
+    let body = kept("cache", json!({}), &Request { tools: vec![tool], ..chat(messages) });
+    let point = json!({"cachePoint": {"type": "default"}});
+    assert_eq!(body["system"], json!([{"text": "Long."}, {"cachePoint": {"type": "default", "ttl": "1h"}}]));
+    assert_eq!(body["messages"][0]["content"], json!([{"text": "Also long."}, point, {"text": "?"}]));
+    assert_eq!(body["messages"][2]["content"][1], point);
+    assert_eq!(body["toolConfig"]["tools"][1], json!({"cachePoint": {"type": "default", "ttl": "5m"}}));
+    let odd = chat(vec![of(Role::User, vec![cached("x", Some("2d"))])]);
+    assert_eq!(refused(json!({}), &odd), invalid("messages[0].content[0]"));
+}
+
+// --- unknown members, settings ---
+
+#[test]
+fn members_of_other_dialects_are_refused_by_name() {
+    let extra = |text: &str| Some(text.to_owned());
+    let request = Request { extra: extra(r#"{"service_tier":"flex"}"#), ..hello() };
+    assert_eq!(droppable(&request, "service_tier").get("service_tier"), None);
+    let request = chat(vec![Message { extra: extra(r#"{"mood":"good"}"#), ..user("Hi") }]);
+    droppable(&request, "messages[0].mood");
+    let text = Part::Text(TextPart { text: "Hi".to_owned(), cache: None, extra: extra(r#"{"tint":1}"#) });
+    droppable(&chat(vec![of(Role::User, vec![text])]), "messages[0].content[0].tint");
+    let odd = FunctionTool { name: "f".to_owned(), extra: extra(r#"{"x":1}"#), ..FunctionTool::default() };
+    droppable(&Request { tools: vec![Tool::Function(odd)], ..hello() }, "tools[0].x");
+    let own = Tool::Other(r#"{"type":"web_search"}"#.to_owned());
+    assert_eq!(droppable(&Request { tools: vec![own], ..hello() }, "tools[0]").get("toolConfig"), None);
+    let other = of(Role::User, vec![Part::text("x"), Part::Other("{}".to_owned())]);
+    droppable(&chat(vec![other]), "messages[0].content[1]");
+    assert!(encode(json!({}), &Request { extra: extra("{}"), ..hello() }).is_ok());
+    assert_eq!(refused(json!({}), &Request { extra: extra("["), ..hello() }).0, ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn usage_options_are_never_forwarded_and_never_refused() {
+    for extra in [r#"{"stream_options":{"include_usage":true}}"#, r#"{"include_usage":true}"#] {
+        let request = Request { extra: Some(extra.to_owned()), ..hello() };
+        assert_eq!(body(json!({}), &request), body(json!({}), &hello()));
+    }
+}
+
+#[test]
+fn members_of_our_own_dialect_are_passed_on() {
+    let extra = |text: &str| Some(text.to_owned());
+    let own = Part::Other(r#"{"guardContent":{"text":{"text":"guard me"}}}"#.to_owned());
+    let cited = Part::Media(MediaPart {
+        kind: MediaKind::Document,
+        mime: None,
+        source: MediaSource::Other(r#"{"text":"All of it"}"#.to_owned()),
+        name: Some("notes.txt".to_owned()),
+        detail: None,
+        cache: None,
+        extra: extra(r#"{"citations":{"enabled":true}}"#),
+    });
+    let request = Request {
+        dialect: "bedrock-converse".to_owned(),
+        tools: vec![Tool::Other(r#"{"systemTool":{"name":"nova_grounding"}}"#.to_owned())],
+        extra: extra(r#"{"promptVariables":{"a":{"text":"b"}},"additionalModelRequestFields":{"top_k":3}}"#),
+        ..chat(vec![of(Role::User, vec![own, cited])])
+    };
+    let settings = json!({"additional_model_request_fields": {"top_k": 1, "k": 2}});
+    let body = kept("own-dialect", settings, &request);
+    assert_eq!(body["promptVariables"], json!({"a": {"text": "b"}}));
+    assert_eq!(body["additionalModelRequestFields"], json!({"k": 2, "top_k": 3}));
+    assert_eq!(body["toolConfig"]["tools"], json!([{"systemTool": {"name": "nova_grounding"}}]));
+    let document = json!({"name": "notes", "source": {"text": "All of it"}, "citations": {"enabled": true}});
+    assert_eq!(body["messages"][0]["content"][1]["document"], document);
+}
+
+#[test]
+fn a_client_cannot_reach_around_the_operators_guardrail() {
+    let request = Request {
+        dialect: "bedrock-converse".to_owned(),
+        extra: Some(r#"{"guardrailConfig":{"guardrailIdentifier":"weak","guardrailVersion":"1"}}"#.to_owned()),
+        ..hello()
+    };
+    assert_eq!(body(json!({}), &request)["guardrailConfig"]["guardrailIdentifier"], "weak");
+    let settings = json!({"guardrail": {"identifier": "strict1", "version": "1"}});
+    assert_eq!(refused(settings, &request), unsupported("guardrailConfig"));
+}
+
+#[test]
+fn settings_become_the_members_of_the_request() {
+    let settings = json!({
+        "guardrail": {"identifier": "abc1", "version": "DRAFT", "trace": "enabled", "stream_processing_mode": "async"},
+        "latency": "optimized",
+        "service_tier": "flex",
+        "request_metadata": {"team": "search"},
+        "additional_model_response_field_paths": ["/stop_sequence"],
+    });
+    let request = Request { end_user: Some("user-7".to_owned()), ..hello() };
+    let body = kept("settings", settings.clone(), &request);
+    let guardrail = json!({"guardrailIdentifier": "abc1", "guardrailVersion": "DRAFT", "trace": "enabled"});
+    assert_eq!(body["guardrailConfig"], guardrail);
+    assert_eq!(body["performanceConfig"], json!({"latency": "optimized"}));
+    assert_eq!(body["serviceTier"], json!({"type": "flex"}));
+    assert_eq!(body["requestMetadata"], json!({"team": "search", "end_user": "user-7"}));
+    assert_eq!(body["additionalModelResponseFieldPaths"], json!(["/stop_sequence"]));
+    // Only the streaming operation knows the mode.
+    let body = kept("settings-stream", settings, &Request { stream: true, ..request });
+    assert_eq!(body["guardrailConfig"]["streamProcessingMode"], "async");
+}
+
+#[test]
+fn an_end_user_that_the_log_refuses_is_refused() {
+    droppable(&Request { end_user: Some("Jürgen".to_owned()), ..hello() }, "user");
+    droppable(&Request { end_user: Some("x".repeat(257)), ..hello() }, "user");
+}
+
+#[test]
+fn the_schema_of_the_settings_names_every_setting() {
+    let description = Bedrock::describe();
+    let schema: Value = serde_json::from_str(&description.settings_schema).unwrap();
+    assert_eq!(schema["additionalProperties"], json!(false));
+    let properties = schema["properties"].as_object().unwrap();
+    assert!(properties.values().all(|property| property["description"].is_string()));
+    // Each is read: a value of the wrong type is noticed.
+    for name in properties.keys() {
+        let error = encode(json!({ name: [[1]] }), &hello()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Other("configuration".to_owned()), "{name}");
+    }
+    assert_eq!(description.default_endpoint.as_deref(), Some("https://bedrock-runtime.{region}.amazonaws.com"));
+    assert_eq!(Bedrock::probe("{}").unwrap(), None);
+}
+
+#[test]
+fn hostile_requests_are_refused_or_encoded_but_never_crash() {
+    let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+    let tool = FunctionTool { name: "f".to_owned(), parameters: Some(deep.clone()), ..FunctionTool::default() };
+    assert!(encode(json!({}), &Request { tools: vec![Tool::Function(tool)], ..hello() }).is_ok());
+    let messages = vec![user("?"), of(Role::Assistant, vec![call("1", "f", &deep)])];
+    assert!(encode(json!({}), &chat(messages)).is_err());
+    // Many documents of one name, and many names to map, take no more than their share of time.
+    let parts: Vec<_> = (0..5000).map(|_| document("a.pdf")).collect();
+    assert!(encode(json!({}), &chat(vec![of(Role::User, parts)])).is_err());
+    let calls = (0..5000).map(|n| call(&format!("{n}/"), "f", "{}")).collect();
+    assert!(encode(json!({}), &chat(vec![user("?"), of(Role::Assistant, calls)])).is_ok());
+}
