@@ -1,3 +1,3 @@
 //! The adapter `llama-cpp` as a component: a shell without logic.
 
-witgate_model::export_adapter!(witgate_adapters::llama_cpp::LlamaCpp);
+witgate_model::export_adapter!(witgate_adapters::LlamaCpp);

@@ -1,3 +1,3 @@
 //! The adapter `stub` as a component: a shell without logic.
 
-witgate_model::export_adapter!(witgate_adapters::stub::Stub);
+witgate_model::export_adapter!(witgate_adapters::Stub);

@@ -39,12 +39,10 @@ impl Timeout {
             Timeout::Total => "did not complete the answer",
         };
         let key = self.key();
-        let error = Error::new(
-            ErrorKind::Timeout,
-            format!("provider \"{provider}\" {what} within {limit} (timeout `{key}`)"),
-        )
-        .with_code(format!("{key}_timeout"))
-        .with_retry(Retry::OtherTarget);
+        let error =
+            Error::new(ErrorKind::Timeout, format!("provider \"{provider}\" {what} within {limit} (timeout `{key}`)"))
+                .with_code(format!("{key}_timeout"))
+                .with_retry(Retry::OtherTarget);
         Failed { error, status: 504, error_type: "timeout_error", provider: Some(provider.to_owned()) }
     }
 }

@@ -24,6 +24,9 @@ const READY_FOR: Duration = Duration::from_secs(1);
 /// How long a backend may take to answer a readiness probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A provider, and whether it serves; if not, why.
+type State = (String, Result<(), String>);
+
 /// The gateway: shared by all requests of one process.
 pub struct Gateway {
     pub(crate) config: Arc<Config>,
@@ -31,7 +34,7 @@ pub struct Gateway {
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
     /// When the backends were last asked, and what they said.
-    ready: Mutex<Option<(Duration, Vec<(String, Result<(), String>)>)>>,
+    ready: Mutex<Option<(Duration, Vec<State>)>>,
 }
 
 /// One place among the concurrent requests; given back when dropped.
@@ -46,13 +49,7 @@ impl Drop for Place {
 impl Gateway {
     /// A gateway for a configuration that has been checked. `routes` are the normaliser's.
     pub fn new(config: Arc<Config>, routes: Vec<Route>) -> Self {
-        Gateway {
-            config,
-            routes,
-            in_flight: Arc::default(),
-            draining: AtomicBool::new(false),
-            ready: Mutex::new(None),
-        }
+        Gateway { config, routes, in_flight: Arc::default(), draining: AtomicBool::new(false), ready: Mutex::new(None) }
     }
 
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
@@ -77,18 +74,18 @@ impl Gateway {
             Ok(Routed::Own(status, json)) => {
                 let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
                 flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
-                flight.respond(status, headers, Body::Whole(Bytes::from(json)))
+                flight.respond(status, headers, Bytes::from(json)).response()
             }
             Ok(Routed::Dialect(dialect)) => {
                 flight.record.dialect = Some(dialect.clone());
                 match self.admit() {
                     Ok(place) => return self.serve(flight, dialect, request, place).await,
-                    Err(failed) => flight.refuse(&dialect, failed),
+                    Err(failed) => flight.refuse(&dialect, failed).response(),
                 }
             }
             Err((failed, more)) => {
                 let dialect = self.dialect_of(&request.path);
-                let mut response = flight.refuse(&dialect, failed);
+                let mut response = flight.refuse(&dialect, failed).response();
                 response.headers.extend(more);
                 response
             }
@@ -144,8 +141,7 @@ impl Gateway {
                 None => return Err((self.unknown_model(name), None)),
             },
             _ => {
-                let models: Vec<_> =
-                    self.models().iter().map(|(id, provider)| self.model_json(id, provider)).collect();
+                let models: Vec<_> = self.models().iter().map(|(id, provider)| self.model_json(id, provider)).collect();
                 Routed::Own(200, serde_json::json!({"object": "list", "data": models}).to_string())
             }
         })
@@ -239,9 +235,10 @@ impl Gateway {
             Some((at, states)) if ports.now().saturating_sub(at) < READY_FOR => states,
             _ => {
                 let providers = self.config.providers.values();
-                let states = join_all(providers.map(|provider| async {
-                    (provider.name.clone(), self.probe(ports.as_ref(), provider).await)
-                }))
+                let states = join_all(
+                    providers
+                        .map(|provider| async { (provider.name.clone(), self.probe(ports.as_ref(), provider).await) }),
+                )
                 .await;
                 *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((ports.now(), states.clone()));
                 states
@@ -310,29 +307,28 @@ impl Gateway {
                     ),
                     error => Failed::ours(408, "invalid_request_error", "body_incomplete", error.to_string()),
                 };
-                return flight.refuse(&dialect, failed);
+                return flight.refuse(&dialect, failed).response();
             }
         };
         let (parsed, normaliser) = match path::parse(self, &mut flight, &dialect, &path, &body) {
             Ok(parsed) => parsed,
-            Err(failed) => return flight.refuse(&dialect, failed),
+            Err(failed) => return flight.refuse(&dialect, failed).response(),
         };
         drop(body);
         let traceparent = http::header(&headers, "traceparent").and_then(http::traceparent);
-        let traceparent =
-            traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
-        let run = path::Run { gateway: Arc::clone(self), normaliser, dialect, parsed, traceparent };
+        let traceparent = traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
+        let mut run = path::Run { gateway: Arc::clone(self), normaliser, dialect, parsed, traceparent };
         let writer = Writer::default();
         if !run.parsed.request.stream {
             return match run.run(flight, &writer).await {
-                Ended::Whole(response) => response,
+                Ended::Whole(whole) => whole.response(),
                 Ended::Streamed => unreachable!("a request that asked for no stream got none"),
             };
         }
         // What the client sees where the head has to go out before a backend has answered.
         let (early, comment) = match run.early(&flight) {
             Ok(early) => early,
-            Err(fault) => return flight.refuse(&run.dialect, Failed::fault(&fault, None)),
+            Err(fault) => return flight.refuse(&run.dialect, Failed::fault(&fault, None)).response(),
         };
         let ports = Arc::clone(&flight.ports);
         let running = {
@@ -341,7 +337,7 @@ impl Gateway {
         };
         let mut answer = Answer::new(ports, running, writer, (self.config.server.keep_alive, comment));
         match answer.first(|| early).await {
-            First::End(Ended::Whole(response)) => response,
+            First::End(Ended::Whole(whole)) => whole.response(),
             First::End(Ended::Streamed) => unreachable!("a stream begins with its first bytes"),
             First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
         }

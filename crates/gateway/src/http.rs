@@ -65,6 +65,19 @@ pub struct Response<S> {
     pub body: Body<S>,
 }
 
+/// An answer that is whole.
+pub(crate) struct Whole {
+    pub status: u16,
+    pub headers: Vec<Field>,
+    pub body: Bytes,
+}
+
+impl Whole {
+    pub fn response<S>(self) -> Response<S> {
+        Response { status: self.status, headers: self.headers, body: Body::Whole(self.body) }
+    }
+}
+
 /// The body of an answer.
 pub enum Body<S> {
     /// All of it.
@@ -94,9 +107,8 @@ pub(crate) fn id(random: u128) -> String {
 pub(crate) fn traceparent(value: &str) -> Option<(&str, &str)> {
     let mut parts = value.trim().split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex =
+        |text: &str, len: usize| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let zero = |text: &str| text.bytes().all(|b| b == b'0');
     let valid = hex(version, 2)
         && version != "ff"

@@ -18,7 +18,5 @@ mod stream;
 
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
-pub use ports::{
-    Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
-};
+pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
 pub use record::{Outcome, Record, Warning};

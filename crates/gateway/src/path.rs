@@ -14,7 +14,7 @@ use witgate_model::{Event, Field, Frame, ResponseHead};
 use crate::check::{Order, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
-use crate::http::{self, Body, Request, Response};
+use crate::http::{self, Request, Whole};
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
 use crate::stream::Writer;
@@ -85,12 +85,12 @@ impl<P: Ports> Flight<P> {
         headers
     }
 
-    pub fn respond<S>(&self, status: u16, headers: Vec<Field>, body: Body<S>) -> Response<S> {
-        Response { status, headers: self.headers(headers), body }
+    pub fn respond(&self, status: u16, headers: Vec<Field>, body: Bytes) -> Whole {
+        Whole { status, headers: self.headers(headers), body }
     }
 
     /// An error before the answer began, in the client's dialect; the end of this request.
-    pub fn refuse<S>(&mut self, dialect: &str, failed: Failed) -> Response<S> {
+    pub fn refuse(&mut self, dialect: &str, failed: Failed) -> Whole {
         let failure = failed.render(&self.record.request_id);
         let rendered = self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, &failure));
         let (status, mut headers, body) = match rendered {
@@ -111,7 +111,7 @@ impl<P: Ports> Flight<P> {
         self.record.error_type = Some(failed.error_type.to_owned());
         self.record.provider = failed.provider.or(self.record.provider.take());
         self.end(status, Outcome::Failed);
-        self.respond(status, headers, Body::Whole(body))
+        self.respond(status, headers, body)
     }
 }
 
@@ -120,6 +120,11 @@ impl<P: Ports> Drop for Flight<P> {
         let status = if self.record.status == 0 { 499 } else { self.record.status };
         self.end(status, Outcome::ClientGone);
     }
+}
+
+/// How a fault names a provider's adapter.
+pub(crate) fn component(provider: &Provider) -> String {
+    format!("adapter \"{}\"", provider.adapter.as_str())
 }
 
 /// `future`'s output, or `None` when `deadline` comes first.
@@ -158,8 +163,7 @@ pub(crate) fn parse<P: Ports>(
     path: &str,
     body: &[u8],
 ) -> Result<(Parsed, P::Normaliser), Failed> {
-    let limits =
-        Limits { depth: gateway.config.limits.max_json_depth, messages: gateway.config.limits.max_messages };
+    let limits = Limits { depth: gateway.config.limits.max_json_depth, messages: gateway.config.limits.max_messages };
     let parsed = flight.ports.normaliser().and_then(|mut normaliser| {
         let parsed = normaliser.parse(dialect, path, &limits, body)?;
         Ok((parsed, normaliser))
@@ -179,9 +183,9 @@ pub(crate) fn parse<P: Ports>(
 }
 
 /// How the path ended.
-pub(crate) enum Ended<S> {
+pub(crate) enum Ended {
     /// With this answer: a whole one, or an error before anything was given to the client.
-    Whole(Response<S>),
+    Whole(Whole),
     /// All bytes, an error among them if there was one, have gone through the writer.
     Streamed,
 }
@@ -227,7 +231,7 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// Tries the targets in order until one answers.
-    pub async fn run<P: Ports, S>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended<S> {
+    pub async fn run<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
         let client_model = self.parsed.request.model.clone();
@@ -277,7 +281,7 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
-    async fn fail<P: Ports, S>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended<S> {
+    async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
         if !writer.committed() {
             return Ended::Whole(flight.refuse(&self.dialect, failed));
         }
@@ -293,12 +297,12 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// One target: encode, sign, send, and give the answer to the client.
-    async fn attempt<P: Ports, S>(
+    async fn attempt<P: Ports>(
         &mut self,
         flight: &mut Flight<P>,
         provider: &Provider,
         writer: &Writer,
-    ) -> Result<Ended<S>, Attempt> {
+    ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
         let settings = provider.settings.to_string();
         let request_id = flight.record.request_id.clone();
@@ -316,8 +320,7 @@ impl<N: Normaliser> Run<N> {
         };
         let framing = request.framing.clone();
         let context = request.context.clone();
-        let signed =
-            crate::sign::sign(provider, endpoint, request, self.traceparent.clone()).map_err(fault)?;
+        let signed = crate::sign::sign(provider, endpoint, request, self.traceparent.clone()).map_err(fault)?;
         let mut answer =
             Exchange::send(ports.as_ref(), provider, signed, self.parsed.request.stream, flight.start).await?;
         let framing = effective(&framing, answer.status, http::header(&answer.headers, "content-type"));
@@ -326,8 +329,7 @@ impl<N: Normaliser> Run<N> {
             max_body_bytes: self.gateway.config.limits.max_response_bytes,
         };
         let mut framer = Framer::new(&framing, limits).map_err(|error| {
-            let component = format!("adapter \"{}\"", provider.adapter);
-            fault(Fault { component, what: format!("asked for a framing: {error}") })
+            fault(Fault { component: component(provider), what: format!("asked for a framing: {error}") })
         })?;
         let head = ResponseHead {
             status: answer.status,
@@ -376,7 +378,7 @@ impl<N: Normaliser> Run<N> {
             Some(body) => {
                 let head = self.normaliser.head().map_err(fault)?;
                 flight.record.status = head.status;
-                Ok(Ended::Whole(flight.respond(head.status, head.headers, Body::Whole(body))))
+                Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
             }
         }
     }
@@ -426,9 +428,7 @@ impl Sink {
         }
         let mut content = false;
         for event in &events {
-            self.order.next(event).map_err(|what| {
-                Refused::Fault(Fault { component: format!("adapter \"{}\"", provider.adapter), what })
-            })?;
+            self.order.next(event).map_err(|what| Refused::Fault(Fault { component: component(provider), what }))?;
             content |= event.is_content();
             match event {
                 Event::Started(started) => flight.record.response_model.clone_from(&started.model),
@@ -455,7 +455,9 @@ impl Sink {
         if !self.content && (!(content || done) || failed.is_some() || (!stream && !done)) {
             self.held.append(&mut events);
         } else {
-            let events = if self.held.is_empty() { events } else {
+            let events = if self.held.is_empty() {
+                events
+            } else {
                 self.held.append(&mut events);
                 std::mem::take(&mut self.held)
             };
@@ -524,7 +526,15 @@ impl<'p, P: Ports> Exchange<'p, P> {
             }
             Some(Ok(answer)) => answer,
         };
-        Ok(Exchange { ports, provider, status: answer.status, headers: answer.headers, body: answer.body, total, token })
+        Ok(Exchange {
+            ports,
+            provider,
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body,
+            total,
+            token,
+        })
     }
 
     fn timed_out(provider: &Provider, total: Duration, token: Option<Duration>, content: bool) -> Failed {
@@ -559,4 +569,3 @@ impl<'p, P: Ports> Exchange<'p, P> {
         flight.record.first_token.get_or_insert(now.saturating_sub(flight.start));
     }
 }
-

@@ -79,8 +79,11 @@ mod tests {
     use super::*;
 
     fn routes() -> Vec<Route> {
-        let route =
-            |method: &str, path: &str, dialect: &str| Route { method: method.into(), path: path.into(), dialect: dialect.into() };
+        let route = |method: &str, path: &str, dialect: &str| Route {
+            method: method.into(),
+            path: path.into(),
+            dialect: dialect.into(),
+        };
         vec![
             route("POST", "/v1/chat/completions", "openai-chat"),
             route("POST", "/openai/deployments/{model}/chat/completions", "openai-chat"),

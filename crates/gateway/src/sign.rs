@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use witgate_config::Provider;
 use witgate_model::{Auth, HttpRequest};
 
+use crate::path::component;
 use crate::ports::{Fault, UpstreamRequest};
 
 /// All but the unreserved characters of RFC 3986.
@@ -42,7 +43,7 @@ pub(crate) fn sign(
     request: HttpRequest,
     traceparent: Option<String>,
 ) -> Result<UpstreamRequest, Fault> {
-    let broke = |what: String| Fault { component: format!("adapter \"{}\"", provider.adapter), what };
+    let broke = |what: String| Fault { component: component(provider), what };
     if !matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "DELETE" | "PATCH") {
         return Err(broke(format!("asked for the HTTP method {:?}", clip(&request.method))));
     }
@@ -89,10 +90,17 @@ pub(crate) fn sign(
                 headers.push((header.name.clone(), format!("{}{}", header.prefix, secret.expose())));
             }
         }
-        Auth::AwsSigv4(_) => return Err(broke("asked for AWS signatures, which this gateway does not make yet".into())),
+        Auth::AwsSigv4(_) => {
+            return Err(broke("asked for AWS signatures, which this gateway does not make yet".into()));
+        }
         Auth::Other(name) => {
             return Err(broke(format!("asked for the authentication {:?}, which is unknown", clip(name))));
         }
+    }
+    // The operator's own headers win over the adapter's.
+    for (name, value) in &provider.headers {
+        headers.retain(|(other, _)| other != name);
+        headers.push((name.clone(), value.expose().to_owned()));
     }
     if let Some(traceparent) = traceparent {
         headers.push(("traceparent".to_owned(), traceparent));
@@ -165,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_header_that_smuggles_a_line_is_a_fault() {
-        for (name, value) in [("x-a", "b\r\nx-c: d"), ("x-a\r\n", "b"), ("authorization", "Bearer x"), ("host", "evil")] {
+        for (name, value) in [("x-a", "b\r\nx-c: d"), ("x-a\r\n", "b"), ("authorization", "Bearer x"), ("host", "evil")]
+        {
             let mut request = request(&["v1"]);
             request.headers.push((name.into(), value.into()));
             assert!(sign(&provider(), "http://h", request, None).is_err(), "{name}: {value:?}");

@@ -1,7 +1,7 @@
 //! Invariant 9: unknown fields, both ways.
 
 use serde_json::{Value, json};
-use witgate_adapters::openai::OpenAi;
+use witgate_adapters::OpenAi;
 use witgate_dialects::{Renderer, parse};
 use witgate_model::normaliser::{AnswerStart, Limits};
 use witgate_model::{Adapter, Decoder, ErrorKind, Frame, Framing, ResponseHead};

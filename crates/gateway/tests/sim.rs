@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use witgate_gateway::Outcome;
-use world::{Act, Client, Script, World, answer_text, chat_body, config, text_stream, whole_answer};
+use world::{
+    Act, Client, Script, World, answer_text, chat_body, config, config_with_keep_alive, text_stream, whole_answer,
+};
 
 const SEEDS: u64 = 3_000;
 
@@ -220,7 +222,7 @@ fn each_timeout_gives_a_504_that_names_it() {
         (stalled(), true, "first_token_timeout", 10_000),
         (never(), false, "total_timeout", 60_000),
     ] {
-        let world = World::new(1, config());
+        let world = World::new(1, config_with_keep_alive("30s"));
         world.upstream(vec![script]);
         let client = world.request("/v1/chat/completions", chat_body("patient/m", stream), None);
         assert_eq!(client.status, 504, "{code}");
@@ -234,7 +236,7 @@ fn each_timeout_gives_a_504_that_names_it() {
 fn comments_do_not_keep_a_stalled_backend_alive() {
     let mut acts = vec![(1, Act::Head(200, "text/event-stream"))];
     acts.extend((0..100).map(|_| (1_000, Act::Bytes(Bytes::from_static(b": ping\n\n")))));
-    let world = World::new(1, config());
+    let world = World::new(1, config_with_keep_alive("30s"));
     world.upstream(vec![Script::new(acts)]);
     let client = world.request("/v1/chat/completions", chat_body("patient/m", true), None);
     assert_eq!(client.status, 504);
@@ -286,7 +288,9 @@ fn a_failure_after_keep_alive_comments_is_told_in_the_stream() {
 #[test]
 fn over_the_limit_of_concurrent_requests_a_client_is_told_to_come_again() {
     let world = World::new(1, config());
-    let scripts = (0..3).map(|_| Script::new(vec![(1_000, Act::Head(200, "application/json")), (1, Act::Bytes(whole_answer())), (1, Act::End)]));
+    let scripts = (0..3).map(|_| {
+        Script::new(vec![(1_000, Act::Head(200, "application/json")), (1, Act::Bytes(whole_answer())), (1, Act::End)])
+    });
     world.upstream(scripts.collect());
     let clients = world.requests("/v1/chat/completions", &chat_body("first/m", false), 3);
     let mut statuses: Vec<_> = clients.iter().map(|client| client.status).collect();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use witgate_adapters::openai::OpenAi;
+use witgate_adapters::OpenAi;
 use witgate_config::Config;
 use witgate_gateway::{
     Adapter, Body, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody, UpstreamRequest,
@@ -23,10 +23,14 @@ use witgate_model::{Adapter as _, Decoder as _, Description, Error, Event, Frame
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
 pub fn config() -> Config {
+    config_with_keep_alive("2s")
+}
+
+pub fn config_with_keep_alive(keep_alive: &str) -> Config {
     let text = r#"
         [server]
         api_keys = ["test-key"]
-        keep_alive = "2s"
+        keep_alive = "KEEP_ALIVE"
         [limits]
         max_body_bytes = "64KiB"
         max_concurrent_requests = 2
@@ -47,6 +51,7 @@ pub fn config() -> Config {
         [models.chain]
         targets = ["first/m", "second/m"]
     "#;
+    let text = &text.replace("KEEP_ALIVE", keep_alive);
     Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -87,7 +92,6 @@ pub fn whole_answer() -> Bytes {
 }
 
 pub fn chat_body(model: &str, stream: bool) -> Bytes {
-    let model = model.replace("patient/m", "patient/m");
     let json = serde_json::json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]});
     Bytes::from(json.to_string())
 }
@@ -175,12 +179,19 @@ impl Script {
             let mut piece = body[at..end].to_vec();
             if world.chance(1) {
                 let spot = usize::try_from(world.below(piece.len() as u64)).unwrap();
-                // Garbage that cannot be taken for other good content.
-                piece[spot] = 0;
+                // Garbage that cannot be taken for other good content: inside JSON, where a NUL is never right. (In front of
+                // it the standard for server-sent events has readers skip what they don't know.)
+                let line = body[..at + spot].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+                if !stream || (at + spot >= line + 6 && body[line..].starts_with(b"data: {") && piece[spot] != b'\n') {
+                    piece[spot] = 0;
+                }
             }
             acts.push((ms(world), Act::Bytes(Bytes::from(piece))));
             if world.chance(2) {
-                acts.push((ms(world), [Act::Break, Act::Stall, Act::End][usize::try_from(world.below(3)).unwrap()].clone()));
+                acts.push((
+                    ms(world),
+                    [Act::Break, Act::Stall, Act::End][usize::try_from(world.below(3)).unwrap()].clone(),
+                ));
             }
             at = end;
         }
@@ -472,7 +483,13 @@ impl Normaliser for NativeNormaliser {
     fn routes(&mut self) -> Result<Vec<Route>, Fault> {
         Ok(witgate_dialects::routes().to_vec())
     }
-    fn parse(&mut self, dialect: &str, path: &str, limits: &Limits, body: &[u8]) -> Result<Result<Parsed, Error>, Fault> {
+    fn parse(
+        &mut self,
+        dialect: &str,
+        path: &str,
+        limits: &Limits,
+        body: &[u8],
+    ) -> Result<Result<Parsed, Error>, Fault> {
         Ok(witgate_dialects::parse(dialect, path, limits, body))
     }
     fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
@@ -506,7 +523,11 @@ impl Adapter for NativeAdapter {
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
         Ok(OpenAi::probe(settings))
     }
-    fn encode(&mut self, settings: &str, request: &witgate_model::Request) -> Result<Result<HttpRequest, Error>, Fault> {
+    fn encode(
+        &mut self,
+        settings: &str,
+        request: &witgate_model::Request,
+    ) -> Result<Result<HttpRequest, Error>, Fault> {
         Ok(OpenAi::encode(settings, request.clone()))
     }
     fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
