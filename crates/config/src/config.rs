@@ -1,0 +1,411 @@
+//! The resolved configuration: every default filled in, every reference checked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::names::{nearest, quote};
+use crate::problem::{Problem, Problems};
+use crate::read::Place;
+use crate::secret::Secret;
+use crate::units::{KIB, MIB};
+
+/// The adapters that come with witgate, by the names that configurations use.
+pub const BUILTIN_ADAPTERS: [&str; 4] = ["bedrock", "llama-cpp", "openai", "stub"];
+
+/// A complete, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: Server,
+    /// Time limits of providers that set none of their own.
+    pub timeouts: Timeouts,
+    /// Bounds on what clients, backends and adapters may do.
+    pub limits: Limits,
+    /// The backends, by name. At least one.
+    pub providers: BTreeMap<String, Provider>,
+    /// What clients may ask for, by the name that they use. `*` stands for any other name.
+    pub models: BTreeMap<String, Model>,
+    /// Adapters of the user's own, by name; one that has the name of a built-in adapter replaces it.
+    pub adapters: BTreeMap<String, AdapterConfig>,
+    /// Where this came from.
+    pub origin: Origin,
+    /// Line and column of every value in the file.
+    pub(crate) places: BTreeMap<String, Place>,
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file, by the name that it was read under.
+    File(String),
+    /// The environment variables of the AWA LLM service.
+    Environment,
+    /// Nothing was configured: the built-in stub alone.
+    Builtin,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where to listen: `host:port`, an IPv6 host in brackets; port 0 takes any free one.
+    pub listen: String,
+    /// The keys that clients must bring as `Authorization: Bearer …`; with none the server is open.
+    pub api_keys: Vec<Secret>,
+    /// Threads that serve requests; 0 is one for each core.
+    pub threads: usize,
+    /// How often a waiting streaming client is sent a comment, so that no load balancer cuts it off.
+    pub keep_alive: Duration,
+    /// How long a shutdown waits for running requests.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            api_keys: Vec::new(),
+            threads: 0,
+            keep_alive: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Server {
+    /// Whether the server admits a client with this key; `None` is a client without one. Takes the same time for every
+    /// wrong key of a length.
+    pub fn admits(&self, key: Option<&str>) -> bool {
+        self.api_keys.is_empty()
+            || key.is_some_and(|key| self.api_keys.iter().fold(false, |found, own| found | own.matches(key)))
+    }
+}
+
+/// Time limits of one attempt at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the connection stands, TLS included.
+    pub connect: Duration,
+    /// Until the first content has come.
+    pub first_token: Duration,
+    /// Between two pieces of content.
+    pub idle: Duration,
+    /// For the whole answer.
+    pub total: Duration,
+}
+
+impl Timeouts {
+    /// The values where nothing is configured: 5 s, 60 s, 60 s, 600 s.
+    pub const DEFAULT: Self = Self {
+        connect: Duration::from_secs(5),
+        first_token: Duration::from_secs(60),
+        idle: Duration::from_secs(60),
+        total: Duration::from_secs(600),
+    };
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Bounds on what clients, backends and adapters may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest head of a request, in bytes.
+    pub max_header_bytes: usize,
+    /// Most requests that are served at once.
+    pub max_concurrent_requests: usize,
+    /// Deepest nesting of arrays and objects in a request.
+    pub max_json_depth: u32,
+    /// Most messages in a request.
+    pub max_messages: u32,
+    /// Largest frame of a backend's answer (an event, a line, a message), in bytes.
+    pub max_frame_bytes: usize,
+    /// Largest answer of a backend that is read whole, in bytes.
+    pub max_response_bytes: usize,
+    /// Most events that an adapter may make of one frame.
+    pub max_events_per_frame: usize,
+    /// Most memory of one component instance, in bytes.
+    pub max_instance_memory_bytes: usize,
+    /// Longest time of one call into an adapter.
+    pub adapter_call_timeout: Duration,
+}
+
+impl Limits {
+    /// The values where nothing is configured.
+    pub const DEFAULT: Self = Self {
+        max_body_bytes: 10 * MIB as usize,
+        max_header_bytes: 64 * KIB as usize,
+        max_concurrent_requests: 1_024,
+        max_json_depth: 64,
+        max_messages: 10_000,
+        max_frame_bytes: 16 * MIB as usize,
+        max_response_bytes: 32 * MIB as usize,
+        max_events_per_frame: 4_096,
+        max_instance_memory_bytes: 64 * MIB as usize,
+        adapter_call_timeout: Duration::from_secs(1),
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name: the key in `[providers.<name>]`.
+    pub name: String,
+    /// What speaks its language.
+    pub adapter: AdapterRef,
+    /// Base URLs, without a slash at their end; empty where the adapter's own default is to be used. The URL `stub:`
+    /// is answered by the gateway itself.
+    pub endpoints: Vec<String>,
+    /// What the adapter gets to see: a JSON object that matches its settings schema.
+    pub settings: serde_json::Value,
+    /// What the adapter does not get to see, by the name of the slot. None is empty.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Headers that every request to it carries, names in lower case.
+    pub headers: BTreeMap<String, Secret>,
+    /// Time limits, the defaults filled in.
+    pub timeouts: Timeouts,
+}
+
+/// Which adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdapterRef {
+    /// One that comes with witgate, of [`BUILTIN_ADAPTERS`].
+    Builtin(String),
+    /// One of [`Config::adapters`].
+    Configured(String),
+    /// A component file, relative to the configuration file.
+    Path(String),
+}
+
+impl AdapterRef {
+    /// The name, or the path.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Builtin(name) | Self::Configured(name) | Self::Path(name) => name,
+        }
+    }
+}
+
+/// What a name of a model stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The name that clients use.
+    pub alias: String,
+    /// Who may answer, in the order in which they are tried. At least one.
+    pub targets: Vec<Target>,
+}
+
+/// A model of a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The provider's name.
+    pub provider: String,
+    /// The backend's name for the model; `None` is the name as the client wrote it.
+    pub model: Option<String>,
+}
+
+/// An adapter of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterConfig {
+    /// The component file, relative to the configuration file.
+    pub path: String,
+    /// Its instances may serve one request after another. An adapter that is not trusted gets a fresh instance for
+    /// each.
+    pub trusted: bool,
+    /// Most memory of one instance, in bytes.
+    pub max_memory_bytes: usize,
+    /// Longest time of one call.
+    pub call_timeout: Duration,
+}
+
+/// Nothing is configured under the name that a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.message())]
+pub struct UnknownModel {
+    /// The name, as the client wrote it.
+    pub model: String,
+    /// The name that was probably meant.
+    pub nearest: Option<String>,
+    /// What there is: aliases, and `provider/…` for each provider.
+    pub known: Vec<String>,
+}
+
+impl UnknownModel {
+    fn message(&self) -> String {
+        let what = if self.model.is_empty() {
+            "the request names no model, and none is the default".to_owned()
+        } else {
+            format!("no model {}", quote(&self.model, 100))
+        };
+        match &self.nearest {
+            Some(near) => format!("{what}; did you mean {}?", quote(near, 100)),
+            None => format!("{what}; known are {}", crate::names::list(self.known.iter().map(String::as_str))),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file. `file` is its name in problems; `env` gives the environment variables that the text
+    /// refers to. Returns everything that is wrong, not only the first.
+    pub fn from_toml(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        crate::file::read(text, file, env)
+    }
+
+    /// Reads the environment variables of the AWA LLM service: `LLM_PROVIDER` (`lan`, `openai`, `stub`),
+    /// `LLM_PROVIDER_FALLBACK` (a list with commas), `LLM_BASE_URL`, `LLM_API_KEY`, `LLM_TIMEOUT_SECS`, `OPENAI_MODEL`
+    /// and `OPENAI_API_KEY`. An empty variable counts as unset. Where no `LLM_…` variable is set, the result is
+    /// [`Config::builtin`]: the `OPENAI_…` ones alone, which are often there for other programs, change nothing.
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        crate::env::read(env)
+    }
+
+    /// The built-in stub alone, which answers to every model.
+    pub fn builtin() -> Self {
+        let mut config = Self {
+            server: Server::default(),
+            timeouts: Timeouts::DEFAULT,
+            limits: Limits::DEFAULT,
+            providers: BTreeMap::new(),
+            models: BTreeMap::new(),
+            adapters: BTreeMap::new(),
+            origin: Origin::Builtin,
+            places: BTreeMap::new(),
+        };
+        config.providers.insert("stub".into(), Provider::stub());
+        config.models.insert(
+            "*".into(),
+            Model { alias: "*".into(), targets: vec![Target { provider: "stub".into(), model: None }] },
+        );
+        config
+    }
+
+    /// Who answers for the name of a model: an alias; else `provider/model`, parted at the first slash; else the alias
+    /// `*`. An empty name is the alias `default`, else the only alias there is, else the alias `*`.
+    pub fn resolve(&self, model: &str) -> Result<Vec<Target>, UnknownModel> {
+        let any = self.models.get("*");
+        let alias = if model.is_empty() {
+            let mut named = self.models.values().filter(|model| model.alias != "*");
+            match (self.models.get("default"), named.next(), named.next()) {
+                (Some(default), ..) => Some(default),
+                (None, Some(only), None) => Some(only),
+                _ => any,
+            }
+        } else {
+            self.models.get(model)
+        };
+        if let Some(alias) = alias {
+            return Ok(alias.targets.clone());
+        }
+        if let Some((provider, name)) = model.split_once('/')
+            && !name.is_empty()
+            && self.providers.contains_key(provider)
+        {
+            return Ok(vec![Target { provider: provider.into(), model: Some(name.into()) }]);
+        }
+        if let Some(any) = any {
+            return Ok(any.targets.clone());
+        }
+        let near = nearest(model, self.models.keys().map(String::as_str)).map(str::to_owned).or_else(|| {
+            let (provider, name) = model.split_once('/')?;
+            let near = nearest(provider, self.providers.keys().map(String::as_str))?;
+            (!name.is_empty()).then(|| format!("{near}/{name}"))
+        });
+        let mut known: Vec<String> = self.models.keys().cloned().collect();
+        known.extend(self.providers.keys().map(|name| format!("{name}/…")));
+        Err(UnknownModel { model: model.into(), nearest: near, known })
+    }
+
+    /// A JSON Schema (2020-12) of the configuration file, for editors.
+    pub fn json_schema() -> serde_json::Value {
+        crate::file::schema()
+    }
+
+    /// A problem with the value at `key` (as `providers.local.endpoint`), with its place in the file, or that of the
+    /// nearest table around it. For whoever knows more than this crate: whether a file exists, what an adapter needs.
+    pub fn problem(&self, key: &str, message: impl Into<String>, help: Option<String>) -> Problem {
+        let mut outer = key;
+        let (line, column) = loop {
+            if let Some(place) = self.places.get(outer) {
+                break place.value;
+            }
+            match outer.rfind(['.', '[']).and_then(|at| outer.get(..at)) {
+                Some(shorter) => outer = shorter,
+                None => break (0, 0),
+            }
+        };
+        let file = match &self.origin {
+            Origin::File(name) => name.clone(),
+            Origin::Environment => "environment".into(),
+            Origin::Builtin => "built-in configuration".into(),
+        };
+        Problem { file, line, column, key: key.into(), message: message.into(), help }
+    }
+
+    /// A problem with the key at `key`.
+    pub(crate) fn key_problem(&self, key: &str, message: impl Into<String>, help: Option<String>) -> Problem {
+        let problem = self.problem(key, message, help);
+        match self.places.get(key) {
+            Some(Place { key: (line, column), .. }) => Problem { line: *line, column: *column, ..problem },
+            None => problem,
+        }
+    }
+
+    /// Compares a provider's secrets with those that its adapter names: (slot, whether it is required).
+    pub fn check_secrets(&self, provider: &str, slots: &[(&str, bool)]) -> Vec<Problem> {
+        let Some(config) = self.providers.get(provider) else { return Vec::new() };
+        let path = crate::read::join("providers", provider);
+        let mut problems = Vec::new();
+        for (slot, required) in slots {
+            if *required && !config.secrets.contains_key(*slot) {
+                let help = match (*slot, &self.origin) {
+                    ("api_key", Origin::Environment) if provider == "openai" => "set OPENAI_API_KEY".to_owned(),
+                    ("api_key", Origin::Environment) => "set LLM_API_KEY".to_owned(),
+                    ("api_key", _) => "write api_key = \"${NAME}\"".to_owned(),
+                    (slot, _) => format!("write secrets.{slot} = \"${{NAME}}\""),
+                };
+                problems.push(self.problem(&path, format!("the secret \"{slot}\" is missing"), Some(help)));
+            }
+        }
+        for name in config.secrets.keys().filter(|name| !slots.iter().any(|(slot, _)| slot == name)) {
+            let help = crate::names::did_you_mean(name, slots.iter().map(|(slot, _)| *slot)).or_else(|| {
+                Some(match slots {
+                    [] => "it takes none".to_owned(),
+                    _ => format!("it takes {}", crate::names::list(slots.iter().map(|(slot, _)| *slot))),
+                })
+            });
+            let inner = crate::read::join(&crate::read::join(&path, "secrets"), name);
+            let key = match self.places.contains_key(&inner) {
+                true => inner,
+                false => crate::read::join(&path, name),
+            };
+            let message =
+                format!("the adapter {} takes no secret {}", quote(config.adapter.as_str(), 64), quote(name, 64));
+            problems.push(self.key_problem(&key, message, help));
+        }
+        problems
+    }
+}
+
+impl Provider {
+    pub(crate) fn stub() -> Self {
+        Self {
+            name: "stub".into(),
+            adapter: AdapterRef::Builtin("stub".into()),
+            endpoints: vec!["stub:".into()],
+            settings: serde_json::json!({}),
+            secrets: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            timeouts: Timeouts::DEFAULT,
+        }
+    }
+}

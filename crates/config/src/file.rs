@@ -1,0 +1,584 @@
+//! The file: its tables, and how they become a [`Config`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::config::{
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Target, Timeouts,
+};
+use crate::endpoint::{self, Flaw};
+use crate::names::{did_you_mean, list, quote};
+use crate::problem::Problems;
+use crate::read::{
+    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Node, Reader, Size, Text, Time, Value, join, table,
+};
+use crate::secret::Secret;
+use crate::units::{GIB, KIB, MIB};
+
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const MAX_TARGETS: usize = 64;
+const MAX_ENDPOINTS: usize = 256;
+
+table! {
+    /// The file.
+    struct FileTable {
+        /// The HTTP server.
+        server: ServerTable;
+        /// Time limits of one attempt at a backend, where the provider sets none of its own.
+        timeouts: TimeoutsTable;
+        /// Bounds on what clients, backends and adapters may do.
+        limits: LimitsTable;
+        /// The backends, by name: letters, digits, ".", "_" and "-".
+        providers: MapOf<ProviderTable>;
+        /// What clients may ask for, by the name that they use; "*" stands for any other name. Besides, clients may
+        /// always ask for "provider/model".
+        models: MapOf<ModelTable>;
+        /// Adapters of your own, by name; one that has the name of a built-in adapter replaces it.
+        adapters: MapOf<AdapterTable>;
+    }
+}
+
+table! {
+    /// The HTTP server.
+    struct ServerTable {
+        /// Where to listen, "host:port", an IPv6 host in brackets; port 0 takes any free one. Default 127.0.0.1:8080.
+        listen: Text;
+        /// The keys that clients must bring as "Authorization: Bearer …"; without any the server is open.
+        api_keys: ListOf<Hidden>;
+        /// Threads that serve requests; 0 is one for each core.
+        threads: Count = 0, 0..=1_024;
+        /// How often a waiting streaming client is sent a comment, so that no load balancer cuts it off.
+        keep_alive: Time = Server::default().keep_alive, 10 * MS..=HOUR;
+        /// How long a shutdown waits for running requests.
+        shutdown_timeout: Time = Server::default().shutdown_timeout, MS..=HOUR;
+    }
+}
+
+table! {
+    /// Time limits of one attempt at a backend.
+    struct TimeoutsTable {
+        /// Until the connection stands, TLS included.
+        connect: Time = Timeouts::DEFAULT.connect, MS..=10 * MINUTE;
+        /// Until the first content has come.
+        first_token: Time = Timeouts::DEFAULT.first_token, MS..=DAY;
+        /// Between two pieces of content; comments that only keep the connection open do not count.
+        idle: Time = Timeouts::DEFAULT.idle, MS..=DAY;
+        /// For the whole answer.
+        total: Time = Timeouts::DEFAULT.total, MS..=DAY;
+    }
+}
+
+table! {
+    /// Bounds on what clients, backends and adapters may do.
+    struct LimitsTable {
+        /// Largest body of a request; a larger one is refused with 413.
+        max_body_bytes: Size = Limits::DEFAULT.max_body_bytes as u64, KIB..=GIB;
+        /// Largest head of a request: its first line and its headers.
+        max_header_bytes: Size = Limits::DEFAULT.max_header_bytes as u64, KIB..=MIB;
+        /// Most requests that are served at once; one more is refused with 503 and Retry-After.
+        max_concurrent_requests: Count = Limits::DEFAULT.max_concurrent_requests as u32, 1..=1_000_000;
+        /// Deepest nesting of arrays and objects in a request.
+        max_json_depth: Count = Limits::DEFAULT.max_json_depth, 4..=512;
+        /// Most messages in a request.
+        max_messages: Count = Limits::DEFAULT.max_messages, 1..=1_000_000;
+        /// Largest frame of a backend's answer: an event, a line, a message.
+        max_frame_bytes: Size = Limits::DEFAULT.max_frame_bytes as u64, KIB..=GIB;
+        /// Largest answer of a backend that is read whole.
+        max_response_bytes: Size = Limits::DEFAULT.max_response_bytes as u64, KIB..=GIB;
+        /// Most events that an adapter may make of one frame.
+        max_events_per_frame: Count = Limits::DEFAULT.max_events_per_frame as u32, 1..=65_536;
+        /// Most memory of one component instance.
+        max_instance_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        /// Longest time of one call into an adapter.
+        adapter_call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
+    }
+}
+
+table! {
+    /// A backend.
+    struct ProviderTable {
+        /// What speaks its language: bedrock, llama-cpp, openai, stub, a name of [adapters], or a path that ends in
+        /// .wasm.
+        adapter: Text [required];
+        /// Base URL, http or https. Without one the adapter's own default is used, where it has one.
+        endpoint: Text;
+        /// Several base URLs, used in turn.
+        endpoints: ListOf<Text>;
+        /// The same as secrets.api_key.
+        api_key: Hidden;
+        /// What signs requests, by the name that the adapter gives to it. Never shown to the adapter. An empty one
+        /// counts as absent.
+        secrets: MapOf<Hidden>;
+        /// What the adapter is told; "witgate adapters" lists the keys that it knows.
+        settings: Anything;
+        /// Headers that every request to the backend carries.
+        headers: MapOf<Hidden>;
+        /// Time limits where they differ from [timeouts].
+        timeouts: TimeoutsTable;
+    }
+}
+
+table! {
+    /// What a name of a model stands for: "target" or "targets".
+    struct ModelTable {
+        /// Who answers: "provider/model", or "provider" for the model's name as the client wrote it.
+        target: TargetKind;
+        /// Who answers, in the order in which they are tried.
+        targets: ListOf<TargetKind>;
+    }
+}
+
+table! {
+    /// A model of a provider.
+    struct TargetTable {
+        /// A name of [providers].
+        provider: Text [required];
+        /// The backend's name for the model; absent, the name as the client wrote it.
+        model: Text;
+    }
+}
+
+table! {
+    /// An adapter of your own.
+    struct AdapterTable {
+        /// The component file, relative to this file.
+        path: Text [required];
+        /// Whether an instance may serve one request after another; else each request gets a fresh one. Default false.
+        trusted: Flag;
+        /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
+        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        /// Longest time of one call. Default: limits.adapter_call_timeout.
+        call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
+    }
+}
+
+/// `"provider/model"`, or a table.
+struct TargetKind;
+
+impl Kind for TargetKind {
+    type Value = Target;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Target> {
+        let target = match &node.value {
+            Value::String(text) => match text.split_once('/') {
+                None => Target { provider: text.clone(), model: None },
+                Some((provider, model)) => Target { provider: provider.into(), model: Some(model.into()) },
+            },
+            Value::Table(_) => {
+                let table = TargetTable::read(node, path, reader)?;
+                Target { provider: table.provider?.value, model: table.model.map(|model| model.value) }
+            }
+            _ => {
+                reader.expected_target(node, path);
+                return None;
+            }
+        };
+        if target.model.as_deref() == Some("") {
+            let help = "write \"provider/model\", or \"provider\" for the name as the client wrote it";
+            reader.problem(&node.span, path, "the model's name is empty", Some(help.into()));
+            return None;
+        }
+        Some(target)
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [{"type": "string"}, TargetTable::schema()]})
+    }
+}
+
+/// The schema of the file.
+pub(crate) fn schema() -> Json {
+    let mut schema = FileTable::schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "witgate.toml".into();
+    schema["description"] = "Configuration of witgate. Any text may hold ${NAME} or ${NAME:-default}, which the \
+                             environment fills in; $$ is a dollar sign."
+        .into();
+    schema["properties"]["server"]["properties"]["listen"]["default"] = Server::default().listen.into();
+    let provider = &mut schema["properties"]["providers"]["additionalProperties"];
+    provider["not"] = json!({"anyOf": [{"required": ["endpoint", "endpoints"]}]});
+    let model = &mut schema["properties"]["models"]["additionalProperties"];
+    model["oneOf"] = json!([{"required": ["target"]}, {"required": ["targets"]}]);
+    model["properties"]["targets"]["minItems"] = 1.into();
+    let adapter = &mut schema["properties"]["adapters"]["additionalProperties"];
+    adapter["properties"]["path"]["pattern"] = "\\.wasm$|\\$\\{".into();
+    adapter["properties"]["trusted"]["default"] = false.into();
+    schema["required"] = json!(["providers"]);
+    schema
+}
+
+/// Reads a file.
+pub(crate) fn read(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let (mut reader, root) = Reader::parse(text, file, env);
+    let table = root.and_then(|root| FileTable::read(&root, "", &mut reader));
+    // What a syntax error has swallowed is not missing.
+    let config = table.filter(|_| !reader.partial).map(|table| resolve(table, file, &mut reader));
+    let (problems, places) = reader.finish();
+    match config {
+        Some(config) if problems.0.is_empty() => Ok(Config { places, ..config }),
+        _ => Err(problems),
+    }
+}
+
+fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
+    let timeouts = timeouts(table.timeouts.map(|at| at.value), Timeouts::DEFAULT);
+    let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
+    let server = server(table.server.map(|at| at.value).unwrap_or_default(), reader);
+
+    let mut adapters = BTreeMap::new();
+    // Also those that could not be read: a reference to one is no second mistake.
+    let mut adapter_names: Vec<String> = Vec::new();
+    for entry in table.adapters.map(|at| at.value).unwrap_or_default() {
+        let name = entry.key.name;
+        let path = join("adapters", &name);
+        adapter_names.push(name.clone());
+        let good = (1..=64).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !good {
+            let help = "write small letters, digits and \"-\", a letter first, at most 64";
+            reader.problem(&entry.key.span, &path, "not a name for an adapter", Some(help.into()));
+        }
+        let Some(At { value, .. }) = entry.at else { continue };
+        let Some(file) = value.path else { continue };
+        if !is_component(&file.value) {
+            let help = "write the path of a component file that ends in \".wasm\"";
+            reader.problem(&file.span, &join(&path, "path"), "not the path of a component", Some(help.into()));
+            continue;
+        }
+        let config = AdapterConfig {
+            path: file.value,
+            trusted: value.trusted.is_some_and(|at| at.value),
+            max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),
+            call_timeout: value.call_timeout.map_or(limits.adapter_call_timeout, |at| at.value),
+        };
+        adapters.insert(name, config);
+    }
+
+    let mut providers = BTreeMap::new();
+    let mut provider_names: Vec<String> = Vec::new();
+    let providers_given = table.providers.is_some();
+    for entry in table.providers.map(|at| at.value).unwrap_or_default() {
+        let name = entry.key.name;
+        provider_names.push(name.clone());
+        check_provider_name(&name, &entry.key.span, reader);
+        if let Some(At { value, .. }) = entry.at
+            && let Some(provider) = provider(&name, value, &adapter_names, timeouts, reader)
+        {
+            providers.insert(name, provider);
+        }
+    }
+    // A `providers` that is no table is its own problem.
+    if provider_names.is_empty() && (providers_given || reader.problems.iter().all(|p| p.key != "providers")) {
+        let help = "add one, for example [providers.stub] with adapter = \"stub\"";
+        reader.problem(&(0..0), "providers", "there is no provider", Some(help.into()));
+    }
+
+    let mut models = BTreeMap::new();
+    for entry in table.models.map(|at| at.value).unwrap_or_default() {
+        let alias = entry.key.name;
+        let path = join("models", &alias);
+        check_alias(&alias, &path, &entry.key.span, &provider_names, reader);
+        let Some(At { value, .. }) = entry.at else { continue };
+        if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
+            models.insert(alias.clone(), Model { alias, targets });
+        }
+    }
+
+    let origin = Origin::File(file.into());
+    Config { server, timeouts, limits, providers, models, adapters, origin, places: BTreeMap::new() }
+}
+
+fn server(table: ServerTable, reader: &mut Reader<'_>) -> Server {
+    let default = Server::default();
+    if let Some(listen) = &table.listen
+        && !is_listen(&listen.value)
+    {
+        let shown = match &listen.variable {
+            Some(name) => format!("the value of ${{{name}}}"),
+            None => quote(&listen.value, 60),
+        };
+        let help = "write \"host:port\", as \"127.0.0.1:8080\", \"0.0.0.0:80\" or \"[::]:8080\"";
+        reader.problem(&listen.span, "server.listen", format!("{shown} is no place to listen"), Some(help.into()));
+    }
+    let mut api_keys: Vec<Secret> = Vec::new();
+    for (i, key) in table.api_keys.map(|at| at.value).unwrap_or_default().into_iter().enumerate() {
+        let path = format!("server.api_keys[{i}]");
+        if key.value.expose().is_empty() {
+            let help = "write a key, or remove the empty one; without any key the server is open to all";
+            reader.problem(&key.span, &path, "an empty key", Some(help.into()));
+        } else {
+            check_header_text(&key, &path, "a key", reader);
+        }
+        api_keys.push(key.value);
+    }
+    Server {
+        listen: table.listen.map_or(default.listen, |at| at.value),
+        api_keys,
+        threads: table.threads.map_or(default.threads, |at| at.value as usize),
+        keep_alive: table.keep_alive.map_or(default.keep_alive, |at| at.value),
+        shutdown_timeout: table.shutdown_timeout.map_or(default.shutdown_timeout, |at| at.value),
+    }
+}
+
+fn timeouts(table: Option<TimeoutsTable>, default: Timeouts) -> Timeouts {
+    let table = table.unwrap_or_default();
+    Timeouts {
+        connect: table.connect.map_or(default.connect, |at| at.value),
+        first_token: table.first_token.map_or(default.first_token, |at| at.value),
+        idle: table.idle.map_or(default.idle, |at| at.value),
+        total: table.total.map_or(default.total, |at| at.value),
+    }
+}
+
+fn limits(table: LimitsTable) -> Limits {
+    let default = Limits::DEFAULT;
+    let size = |at: Option<At<u64>>, default: usize| at.map_or(default, |at| at.value as usize);
+    let count = |at: Option<At<u32>>, default: usize| at.map_or(default, |at| at.value as usize);
+    Limits {
+        max_body_bytes: size(table.max_body_bytes, default.max_body_bytes),
+        max_header_bytes: size(table.max_header_bytes, default.max_header_bytes),
+        max_concurrent_requests: count(table.max_concurrent_requests, default.max_concurrent_requests),
+        max_json_depth: table.max_json_depth.map_or(default.max_json_depth, |at| at.value),
+        max_messages: table.max_messages.map_or(default.max_messages, |at| at.value),
+        max_frame_bytes: size(table.max_frame_bytes, default.max_frame_bytes),
+        max_response_bytes: size(table.max_response_bytes, default.max_response_bytes),
+        max_events_per_frame: count(table.max_events_per_frame, default.max_events_per_frame),
+        max_instance_memory_bytes: size(table.max_instance_memory_bytes, default.max_instance_memory_bytes),
+        adapter_call_timeout: table.adapter_call_timeout.map_or(default.adapter_call_timeout, |at| at.value),
+    }
+}
+
+fn provider(
+    name: &str,
+    table: ProviderTable,
+    adapters: &[String],
+    defaults: Timeouts,
+    reader: &mut Reader<'_>,
+) -> Option<Provider> {
+    let path = join("providers", name);
+    let mut endpoints = Vec::new();
+    if let (Some(_), Some(both)) = (&table.endpoint, &table.endpoints) {
+        let help = "put all of them in \"endpoints\"";
+        reader.problem(&both.span, &path, "both \"endpoint\" and \"endpoints\"", Some(help.into()));
+    }
+    let one = table.endpoint.map(|at| (join(&path, "endpoint"), at));
+    let several = table.endpoints.map(|at| at.value).unwrap_or_default();
+    if let Some(over) = several.get(MAX_ENDPOINTS) {
+        let help = format!("write at most {MAX_ENDPOINTS}");
+        reader.problem(&over.span, &join(&path, "endpoints"), "too many endpoints", Some(help));
+    }
+    let several = several.into_iter().enumerate().map(|(i, at)| (format!("{}[{i}]", join(&path, "endpoints")), at));
+    for (key, at) in one.into_iter().chain(several) {
+        match endpoint::check(&at.value) {
+            Ok(url) => endpoints.push(url),
+            Err(Flaw(message, help)) => {
+                let shown = match &at.variable {
+                    Some(name) => format!("the value of ${{{name}}} "),
+                    None if at.value.is_empty() || at.value.contains('@') => "the URL ".into(),
+                    None => format!("{} ", quote(&at.value, 60)),
+                };
+                reader.problem(&at.span, &key, format!("{shown}{message}"), Some(help.into()));
+            }
+        }
+    }
+
+    let mut secrets = BTreeMap::new();
+    let listed = table.secrets.map(|at| at.value).unwrap_or_default();
+    if let Some(key) = &table.api_key
+        && listed.iter().any(|entry| entry.key.name == "api_key")
+    {
+        let help = "they are the same: keep one";
+        reader.problem(&key.span, &path, "both \"api_key\" and \"secrets.api_key\"", Some(help.into()));
+    }
+    if let Some(key) = table.api_key {
+        check_header_text(&key, &join(&path, "api_key"), "a key", reader);
+        secrets.insert("api_key".to_owned(), key.value);
+    }
+    for entry in listed {
+        if let Some(at) = entry.at {
+            if entry.key.name == "api_key" {
+                check_header_text(&at, &join(&join(&path, "secrets"), "api_key"), "a key", reader);
+            }
+            secrets.insert(entry.key.name, at.value);
+        }
+    }
+    secrets.retain(|_, secret| !secret.expose().is_empty());
+
+    let mut headers = BTreeMap::new();
+    for entry in table.headers.map(|at| at.value).unwrap_or_default() {
+        let key = join(&join(&path, "headers"), &entry.key.name);
+        let lower = entry.key.name.to_ascii_lowercase();
+        if let Some((message, help)) = header_flaw(&lower) {
+            reader.problem(&entry.key.span, &key, message, Some(help.into()));
+        }
+        let Some(at) = entry.at else { continue };
+        check_header_text(&at, &key, "a header", reader);
+        if headers.insert(lower, at.value).is_some() {
+            let help = "header names in capital and in small letters are the same";
+            reader.problem(&entry.key.span, &key, "this header is there twice", Some(help.into()));
+        }
+    }
+
+    let adapter = table.adapter?;
+    let id = &adapter.value;
+    let adapter = if is_component(id) {
+        AdapterRef::Path(adapter.value)
+    } else if adapters.contains(id) {
+        AdapterRef::Configured(adapter.value)
+    } else if BUILTIN_ADAPTERS.contains(&id.as_str()) {
+        AdapterRef::Builtin(adapter.value)
+    } else {
+        let known = || BUILTIN_ADAPTERS.into_iter().chain(adapters.iter().map(String::as_str));
+        let help = did_you_mean(id, known())
+            .unwrap_or_else(|| format!("write {}, or a path that ends in \".wasm\"", list(known())));
+        let message = match &adapter.variable {
+            Some(name) => format!("there is no adapter of the name in ${{{name}}}"),
+            None => format!("no adapter {}", quote(id, 64)),
+        };
+        reader.problem(&adapter.span, &join(&path, "adapter"), message, Some(help));
+        return None;
+    };
+    Some(Provider {
+        name: name.into(),
+        adapter,
+        endpoints,
+        settings: table.settings.map_or_else(|| json!({}), |at| at.value),
+        secrets,
+        headers,
+        timeouts: timeouts(table.timeouts.map(|at| at.value), defaults),
+    })
+}
+
+fn targets(
+    table: ModelTable,
+    path: &str,
+    span: &Range<usize>,
+    providers: &[String],
+    reader: &mut Reader<'_>,
+) -> Option<Vec<Target>> {
+    let found = match (table.target, table.targets) {
+        (Some(_), Some(both)) => {
+            let help = "put all of them in \"targets\"";
+            reader.problem(&both.span, path, "both \"target\" and \"targets\"", Some(help.into()));
+            return None;
+        }
+        (Some(one), None) => vec![(join(path, "target"), one)],
+        (None, Some(At { value, span, .. })) => {
+            let key = join(path, "targets");
+            let broken = reader.problems.iter().any(|p| p.key.starts_with(&key));
+            if value.is_empty() && !broken {
+                let help = "write \"provider/model\"";
+                reader.problem(&span, &key, "no target", Some(help.into()));
+            }
+            if value.len() > MAX_TARGETS {
+                reader.problem(&span, &key, "too many targets", Some(format!("write at most {MAX_TARGETS}")));
+            }
+            value.into_iter().enumerate().map(|(i, at)| (format!("{key}[{i}]"), at)).collect()
+        }
+        (None, None) => {
+            let inner = join(path, "target");
+            if !reader.problems.iter().any(|p| p.key == path || p.key.starts_with(&inner)) {
+                let help = "write target = \"provider/model\"";
+                reader.problem(span, path, "the key \"target\" or \"targets\" is missing", Some(help.into()));
+            }
+            return None;
+        }
+    };
+    for (key, target) in &found {
+        let name = &target.value.provider;
+        if !providers.contains(name) {
+            let known = || providers.iter().map(String::as_str);
+            let help = did_you_mean(name, known())
+                .or_else(|| (!providers.is_empty()).then(|| format!("the providers are {}", list(known()))));
+            let message = match &target.variable {
+                Some(variable) => format!("there is no provider of the name in ${{{variable}}}"),
+                None => format!("no provider {}", quote(name, 64)),
+            };
+            reader.problem(&target.span, key, message, help);
+        }
+    }
+    Some(found.into_iter().map(|(_, at)| at.value).collect())
+}
+
+fn check_provider_name(name: &str, span: &Range<usize>, reader: &mut Reader<'_>) {
+    let good = (1..=64).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if !good {
+        let help = "write letters, digits, \".\", \"_\" and \"-\", a letter or digit first, at most 64";
+        reader.problem(span, &join("providers", name), "not a name for a provider", Some(help.into()));
+    }
+}
+
+fn check_alias(alias: &str, path: &str, span: &Range<usize>, providers: &[String], reader: &mut Reader<'_>) {
+    if alias.is_empty() || alias.len() > 256 || alias.chars().any(char::is_control) || alias.trim() != alias {
+        let help = "write 1 to 256 characters, without blanks at the ends and without control characters";
+        reader.problem(span, path, "not a name for a model", Some(help.into()));
+    }
+    if let Some((provider, model)) = alias.split_once('/')
+        && providers.iter().any(|name| name == provider)
+    {
+        let message = format!("this name hides the model {} of the provider {}", quote(model, 64), quote(provider, 64));
+        let help = format!("take a name that does not start with \"{provider}/\"");
+        reader.problem(span, path, message, Some(help));
+    }
+}
+
+fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut Reader<'_>) {
+    let text = secret.value.expose();
+    if text.bytes().any(|b| b.is_ascii_control() || !b.is_ascii()) || text.trim() != text {
+        let message = format!("{what} must not hold line ends, blanks at its ends, or characters beyond ASCII");
+        let help = secret.variable.as_ref().map(|name| format!("check the value of ${{{name}}}"));
+        reader.problem(&secret.span, path, message, help);
+    }
+}
+
+/// What is wrong with a header's name, in small letters.
+fn header_flaw(name: &str) -> Option<(&'static str, &'static str)> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match name {
+        "authorization" | "proxy-authorization" | "x-api-key" => Some((
+            "the gateway writes this header itself",
+            "put the key in \"api_key\" or under \"secrets\", and the adapter names it",
+        )),
+        "host" | "content-length" | "connection" | "transfer-encoding" | "te" | "trailer" | "upgrade"
+        | "keep-alive" | "proxy-connection" | "content-type" | "accept" | "accept-encoding" => {
+            Some(("the gateway writes this header itself", "remove it"))
+        }
+        _ if name.is_empty() || name.len() > 256 || !name.bytes().all(token) => {
+            Some(("not a name for a header", "write letters, digits and \"-\""))
+        }
+        _ => None,
+    }
+}
+
+fn is_component(path: &str) -> bool {
+    path.len() > ".wasm".len() && path.ends_with(".wasm") && !path.contains('\0')
+}
+
+/// `host:port`, the host a name, an IPv4 address, or an IPv6 address in brackets.
+fn is_listen(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => endpoint::host_name(host),
+    };
+    port && host
+}
+
+impl Reader<'_> {
+    fn expected_target(&mut self, node: &Node, path: &str) {
+        if !matches!(node.value, Value::Broken) {
+            let help = "write \"provider/model\" or { provider = \"…\", model = \"…\" }";
+            self.problem(&node.span, path, "not a target", Some(help.into()));
+        }
+    }
+}
