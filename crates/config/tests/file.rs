@@ -1,0 +1,656 @@
+//! The file: what it means, and every rule with its message.
+
+use std::time::Duration;
+
+use witgate_config::{AdapterRef, Config, Limits, Origin, Secret, Target, Timeouts};
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "KEY" => Some("sk-very-secret".into()),
+        "EMPTY" => Some(String::new()),
+        "THREADS" => Some("3".into()),
+        "TRUSTED" => Some("true".into()),
+        "URL" => Some("http://10.0.0.1:8000/".into()),
+        "BAD" => Some("hunter2 hunter2".into()),
+        _ => None,
+    }
+}
+
+const STUB: &str = "[providers.stub]\nadapter = \"stub\"\n";
+
+fn good(text: &str) -> Config {
+    Config::from_toml(text, "witgate.toml", &env).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The problems of the text behind a good provider, on lines from 3 on.
+fn after_stub(text: &str) -> String {
+    problems(&format!("{STUB}{text}"))
+}
+
+fn problems(text: &str) -> String {
+    match Config::from_toml(text, "witgate.toml", &env) {
+        Ok(config) => panic!("no problem found: {config:?}"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// Each text gives exactly these lines, the file's name left out.
+#[track_caller]
+fn gives(text: &str, expected: &[&str]) {
+    let found = after_stub(text);
+    let found: Vec<&str> = found.lines().map(|line| line.strip_prefix("witgate.toml:").unwrap_or(line)).collect();
+    assert_eq!(found, expected, "for {text}");
+}
+
+fn target(provider: &str, model: Option<&str>) -> Target {
+    Target { provider: provider.into(), model: model.map(str::to_owned) }
+}
+
+#[test]
+fn a_file_with_one_provider_has_every_default() {
+    let config = good(STUB);
+    assert_eq!(config.server.listen, "127.0.0.1:8080");
+    assert!(config.server.api_keys.is_empty());
+    assert_eq!(config.server.threads, 0);
+    assert_eq!(config.server.keep_alive, Duration::from_secs(15));
+    assert_eq!(config.server.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(config.timeouts, Timeouts::DEFAULT);
+    assert_eq!(config.limits, Limits::DEFAULT);
+    assert_eq!(config.limits.max_body_bytes, 10_485_760);
+    assert_eq!(config.origin, Origin::File("witgate.toml".into()));
+    let stub = &config.providers["stub"];
+    assert_eq!(stub.adapter, AdapterRef::Builtin("stub".into()));
+    assert!(stub.endpoints.is_empty() && stub.secrets.is_empty() && stub.headers.is_empty());
+    assert_eq!(stub.settings, serde_json::json!({}));
+    assert_eq!(stub.timeouts, Timeouts::DEFAULT);
+    assert!(config.models.is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = good(
+        r#"
+        [server]
+        listen = "[::1]:0"
+        api_keys = ["one", "${KEY}"]
+        threads = "${THREADS}"
+        keep_alive = "1.5s"
+        shutdown_timeout = 2
+        [timeouts]
+        connect = "250ms"
+        idle = "2m"
+        [limits]
+        max_body_bytes = "1MB"
+        max_header_bytes = 8192
+        max_concurrent_requests = 0x10
+        max_json_depth = 32
+        max_messages = 1_000
+        max_frame_bytes = "1 MiB"
+        max_response_bytes = "1.5KiB"
+        max_events_per_frame = 10
+        max_instance_memory_bytes = "128mib"
+        adapter_call_timeout = 0.25
+        [providers.a]
+        adapter = "mine"
+        endpoint = "${URL}"
+        api_key = "${KEY}"
+        secrets = { other = "x", none = "${EMPTY}" }
+        headers = { X-Tenant = "t" }
+        timeouts.total = "1h"
+        [providers.a.settings]
+        text = "a"
+        list = [1, 2.5, true, 1979-05-27]
+        table.inner = "$$${KEY}"
+        [providers."b.c"]
+        adapter = "./b.wasm"
+        endpoints = ["https://EXAMPLE.org/v1/", "http://[::1]:8080", "stub:"]
+        [models.fast]
+        targets = ["a/org/tiny", "b.c", { provider = "a", model = "x" }, { provider = "a" }]
+        [models."*"]
+        target = "a"
+        [adapters.mine]
+        path = "adapters/mine.wasm"
+        trusted = "${TRUSTED}"
+        [adapters.stub]
+        path = "adapters/stub.wasm"
+        max_memory_bytes = "16MiB"
+        call_timeout = "5s"
+        "#,
+    );
+    assert_eq!(config.server.listen, "[::1]:0");
+    assert!(config.server.admits(Some("one")) && config.server.admits(Some("sk-very-secret")));
+    assert!(!config.server.admits(Some("One")) && !config.server.admits(None) && !config.server.admits(Some("")));
+    assert_eq!((config.server.threads, config.server.keep_alive), (3, Duration::from_millis(1_500)));
+    assert_eq!(config.server.shutdown_timeout, Duration::from_secs(2));
+    let limits = Limits {
+        max_body_bytes: 1_000_000,
+        max_header_bytes: 8_192,
+        max_concurrent_requests: 16,
+        max_json_depth: 32,
+        max_messages: 1_000,
+        max_frame_bytes: 1_048_576,
+        max_response_bytes: 1_536,
+        max_events_per_frame: 10,
+        max_instance_memory_bytes: 134_217_728,
+        adapter_call_timeout: Duration::from_millis(250),
+    };
+    assert_eq!(config.limits, limits);
+    let timeouts =
+        Timeouts { connect: Duration::from_millis(250), idle: Duration::from_secs(120), ..Timeouts::DEFAULT };
+    assert_eq!(config.timeouts, timeouts);
+    let a = &config.providers["a"];
+    assert_eq!(a.name, "a");
+    assert_eq!(a.adapter, AdapterRef::Configured("mine".into()));
+    assert_eq!(a.endpoints, ["http://10.0.0.1:8000"]);
+    assert_eq!(a.secrets.keys().collect::<Vec<_>>(), ["api_key", "other"], "an empty secret is absent");
+    assert_eq!(a.secrets["api_key"].expose(), "sk-very-secret");
+    assert_eq!(a.headers["x-tenant"].expose(), "t");
+    assert_eq!(a.timeouts, Timeouts { total: Duration::from_secs(3_600), ..timeouts });
+    let settings = serde_json::json!({
+        "text": "a", "list": [1, 2.5, true, "1979-05-27"], "table": {"inner": "$sk-very-secret"},
+    });
+    assert_eq!(a.settings, settings);
+    let b = &config.providers["b.c"];
+    assert_eq!(b.adapter, AdapterRef::Path("./b.wasm".into()));
+    assert_eq!(b.endpoints, ["https://example.org/v1", "http://[::1]:8080", "stub:"]);
+    assert_eq!(b.timeouts, timeouts);
+    assert_eq!(
+        config.models["fast"].targets,
+        [target("a", Some("org/tiny")), target("b.c", None), target("a", Some("x")), target("a", None)]
+    );
+    let mine = &config.adapters["mine"];
+    assert_eq!((mine.path.as_str(), mine.trusted), ("adapters/mine.wasm", true));
+    assert_eq!((mine.max_memory_bytes, mine.call_timeout), (134_217_728, Duration::from_millis(250)));
+    let stub = &config.adapters["stub"];
+    assert_eq!((stub.trusted, stub.max_memory_bytes, stub.call_timeout), (false, 16 << 20, Duration::from_secs(5)));
+}
+
+#[test]
+fn an_own_adapter_may_replace_a_built_in_one() {
+    let config = good("[providers.a]\nadapter = \"stub\"\n[adapters.stub]\npath = \"s.wasm\"");
+    assert_eq!(config.providers["a"].adapter, AdapterRef::Configured("stub".into()));
+}
+
+#[test]
+fn variables_are_filled_in_and_two_dollars_are_one() {
+    let config = good(
+        "[providers.p]\nadapter = \"stub\"\n[providers.p.settings]\na = \"$$HOME $x $\"\nb = \"${NONE:-d:-e}\"\nc = \
+         \"${EMPTY:-x}\"\nd = \"<${EMPTY}>\"\ne = \"$${KEY}\"\nf = \"${NONE:-}\"\ng = '${THREADS}${THREADS}'",
+    );
+    let settings = serde_json::json!({
+        "a": "$HOME $x $", "b": "d:-e", "c": "x", "d": "<>", "e": "${KEY}", "f": "", "g": "33",
+    });
+    assert_eq!(config.providers["p"].settings, settings);
+}
+
+#[test]
+fn a_missing_variable_names_itself_its_line_and_its_key() {
+    gives(
+        "api_key = \"Bearer ${NONE}\"",
+        &["3:11: providers.stub.api_key: the environment variable NONE is not set; \
+           set it, or give a default: ${NONE:-…}"],
+    );
+}
+
+#[test]
+fn a_variable_that_is_none_is_reported_without_its_text() {
+    gives(
+        "api_key = \"${sk-123}\"\nendpoint = \"${open\"\nsettings.a = \"${A:-${B}}\"",
+        &[
+            "3:11: providers.stub.api_key: a \"${…}\" that is no variable; write ${NAME} or ${NAME:-default}; \
+             a name is letters, digits and \"_\", and a default is plain text",
+            "4:12: providers.stub.endpoint: a \"${\" without its \"}\"; write ${NAME}, or $${ for the characters \
+             themselves",
+            "5:14: providers.stub.settings.a: a \"${…}\" that is no variable; write ${NAME} or ${NAME:-default}; \
+             a name is letters, digits and \"_\", and a default is plain text",
+        ],
+    );
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_the_nearest_right_one() {
+    gives(
+        "endpiont = \"x\"\nurl = 1\nAPI-KEY = 1\nzzz = 1\n[providers.stub.timeouts]\nconect = 1\n[sever]\n[models]\n\
+         x = { tagret = \"stub\" }",
+        &[
+            "3:1: providers.stub: unknown key \"endpiont\"; did you mean \"endpoint\"?",
+            "4:1: providers.stub: unknown key \"url\"; did you mean \"endpoint\"?",
+            "5:1: providers.stub: unknown key \"API-KEY\"; did you mean \"api_key\"?",
+            "6:1: providers.stub: unknown key \"zzz\"; the keys here are \"adapter\", \"endpoint\", \"endpoints\", \
+             \"api_key\", \"secrets\", \"settings\", \"headers\" and \"timeouts\"",
+            "8:1: providers.stub.timeouts: unknown key \"conect\"; did you mean \"connect\"?",
+            "9:2: unknown key \"sever\"; did you mean \"server\"?",
+            "11:7: models.x: unknown key \"tagret\"; did you mean \"target\"?",
+        ],
+    );
+}
+
+#[test]
+fn syntax_errors_are_all_reported_and_hide_what_they_may_have_swallowed() {
+    gives(
+        "api_key = \n[limits]\nmax_messages = 0\n[server]\nlisten = \"127.0.0.1:80\nthreads = true\n[server]\n",
+        &[
+            "3:11: string values must be quoted, expected literal string",
+            "5:16: limits.max_messages: 0 is out of range; write one from 1 to 1000000",
+            "7:23: invalid basic string, expected `\"`",
+            "8:11: server.threads: expected a whole number, found a boolean",
+            "9:2: duplicate key; write each key and each table once",
+        ],
+    );
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_reported() {
+    gives(
+        "[models.a]\ntarget = \"stub\"\n[models.a]\ntarget = \"stub\"\ntarget = \"stub\"",
+        &[
+            "5:9: duplicate key; write each key and each table once",
+            "6:1: duplicate key; write each key and each table once",
+            "7:1: duplicate key; write each key and each table once",
+        ],
+    );
+}
+
+#[test]
+fn wrong_types_say_what_was_expected() {
+    gives(
+        "endpoint = 1\nendpoints = \"x\"\nsecrets = \"sk-1\"\nsettings = []\nheaders = 1\ntimeouts = \"5s\"\napi_key = \
+         true\n[server]\nlisten = 80\napi_keys = [1]\nthreads = \"2\"\nkeep_alive = true\n[limits]\nmax_body_bytes = \
+         1.5\nmax_messages = -1\n[models]\na = \"stub\"\n[models.b]\ntarget = 1\n[adapters.x]\npath = \"x.wasm\"\n\
+         trusted = \"yes\"",
+        &[
+            "3:12: providers.stub.endpoint: expected a string, found an integer",
+            "4:13: providers.stub.endpoints: expected an array, found a string",
+            "5:11: providers.stub.secrets: expected a table, found a string",
+            "6:12: providers.stub.settings: expected a table, found an array",
+            "7:11: providers.stub.headers: expected a table, found an integer",
+            "8:12: providers.stub.timeouts: expected a table, found a string",
+            "9:11: providers.stub.api_key: expected a string, found a boolean",
+            "11:10: server.listen: expected a string, found an integer",
+            "12:13: server.api_keys[0]: expected a string, found an integer",
+            "13:11: server.threads: expected a whole number, found a string",
+            "14:14: server.keep_alive: expected a duration, found a boolean; \
+             write \"15s\", \"500ms\", \"2m\", \"1h\" or a number of seconds",
+            "16:18: limits.max_body_bytes: expected a size, found a float; \
+             write \"10MiB\", \"64KiB\", \"2GB\" or a number of bytes",
+            "17:16: limits.max_messages: -1 is out of range; write a number from 0 to 4294967295",
+            "19:5: models.a: expected a table, found a string",
+            "21:10: models.b.target: not a target; write \"provider/model\" or { provider = \"…\", model = \"…\" }",
+            "24:11: adapters.x.trusted: expected true or false, found a string",
+        ],
+    );
+    assert_eq!(
+        problems("providers = 1"),
+        "witgate.toml:1:13: providers: expected a table, found an integer",
+        "and not that there is none as well"
+    );
+}
+
+#[test]
+fn durations_and_sizes_say_what_would_be_right() {
+    const TIME: &str = "write \"15s\", \"500ms\", \"2m\", \"1h\" or a number of seconds";
+    const SIZE: &str = "write \"10MiB\", \"64KiB\", \"2GB\" or a number of bytes";
+    for bad in ["15 sek", "", "s", "-1s", "1e3", ".5s", "5.s", "1s 2s", "١s", "99999999999999999999999999s", "1.2.3s"]
+    {
+        gives(
+            &format!("timeouts.idle = \"{bad}\""),
+            &[&format!("3:17: providers.stub.timeouts.idle: {bad:?} is not a duration; {TIME}")],
+        );
+    }
+    gives("timeouts.idle = -1", &[&format!("3:17: providers.stub.timeouts.idle: -1 is not a duration; {TIME}")]);
+    for bad in ["10 Mib/s", "", "ten", "-1KiB", "0.5B", "9999999GiB", "1TiB"] {
+        gives(
+            &format!("[limits]\nmax_body_bytes = \"{bad}\""),
+            &[&format!("4:18: limits.max_body_bytes: {bad:?} is not a size; {SIZE}")],
+        );
+    }
+    gives("[limits]\nmax_body_bytes = -1", &[&format!("4:18: limits.max_body_bytes: -1 is not a size; {SIZE}")]);
+    gives(
+        "timeouts.idle = \"${BAD}\"",
+        &[&format!("3:17: providers.stub.timeouts.idle: the value of ${{BAD}} is not a duration; {TIME}")],
+    );
+}
+
+#[test]
+fn nothing_and_absurd_amounts_are_refused() {
+    gives(
+        "[timeouts]\nconnect = 0\nfirst_token = \"25h\"\nidle = \"0s\"\ntotal = 86401\n[server]\nthreads = 1025\n\
+         keep_alive = \"1ms\"\nshutdown_timeout = \"2h\"\n[limits]\nmax_body_bytes = 0\nmax_header_bytes = \"2MiB\"\n\
+         max_concurrent_requests = 0\nmax_json_depth = 3\nmax_messages = 1000001\nmax_frame_bytes = 1023\n\
+         max_response_bytes = \"1.5GiB\"\nmax_events_per_frame = 65537\nmax_instance_memory_bytes = \"64KiB\"\n\
+         adapter_call_timeout = \"61s\"\n[adapters.x]\npath = \"x.wasm\"\nmax_memory_bytes = \"4GiB\"\ncall_timeout = 0",
+        &[
+            "4:11: timeouts.connect: 0s is out of range; write one from 1ms to 600s",
+            "5:15: timeouts.first_token: 25h is out of range; write one from 1ms to 24h",
+            "6:8: timeouts.idle: 0s is out of range; write one from 1ms to 24h",
+            "7:9: timeouts.total: 86401s is out of range; write one from 1ms to 24h",
+            "9:11: server.threads: 1025 is out of range; write one from 0 to 1024",
+            "10:14: server.keep_alive: 1ms is out of range; write one from 10ms to 1h",
+            "11:20: server.shutdown_timeout: 2h is out of range; write one from 1ms to 1h",
+            "13:18: limits.max_body_bytes: 0B is out of range; write one from 1KiB to 1GiB",
+            "14:20: limits.max_header_bytes: 2MiB is out of range; write one from 1KiB to 1MiB",
+            "15:27: limits.max_concurrent_requests: 0 is out of range; write one from 1 to 1000000",
+            "16:18: limits.max_json_depth: 3 is out of range; write one from 4 to 512",
+            "17:16: limits.max_messages: 1000001 is out of range; write one from 1 to 1000000",
+            "18:19: limits.max_frame_bytes: 1023B is out of range; write one from 1KiB to 1GiB",
+            "19:22: limits.max_response_bytes: 1536MiB is out of range; write one from 1KiB to 1GiB",
+            "20:24: limits.max_events_per_frame: 65537 is out of range; write one from 1 to 65536",
+            "21:29: limits.max_instance_memory_bytes: 64KiB is out of range; write one from 1MiB to 2GiB",
+            "22:24: limits.adapter_call_timeout: 61s is out of range; write one from 1ms to 60s",
+            "25:20: adapters.x.max_memory_bytes: 4GiB is out of range; write one from 1MiB to 2GiB",
+            "26:16: adapters.x.call_timeout: 0s is out of range; write one from 1ms to 60s",
+        ],
+    );
+    gives(
+        "settings = { a = 99999999999999999999, b = inf }",
+        &[
+            "3:18: providers.stub.settings.a: a number that does not fit into 64 bits",
+            "3:44: providers.stub.settings.b: a number that is not finite",
+        ],
+    );
+}
+
+#[test]
+fn a_place_to_listen_has_a_host_and_a_port() {
+    for bad in ["8080", "localhost", "localhost:", ":80", "localhost:65536", "[::1]", "::1:80", "a b:80", "http://a:80"]
+    {
+        gives(
+            &format!("[server]\nlisten = \"{bad}\""),
+            &[&format!(
+                "4:10: server.listen: {bad:?} is no place to listen; write \"host:port\", as \"127.0.0.1:8080\", \
+                 \"0.0.0.0:80\" or \"[::]:8080\""
+            )],
+        );
+    }
+    for fine in ["localhost:0", "0.0.0.0:80", "[::]:8080", "my-host.example:65535"] {
+        assert_eq!(good(&format!("{STUB}[server]\nlisten = \"{fine}\"")).server.listen, fine);
+    }
+}
+
+#[test]
+fn an_empty_key_does_not_open_the_server() {
+    gives(
+        "[server]\napi_keys = [\"${EMPTY}\", \"a\\n\", \"ü\", \" a\"]",
+        &[
+            "4:13: server.api_keys[0]: an empty key; write a key, or remove the empty one; without any key the server \
+             is open to all",
+            "4:25: server.api_keys[1]: a key must not hold line ends, blanks at its ends, or characters beyond ASCII",
+            "4:32: server.api_keys[2]: a key must not hold line ends, blanks at its ends, or characters beyond ASCII",
+            "4:37: server.api_keys[3]: a key must not hold line ends, blanks at its ends, or characters beyond ASCII",
+        ],
+    );
+}
+
+#[test]
+fn bad_urls_are_reported_each_with_its_reason() {
+    const EXAMPLE: &str = "write \"http://host:port\" or \"https://host/path\"";
+    for (url, what, help) in [
+        ("", "the URL is empty", EXAMPLE),
+        ("localhost:8000", "\"localhost:8000\" has no scheme", EXAMPLE),
+        ("ftp://a", "\"ftp://a\" has a scheme that is neither http nor https", EXAMPLE),
+        ("http://", "\"http://\" has no host", EXAMPLE),
+        ("http://:80", "\"http://:80\" has no host", EXAMPLE),
+        ("http://a..b", "\"http://a..b\" has a host that is neither a name nor an address", EXAMPLE),
+        ("http://a:0", "\"http://a:0\" has a port that is not a number from 1 to 65535", EXAMPLE),
+        ("http://a:65536", "\"http://a:65536\" has a port that is not a number from 1 to 65535", EXAMPLE),
+        ("http://a:+1", "\"http://a:+1\" has a port that is not a number from 1 to 65535", EXAMPLE),
+        ("http://a:b:c", "\"http://a:b:c\" has a port that is not a number from 1 to 65535", EXAMPLE),
+        ("http://[::1", "\"http://[::1\" has a \"[\" without its \"]\"", "write \"http://[::1]:8080\""),
+        ("http://[::x]", "\"http://[::x]\" has no IPv6 address between its brackets", "write \"http://[::1]:8080\""),
+        ("http://[::1]a", "\"http://[::1]a\" has something behind its \"]\" that is no port", EXAMPLE),
+        ("http://a/?b=c", "\"http://a/?b=c\" has a query (\"?\")", "an endpoint ends with its path"),
+        ("http://a#b", "\"http://a#b\" has a fragment (\"#\")", "an endpoint ends with its path"),
+        ("http://a/b/../c", "\"http://a/b/../c\" has an empty segment, a \".\" or a \"..\" in its path", EXAMPLE),
+        ("http://a//b", "\"http://a//b\" has an empty segment, a \".\" or a \"..\" in its path", EXAMPLE),
+        ("http://a/%4", "\"http://a/%4\" has a character in its path that must be percent-encoded", EXAMPLE),
+        ("http://a/b c", "\"http://a/b c\" holds a blank, a control character or one beyond ASCII", EXAMPLE),
+        (
+            "http://me:pass@a",
+            "the URL holds a user or a password",
+            "put it under `secrets`, as in `api_key = \"${NAME}\"`",
+        ),
+        ("${BAD}", "the value of ${BAD} holds a blank, a control character or one beyond ASCII", EXAMPLE),
+    ] {
+        gives(&format!("endpoint = \"{url}\""), &[&format!("3:12: providers.stub.endpoint: {what}; {help}")]);
+    }
+    gives(
+        "endpoints = [\"http://a\", \"b\"]",
+        &[&format!("3:26: providers.stub.endpoints[1]: \"b\" has no scheme; {EXAMPLE}")],
+    );
+}
+
+#[test]
+fn one_thing_written_in_two_ways_is_refused() {
+    gives(
+        "endpoint = \"http://a\"\nendpoints = [\"http://b\"]\napi_key = \"a\"\nsecrets.api_key = \"b\"\n\
+         headers = { A = \"1\", a = \"2\" }\n[models.m]\ntarget = \"stub\"\ntargets = [\"stub\"]",
+        &[
+            "4:13: providers.stub: both \"endpoint\" and \"endpoints\"; put all of them in \"endpoints\"",
+            "5:11: providers.stub: both \"api_key\" and \"secrets.api_key\"; they are the same: keep one",
+            "7:22: providers.stub.headers.a: this header is there twice; header names in capital and in small letters \
+             are the same",
+            "10:11: models.m: both \"target\" and \"targets\"; put all of them in \"targets\"",
+        ],
+    );
+}
+
+#[test]
+fn headers_that_are_the_gateways_are_refused() {
+    gives(
+        "[providers.stub.headers]\nAuthorization = \"Bearer x\"\nhost = \"a\"\n\"a b\" = \"c\"\nx = \"${BAD}\\n\"",
+        &[
+            "4:1: providers.stub.headers.Authorization: the gateway writes this header itself; put the key in \
+             \"api_key\" or under \"secrets\", and the adapter names it",
+            "5:1: providers.stub.headers.host: the gateway writes this header itself; remove it",
+            "6:1: providers.stub.headers.\"a b\": not a name for a header; write letters, digits and \"-\"",
+            "7:5: providers.stub.headers.x: a header must not hold line ends, blanks at its ends, or characters beyond \
+             ASCII; check the value of ${BAD}",
+        ],
+    );
+}
+
+#[test]
+fn a_provider_needs_an_adapter_that_there_is() {
+    gives(
+        "[providers.a]\n[providers.b]\nadapter = \"lama-cpp\"\n[providers.c]\nadapter = \"gemini\"\n[providers.d]\n\
+         adapter = \"min\"\n[providers.e]\nadapter = \".wasm\"\n[providers.f]\nadapter = \"${KEY}\"\n[adapters.mine]\n\
+         path = \"mine.wasm\"",
+        &[
+            "3:12: providers.a: the key \"adapter\" is missing",
+            "5:11: providers.b.adapter: no adapter \"lama-cpp\"; did you mean \"llama-cpp\"?",
+            "7:11: providers.c.adapter: no adapter \"gemini\"; write \"bedrock\", \"llama-cpp\", \"openai\", \"stub\" \
+             and \"mine\", or a path that ends in \".wasm\"",
+            "9:11: providers.d.adapter: no adapter \"min\"; did you mean \"mine\"?",
+            "11:11: providers.e.adapter: no adapter \".wasm\"; write \"bedrock\", \"llama-cpp\", \"openai\", \"stub\" \
+             and \"mine\", or a path that ends in \".wasm\"",
+            "13:11: providers.f.adapter: there is no adapter of the name in ${KEY}; write \"bedrock\", \"llama-cpp\", \
+             \"openai\", \"stub\" and \"mine\", or a path that ends in \".wasm\"",
+        ],
+    );
+}
+
+#[test]
+fn an_adapter_entry_needs_a_name_and_a_component() {
+    gives(
+        "[adapters.Mine]\npath = \"mine.wasm\"\n[adapters.a]\n[adapters.b]\npath = \"b.so\"\n\
+         [providers.x]\nadapter = \"b\"",
+        &[
+            "3:11: adapters.Mine: not a name for an adapter; write small letters, digits and \"-\", a letter first, at \
+             most 64",
+            "5:11: adapters.a: the key \"path\" is missing",
+            "7:8: adapters.b.path: not the path of a component; write the path of a component file that ends in \
+             \".wasm\"",
+        ],
+    );
+}
+
+#[test]
+fn a_target_needs_a_provider_that_there_is() {
+    gives(
+        "[models.a]\ntarget = \"stb/x\"\n[models.b]\ntargets = [\"stub\", { provider = \"openai\" }]\n[models.c]\n\
+         targets = []\n[models.d]\n[models.e]\ntarget = \"stub/\"\n[models.f]\ntarget = { model = \"x\" }\n[models.g]\n\
+         target = \"${KEY}\"",
+        &[
+            "4:10: models.a.target: no provider \"stb\"; did you mean \"stub\"?",
+            "6:20: models.b.targets[1]: no provider \"openai\"; the providers are \"stub\"",
+            "8:11: models.c.targets: no target; write \"provider/model\"",
+            "9:9: models.d: the key \"target\" or \"targets\" is missing; write target = \"provider/model\"",
+            "11:10: models.e.target: the model's name is empty; write \"provider/model\", or \"provider\" for the name \
+             as the client wrote it",
+            "13:10: models.f.target: the key \"provider\" is missing",
+            "15:10: models.g.target: there is no provider of the name in ${KEY}; the providers are \"stub\"",
+        ],
+    );
+}
+
+#[test]
+fn a_target_may_name_a_provider_with_a_problem_of_its_own() {
+    gives(
+        "[providers.a]\nadapter = \"x\"\n[models.m]\ntarget = \"a/b\"",
+        &[
+            "4:11: providers.a.adapter: no adapter \"x\"; write \"bedrock\", \"llama-cpp\", \"openai\" and \"stub\", or a \
+           path that ends in \".wasm\"",
+        ],
+    );
+}
+
+#[test]
+fn names_that_could_not_be_asked_for_are_refused() {
+    gives(
+        "[providers.\"a/b\"]\nadapter = \"stub\"\n[providers.\"\"]\nadapter = \"stub\"\n[models.\"\"]\ntarget = \
+         \"stub\"\n[models.\" x\"]\ntarget = \"stub\"\n[models.\"stub/x\"]\ntarget = \"stub\"\n[models.\"org/x\"]\n\
+         target = \"stub\"",
+        &[
+            "3:12: providers.\"a/b\": not a name for a provider; write letters, digits, \".\", \"_\" and \"-\", a \
+             letter or digit first, at most 64",
+            "5:12: providers.\"\": not a name for a provider; write letters, digits, \".\", \"_\" and \"-\", a letter \
+             or digit first, at most 64",
+            "7:9: models.\"\": not a name for a model; write 1 to 256 characters, without blanks at the ends and \
+             without control characters",
+            "9:9: models.\" x\": not a name for a model; write 1 to 256 characters, without blanks at the ends and \
+             without control characters",
+            "11:9: models.\"stub/x\": this name hides the model \"x\" of the provider \"stub\"; take a name that does \
+             not start with \"stub/\"",
+        ],
+    );
+}
+
+#[test]
+fn a_file_without_a_provider_is_refused() {
+    let expected = "witgate.toml:1:1: providers: there is no provider; add one, for example [providers.stub] with \
+                    adapter = \"stub\"";
+    assert_eq!(problems(""), expected);
+    assert_eq!(problems("[providers]"), expected);
+    assert_eq!(problems("[server]\nthreads = 1"), expected);
+}
+
+#[test]
+fn lists_and_files_have_bounds() {
+    let targets = vec!["\"stub\""; 65].join(",");
+    gives(
+        &format!("[models.m]\ntargets = [{targets}]"),
+        &["4:11: models.m.targets: too many targets; write at most 64"],
+    );
+    let endpoints = vec!["\"http://a\""; 257].join(",\n");
+    gives(
+        &format!("endpoints = [\n{endpoints}]"),
+        &["260:1: providers.stub.endpoints: too many endpoints; write at most 256"],
+    );
+    let long = format!("{STUB}# {}", "x".repeat(1 << 20));
+    assert_eq!(problems(&long), "witgate.toml:1:1: the file is larger than 1MiB");
+    let many: String = (0..2_000).map(|i| format!("x{i} = 1\n")).collect();
+    let found = after_stub(&many);
+    assert_eq!(found.lines().count(), 101);
+    assert!(found.ends_with("\nwitgate.toml: 900 more problems are not listed"), "{found}");
+}
+
+#[test]
+fn columns_count_characters() {
+    gives(
+        "settings = { \"äöü\" = \"${NONE:-ß}\", b = \"${NONE}\" }",
+        &[
+            "3:40: providers.stub.settings.b: the environment variable NONE is not set; set it, or give a default: ${NONE:-…}",
+        ],
+    );
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_no_crash() {
+    let deep = format!("settings = {{ a = {}{} }}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(after_stub(&deep).contains("witgate.toml:3:"), "{}", after_stub(&deep));
+    let dotted = format!("settings.{} = 1", vec!["a"; 100_000].join("."));
+    let _ = Config::from_toml(&format!("{STUB}{dotted}"), "witgate.toml", &env);
+}
+
+#[test]
+fn an_alias_comes_before_a_provider_and_any_name_last() {
+    let text = format!(
+        "{STUB}[providers.a]\nadapter = \"stub\"\n[models.a]\ntarget = \"stub/x\"\n[models.fast]\ntarget = \"a/y\"\n"
+    );
+    let config = good(&text);
+    assert_eq!(config.resolve("a").unwrap(), [target("stub", Some("x"))]);
+    assert_eq!(config.resolve("fast").unwrap(), [target("a", Some("y"))]);
+    assert_eq!(config.resolve("a/org/z").unwrap(), [target("a", Some("org/z"))]);
+    let unknown = config.resolve("other").unwrap_err();
+    assert_eq!(unknown.known, ["a", "fast", "a/…", "stub/…"]);
+    assert_eq!(unknown.to_string(), "no model \"other\"; known are \"a\", \"fast\", \"a/…\" and \"stub/…\"");
+    assert_eq!(config.resolve("Fast").unwrap_err().nearest.as_deref(), Some("fast"));
+    assert_eq!(config.resolve("stab/m").unwrap_err().to_string(), "no model \"stab/m\"; did you mean \"stub/m\"?");
+    assert!(config.resolve("a/").is_err());
+    assert_eq!(
+        config.resolve("").unwrap_err().to_string(),
+        "the request names no model, and none is the default; known are \"a\", \"fast\", \"a/…\" and \"stub/…\""
+    );
+    let long = "x".repeat(1 << 20);
+    assert!(config.resolve(&long).unwrap_err().to_string().len() < 500);
+
+    let config = good(&format!("{text}[models.\"*\"]\ntargets = [\"a\", \"stub/s\"]"));
+    assert_eq!(config.resolve("other").unwrap(), [target("a", None), target("stub", Some("s"))]);
+    assert_eq!(config.resolve("").unwrap(), [target("a", None), target("stub", Some("s"))]);
+    assert_eq!(config.resolve("none/z").unwrap(), [target("a", None), target("stub", Some("s"))]);
+    assert_eq!(config.resolve("a/z").unwrap(), [target("a", Some("z"))]);
+}
+
+#[test]
+fn a_request_without_a_model_gets_the_default_or_the_only_one() {
+    let one = format!("{STUB}[models.x]\ntarget = \"stub/x\"\n");
+    assert_eq!(good(&one).resolve("").unwrap(), [target("stub", Some("x"))]);
+    let any = format!("{one}[models.\"*\"]\ntarget = \"stub\"\n");
+    assert_eq!(good(&any).resolve("").unwrap(), [target("stub", Some("x"))]);
+    let default = format!("{any}[models.default]\ntarget = \"stub/d\"\n");
+    assert_eq!(good(&default).resolve("").unwrap(), [target("stub", Some("d"))]);
+}
+
+#[test]
+fn a_secret_is_never_printed() {
+    let config = good(
+        "[server]\napi_keys = [\"server-secret\"]\n[providers.p]\nadapter = \"stub\"\napi_key = \"${KEY}\"\n\
+         headers = { x-tenant = \"header-secret\" }",
+    );
+    let shown = format!("{config:?} {config:#?} {}", config.providers["p"].secrets["api_key"]);
+    assert!(!shown.contains("secret\"") && !shown.contains("very-secret") && shown.contains("[redacted]"), "{shown}");
+    let secret = Secret::new("abc");
+    assert!(secret.matches("abc") && !secret.matches("abd") && !secret.matches("ab") && !secret.matches(""));
+}
+
+#[test]
+fn problems_of_others_find_their_place_in_the_file() {
+    let config = good("[providers.\"b.c\"]\nadapter = \"x.wasm\"\nsecrets = { token = \"a\" }");
+    let problem = config.problem("providers.\"b.c\".adapter", "no such file", None);
+    assert_eq!(problem.to_string(), "witgate.toml:2:11: providers.\"b.c\".adapter: no such file");
+    let problem = config.problem("providers.\"b.c\".endpoint[3].x", "missing", Some("add it".into()));
+    assert_eq!(problem.to_string(), "witgate.toml:1:12: providers.\"b.c\".endpoint[3].x: missing; add it");
+    assert_eq!(config.problem("server", "x", None).to_string(), "witgate.toml: server: x");
+    let found: Vec<String> =
+        config.check_secrets("b.c", &[("api_key", true), ("tokens", false)]).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "witgate.toml:1:12: providers.\"b.c\": the secret \"api_key\" is missing; write api_key = \"${NAME}\"",
+            "witgate.toml:3:13: providers.\"b.c\".secrets.token: the adapter \"x.wasm\" takes no secret \"token\"; \
+             did you mean \"tokens\"?",
+        ]
+    );
+    assert!(config.check_secrets("b.c", &[("token", true), ("more", false)]).is_empty());
+    assert!(config.check_secrets("none", &[("token", true)]).is_empty());
+}
