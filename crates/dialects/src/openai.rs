@@ -1,0 +1,185 @@
+//! What the two OpenAI dialects share: members of the request that mean the same in both, and the shape of errors.
+
+use std::borrow::Cow;
+
+use witgate_model::normaliser::{Failure, Parsed, Rendered};
+use witgate_model::{Error, ErrorKind, Input, Request, Sampling};
+
+use crate::read::{Kind, Name, Read, Reader};
+use crate::write::{self, Members};
+
+/// Request members that both dialects have.
+#[derive(Default)]
+pub(crate) struct Common {
+    pub(crate) model: String,
+    pub(crate) sampling: Sampling,
+    pub(crate) stream: bool,
+    include_usage: bool,
+    end_user: Option<String>,
+    pub(crate) extra: Members,
+}
+
+impl Common {
+    /// Reads the value of the member `name`: one that both dialects have, or one that neither knows.
+    pub(crate) fn member<'a>(&mut self, reader: &mut Reader<'a>, name: &Name<'a>) -> Read<()> {
+        let sampling = &mut self.sampling;
+        match &*name.text {
+            "model" => self.model = reader.optional(Reader::owned)?.unwrap_or_default(),
+            "stream" => self.stream = reader.optional(Reader::bool)?.unwrap_or_default(),
+            "stream_options" => {
+                let include_usage = &mut self.include_usage;
+                let mut rest = Members::default();
+                reader.optional(|reader| {
+                    reader.object(|reader, name| {
+                        match &*name.text {
+                            "include_usage" => {
+                                *include_usage = reader.optional(Reader::bool)?.unwrap_or_default();
+                            }
+                            _ => rest.push_raw(name.raw, reader.raw()?),
+                        }
+                        Ok(())
+                    })
+                })?;
+                self.extra.push_members("stream_options", rest);
+            }
+            "user" => self.end_user = reader.optional(Reader::owned)?,
+            "temperature" => sampling.temperature = reader.optional(Reader::f64)?,
+            "top_p" => sampling.top_p = reader.optional(Reader::f64)?,
+            "top_k" => sampling.top_k = reader.optional(Reader::i64)?,
+            "min_p" => sampling.min_p = reader.optional(Reader::f64)?,
+            "frequency_penalty" => sampling.frequency_penalty = reader.optional(Reader::f64)?,
+            "presence_penalty" => sampling.presence_penalty = reader.optional(Reader::f64)?,
+            "repetition_penalty" => sampling.repetition_penalty = reader.optional(Reader::f64)?,
+            "seed" => sampling.seed = reader.optional(Reader::i64)?,
+            "n" => sampling.n = reader.optional(Reader::u32)?,
+            "max_tokens" => sampling.max_tokens = reader.optional(Reader::u64)?,
+            "logit_bias" => sampling.logit_bias = reader.optional(Reader::raw_object)?.map(str::to_owned),
+            "stop" => sampling.stop = reader.optional(stop)?.unwrap_or_default(),
+            _ => self.extra.push_raw(name.raw, reader.raw()?),
+        }
+        Ok(())
+    }
+
+    /// The request around `input`, and what the renderer must know.
+    pub(crate) fn finish(self, dialect: &str, input: Input) -> Parsed {
+        let render = Flags { stream: self.stream, include_usage: self.include_usage }.to_text();
+        let mut request = Request::new(dialect, self.model, input);
+        request.sampling = self.sampling;
+        request.stream = self.stream;
+        request.end_user = self.end_user;
+        request.extra = self.extra.finish();
+        Parsed { request, render }
+    }
+}
+
+/// `stop`: one string, or an array of them.
+fn stop(reader: &mut Reader<'_>) -> Read<Vec<String>> {
+    match reader.kind() {
+        Kind::String => Ok(vec![reader.owned()?]),
+        Kind::Array => {
+            let mut all = Vec::new();
+            reader.array(|reader, _| {
+                all.push(reader.owned()?);
+                Ok(())
+            })?;
+            Ok(all)
+        }
+        _ => reader.wrong("a string or an array of strings"),
+    }
+}
+
+/// What a renderer must know of the request: the opaque `render` of the parsed request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Flags {
+    /// Server-sent events are wanted.
+    pub(crate) stream: bool,
+    /// A last chunk with the usage is wanted.
+    pub(crate) include_usage: bool,
+}
+
+impl Flags {
+    fn to_text(self) -> String {
+        match (self.stream, self.include_usage) {
+            (true, true) => "stream,usage".to_owned(),
+            (true, false) => "stream".to_owned(),
+            (false, _) => String::new(),
+        }
+    }
+
+    /// Reads what [`Flags::to_text`] wrote.
+    pub(crate) fn from_text(text: &str) -> Self {
+        let has = |word| text.split(',').any(|part| part == word);
+        Flags { stream: has("stream"), include_usage: has("usage") }
+    }
+}
+
+/// Runs `read` over a whole body, and makes an error of what is wrong with it.
+pub(crate) fn read_body<'a, T>(
+    body: &'a [u8],
+    depth: u32,
+    read: impl FnOnce(&mut Reader<'a>) -> Read<T>,
+) -> Result<T, Error> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        let error = Error::new(ErrorKind::InvalidRequest, "the body is empty: expected a JSON object");
+        return Err(error.with_status(400));
+    }
+    let text = Reader::text(body)?;
+    let mut reader = Reader::new(text, depth as usize);
+    let result = read(&mut reader).and_then(|value| reader.end().map(|()| value));
+    result.map_err(|fault| fault.into_error(text))
+}
+
+/// The body of an error: what OpenAI's clients parse, with the provider and the request's id beside it.
+pub(crate) fn error_body(failure: &Failure) -> Vec<u8> {
+    let error = &failure.error;
+    let mut out = Vec::with_capacity(256 + error.message.len());
+    out.extend_from_slice(b"{\"error\":{\"message\":");
+    write::string(&mut out, &error.message);
+    out.extend_from_slice(b",\"type\":");
+    write::string(&mut out, &failure.error_type);
+    out.extend_from_slice(b",\"code\":");
+    write::string_or_null(&mut out, error.code.as_deref());
+    out.extend_from_slice(b",\"param\":");
+    write::string_or_null(&mut out, error.param.as_deref());
+    out.extend_from_slice(b",\"provider\":");
+    write::string_or_null(&mut out, failure.provider.as_deref());
+    out.extend_from_slice(b",\"request_id\":");
+    write::string(&mut out, &failure.request_id);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// An answer that failed before it began.
+pub(crate) fn render_error(failure: &Failure) -> Rendered {
+    json_answer(crate::status(&failure.error), error_body(failure))
+}
+
+/// A JSON answer; one that is 401 says how to authenticate.
+pub(crate) fn json_answer(status: u16, body: Vec<u8>) -> Rendered {
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    if status == 401 {
+        headers.push(("www-authenticate".to_owned(), "Bearer".to_owned()));
+    }
+    Rendered { status, headers, body }
+}
+
+/// A path segment with its percent escapes resolved; `None` where they are broken.
+pub(crate) fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first != b'%' {
+            bytes.push(first);
+            rest = tail;
+            continue;
+        }
+        let high = tail.first().and_then(|&byte| (byte as char).to_digit(16))?;
+        let low = tail.get(1).and_then(|&byte| (byte as char).to_digit(16))?;
+        bytes.push((high * 16 + low) as u8);
+        rest = tail.get(2..)?;
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}

@@ -1,0 +1,55 @@
+//! OpenAI's chat completions, as a server.
+//!
+//! How a request is read, where the contract leaves a choice:
+//! - A content string becomes one text part with `extra` none. A part that came from an object always has an `extra`,
+//!   `{}` at least, so that an encoder of the same dialect can restore the one form or the other.
+//! - Unknown members of an inner object stay under that object's name: `{"image_url":{"x":1}}` in a part's `extra`,
+//!   `{"function":{"x":1}}` in a tool's or a tool call's.
+//! - `null` for a member that is known and optional means that it was not given. An unknown member keeps its `null`.
+//! - `reasoning_content` of an assistant message (llama.cpp, DeepSeek, vLLM) becomes a reasoning part in front of the
+//!   content; `reasoning_signature`, which our own answers carry, becomes its signature, or, without a text, its
+//!   redacted form. A `refusal` comes behind the content, tool calls come last.
+//! - A tool call of an unknown type, or one whose arguments are not a JSON object, becomes `Part::Other` with the whole
+//!   object. A content part of an unknown type does too; in an assistant message a tool call is the one with an `id`.
+//! - A response format, or a tool choice, with a member that the contract cannot hold becomes `Other`, whole.
+//! - Where `reasoning` was an object, its `extra` is `{}` at least; for `reasoning_effort` alone it is none.
+
+mod parse;
+
+use witgate_model::Error;
+use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
+
+use crate::answer::{Answer, Flavour};
+use crate::{Dialect, Render};
+
+/// The name of this dialect.
+pub(crate) const NAME: &str = "openai-chat";
+
+/// The dialect `openai-chat`.
+pub(crate) struct OpenAiChat;
+
+impl Dialect for OpenAiChat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn routes(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("POST", "/v1/chat/completions"),
+            ("POST", "/chat/completions"),
+            ("POST", "/openai/deployments/{model}/chat/completions"),
+        ]
+    }
+
+    fn parse(&self, path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
+        parse::parse(path, limits, body)
+    }
+
+    fn render_error(&self, failure: &Failure) -> Rendered {
+        crate::openai::render_error(failure)
+    }
+
+    fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {
+        Box::new(Answer::new(Flavour::Chat, start))
+    }
+}
