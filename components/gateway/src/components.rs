@@ -90,24 +90,35 @@ pub struct Slots(HashMap<String, Slot>);
 impl Slots {
     /// Asks each slot's adapter who it is. A configuration names an adapter by its slot, or by the adapter's own id where no
     /// slot has that name; of two adapters with one id the earlier slot's is meant.
-    pub fn new() -> (Self, HashMap<String, Description>) {
-        let mut slots = HashMap::new();
-        let mut descriptions = HashMap::new();
+    pub fn new() -> Self {
+        let mut slots: HashMap<_, _> = Slot::ALL.iter().map(|slot| (slot.name().to_owned(), *slot)).collect();
         for slot in Slot::ALL {
-            slots.insert(slot.name().to_owned(), *slot);
+            slots.entry(slot.describe().id).or_insert(*slot);
         }
-        for slot in Slot::ALL {
-            let description = slot.describe();
-            slots.entry(description.id.clone()).or_insert(*slot);
-            descriptions.entry(description.id.clone()).or_insert_with(|| description.clone());
-            descriptions.insert(slot.name().to_owned(), description);
-        }
-        (Slots(slots), descriptions)
+        Slots(slots)
     }
 
     /// The adapter of this name, for one attempt.
+    ///
+    /// The host takes a component's file for a name too, as `adapters/adapter-shout.wasm`. The same configuration works
+    /// here where a slot holds an adapter whose id the file is called by: `shout`, or `adapter-shout`.
     pub fn adapter(&self, name: &str) -> Option<Held> {
-        self.0.get(name).map(|slot| Held { slot: *slot, decoder: None })
+        self.slot(name).map(|slot| Held { slot, decoder: None })
+    }
+
+    fn slot(&self, name: &str) -> Option<Slot> {
+        if let Some(slot) = self.0.get(name) {
+            return Some(*slot);
+        }
+        let file = name.strip_suffix(".wasm")?.rsplit('/').next()?;
+        self.0.get(file).or_else(|| self.0.get(file.strip_prefix("adapter-")?)).copied()
+    }
+
+    /// The names that the adapters here go by, in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.0.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 }
 
@@ -177,7 +188,7 @@ impl Normaliser for Dialects {
         limits: &Limits,
         body: &[u8],
     ) -> Result<Result<Parsed, Error>, Fault> {
-        Ok(dialects::parse(dialect, path, limits, body))
+        Ok(dialects::parse(dialect, path, limits.clone(), body))
     }
 
     fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {

@@ -3,15 +3,13 @@
 //! A variable is looked up among Spin's, in lower case as Spin wants it (`LLM_API_KEY` is `llm_api_key`), and then in the
 //! environment as it is. An empty one counts as unset: in `spin.toml` a variable needs a default.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::json;
-use witgate_config::{AdapterRef, Config};
-use witgate_gateway::Gateway;
-use witgate_model::Description;
+use witgate_config::Config;
+use witgate_gateway::{Adapter, Gateway};
 
 use crate::Shared;
 use crate::bindings::wasi::config::store;
@@ -24,8 +22,8 @@ const FILE: &str = "/witgate.toml";
 
 /// Reads the configuration and makes what the requests share. What is wrong goes to the log, once per instance.
 pub fn load() -> Option<Rc<Shared>> {
-    let (slots, descriptions) = Slots::new();
-    match read().and_then(|config| check(config, &descriptions)) {
+    let slots = Slots::new();
+    match read().and_then(|config| check(config, &slots)) {
         Ok(config) => {
             let config = Arc::new(config);
             let gateway = Arc::new(Gateway::new(Arc::clone(&config), dialects::routes()));
@@ -56,27 +54,16 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// What the configuration says of adapters, against the adapters that are there.
-fn check(config: Config, descriptions: &HashMap<String, Description>) -> Result<Config, Vec<String>> {
+fn check(config: Config, slots: &Slots) -> Result<Config, Vec<String>> {
     let mut problems = Vec::new();
     for (name, provider) in &config.providers {
-        let Some(description) = descriptions.get(provider.adapter.as_str()) else {
-            let (message, help) = match &provider.adapter {
-                AdapterRef::Path(path) => (
-                    format!("the component file \"{path}\" cannot be loaded under Spin"),
-                    "fill a slot of spin.toml with it, and name the slot or the adapter's id".to_owned(),
-                ),
-                other => {
-                    let mut known: Vec<_> = descriptions.keys().map(|name| format!("\"{name}\"")).collect();
-                    known.sort_unstable();
-                    (
-                        format!("the adapter \"{}\" is in no slot of spin.toml", other.as_str()),
-                        format!("there are {}", known.join(", ")),
-                    )
-                }
-            };
+        let Some(mut adapter) = slots.adapter(provider.adapter.as_str()) else {
+            let message = format!("the adapter \"{}\" is in no slot of spin.toml", provider.adapter.as_str());
+            let help = format!("there are {}; put yours into the slot custom", slots.names().join(", "));
             problems.push(config.problem(&format!("providers.{name}.adapter"), message, Some(help)));
             continue;
         };
+        let description = adapter.describe().map_err(|fault| vec![fault.to_string()])?;
         let slots: Vec<_> = description.secrets.iter().map(|slot| (slot.name.as_str(), slot.required)).collect();
         problems.extend(config.check_secrets(name, &slots));
     }

@@ -26,6 +26,8 @@ mod bindings {
         with: {
             "witgate:adapter/types@0.1.0": witgate_model::types,
             "witgate:normaliser/types@0.1.0": witgate_model::normaliser,
+            "witgate:normaliser/dialects@0.1.0": generate,
+            "wasi:config/store@0.2.0-draft-2024-09-27": generate,
         },
     });
 }
