@@ -170,14 +170,17 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// True where one of eight bytes is a control character, a quotation mark or a backslash.
-fn needs_escape(word: u64) -> bool {
+/// Where in eight bytes the first one is that must be escaped: a control character, a quotation mark or a backslash.
+fn first_to_escape(chunk: [u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(chunk);
+    // A byte's high bit is set where the byte is meant; borrows can set wrong ones, but only above a right one.
     let below = |limit: u64| word.wrapping_sub(ONES * limit) & !word;
     let equal = |byte: u8| {
         let difference = word ^ (ONES * u64::from(byte));
         difference.wrapping_sub(ONES) & !difference
     };
-    (below(0x20) | equal(b'"') | equal(b'\\')) & HIGHS != 0
+    let found = (below(0x20) | equal(b'"') | equal(b'\\')) & HIGHS;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// Writes text as the inside of a JSON string: eight bytes at a time where nothing has to be escaped.
@@ -185,23 +188,24 @@ pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let (mut copied, mut at) = (0, 0);
     while at < bytes.len() {
-        let end = match bytes[at..].first_chunk::<8>() {
-            Some(chunk) if !needs_escape(u64::from_le_bytes(*chunk)) => {
-                at += 8;
+        match bytes[at..].first_chunk::<8>() {
+            Some(chunk) => match first_to_escape(*chunk) {
+                Some(offset) => at += offset,
+                None => {
+                    at += 8;
+                    continue;
+                }
+            },
+            None if bytes[at] < 0x20 || bytes[at] == b'"' || bytes[at] == b'\\' => {}
+            None => {
+                at += 1;
                 continue;
             }
-            Some(_) => at + 8,
-            None => bytes.len(),
-        };
-        while at < end {
-            let byte = bytes[at];
-            if byte < 0x20 || byte == b'"' || byte == b'\\' {
-                out.extend_from_slice(&bytes[copied..at]);
-                copied = at + 1;
-                escaped(out, byte);
-            }
-            at += 1;
         }
+        out.extend_from_slice(&bytes[copied..at]);
+        escaped(out, bytes[at]);
+        at += 1;
+        copied = at;
     }
     out.extend_from_slice(&bytes[copied..]);
 }
@@ -413,6 +417,11 @@ mod tests {
             let mut text = "x".repeat(24);
             text.replace_range(at..=at, "\"");
             texts.push(text);
+        }
+        for first in ["\u{1f}", " ", "!", "\"", "#", "[", "\\", "]", "\u{7f}", "ÿ", "\u{80}"] {
+            for second in ["\u{1}", "\"", "\\", "a", "é", "!"] {
+                texts.push(format!("{first}{second}{second}{first}ab{second}{first}"));
+            }
         }
         for text in texts {
             assert_eq!(serde_json::from_str::<String>(&written(&text)).unwrap(), text, "{:?}", written(&text));

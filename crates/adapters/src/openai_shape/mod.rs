@@ -15,6 +15,12 @@
 //! `drop_unsupported` is on. Four things are *hints or proofs for another backend* and are left out without an error: a
 //! prompt-cache mark (this API caches by itself), the signature of a reasoning part, the file name of a picture or a
 //! sound, and `detail` of what is not a picture. A tool's `is_error` has no member here: the text of the result says so.
+//! Several results of tools in one message become one message each, in front of what else the message says.
+//!
+//! # What an answer cannot carry
+//! Unknown members of a single tool call come as an `other` event whose `tool_calls` names the call by its place; a
+//! date in `retry-after` cannot be turned into a span without a clock, and is left to the gateway, which sees the
+//! header too. A tool call that is not a function's is told whole, as a block of its own, when its choice ends.
 
 mod chunk;
 mod decode;
