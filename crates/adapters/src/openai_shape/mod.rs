@@ -1,6 +1,6 @@
 //! The shape of OpenAI's Chat Completions and Completions APIs, which many backends speak.
 //!
-//! [`encode`] writes requests, [`Decoder`] reads answers and errors. What differs between the backends is a [`Flavour`]:
+//! The module `encode` writes requests, [`Decoder`] reads answers and errors. What differs between the backends is a [`Flavour`]:
 //! a few names and rules, so that an adapter for one more such backend is a few lines.
 //!
 //! # How a request maps
