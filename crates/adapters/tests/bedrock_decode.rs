@@ -118,14 +118,12 @@ fn calls(events: &[Event]) -> Vec<(String, String, String)> {
 }
 
 fn others(events: &[Event]) -> Vec<&str> {
-    let of = |event| match event {
-        &Event::Other(ref other) => {
-            assert_eq!(other.dialect, "bedrock-converse");
-            Some(other.members.as_str())
-        }
-        _ => None,
-    };
-    events.iter().filter_map(of).collect()
+    fn members(event: &Event) -> Option<&str> {
+        let Event::Other(other) = event else { return None };
+        assert_eq!(other.dialect, "bedrock-converse");
+        Some(&other.members)
+    }
+    events.iter().filter_map(members).collect()
 }
 
 /// What the contract says of a valid answer.
