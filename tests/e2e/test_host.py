@@ -98,7 +98,7 @@ def test_an_idle_gateway_ends_at_once(start, double):
 
 def test_draining_has_a_limit(start, double):
     config = minimal(double.url)
-    config["server"]["drain"] = "500ms"
+    config["server"]["shutdown_timeout"] = "500ms"
     gateway = start(config)
     with gateway.open_chat("local/drip") as wire:
         wire.head()

@@ -51,7 +51,6 @@ def test_bad_json_is_a_400(gateway, body):
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": [{"role": "user", "content": "x"}]}, "model"),
         ({"model": 7, "messages": [{"role": "user", "content": "x"}]}, "model"),
         ({"model": "tiny"}, "messages"),
         ({"model": "tiny", "messages": "x"}, "messages"),
@@ -85,6 +84,12 @@ def test_a_wrong_type_is_a_400_that_names_its_path(gateway, body, param):
     assert answer.status == 400, answer.text
     assert answer.error["param"] == param
     assert param.split(".")[-1].split("[")[0] in answer.error["message"]
+
+
+def test_no_model_where_none_is_the_default_is_said(gateway):
+    """400 or 404: a request may leave it out where the configuration has a default."""
+    answer = send(gateway, {"messages": [{"role": "user", "content": "x"}]})
+    assert answer.status in (400, 404) and answer.error["param"] == "model", answer.text
 
 
 @pytest.mark.parametrize(
