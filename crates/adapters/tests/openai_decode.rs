@@ -107,7 +107,11 @@ fn check(events: &[Event]) {
                 blocks += 1;
                 open.push((start.index, start.choice));
             }
-            Event::Text(delta) | Event::Reasoning(delta) | Event::Signature(delta) | Event::Arguments(delta) => {
+            Event::Text(delta)
+            | Event::Reasoning(delta)
+            | Event::Signature(delta)
+            | Event::Redacted(delta)
+            | Event::Arguments(delta) => {
                 assert!(open.iter().any(|(index, _)| *index == delta.index), "a delta of a block that is not open");
                 assert!(!delta.text.is_empty() || delta.logprobs.is_some(), "an empty delta");
             }

@@ -37,7 +37,11 @@ impl Order {
                 }
                 self.blocks.push((start.choice, true));
             }
-            Event::Text(delta) | Event::Reasoning(delta) | Event::Signature(delta) | Event::Arguments(delta) => {
+            Event::Text(delta)
+            | Event::Reasoning(delta)
+            | Event::Signature(delta)
+            | Event::Redacted(delta)
+            | Event::Arguments(delta) => {
                 if !self.blocks.get(delta.index as usize).is_some_and(|(_, open)| *open) {
                     return Err(format!("added to block {}, which is not open", delta.index));
                 }

@@ -53,15 +53,7 @@ impl Request {
 impl Error {
     /// A failure that is not worth another try.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error {
-            kind,
-            message: message.into(),
-            code: None,
-            param: None,
-            status: None,
-            retry: Retry::Never,
-            raw: None,
-        }
+        Error { kind, message: message.into(), code: None, param: None, status: None, retry: Retry::Never, raw: None }
     }
 
     /// The request is wrong at `param`.
@@ -137,6 +129,7 @@ impl Event {
                 | Event::Text(_)
                 | Event::Reasoning(_)
                 | Event::Signature(_)
+                | Event::Redacted(_)
                 | Event::Arguments(_)
                 | Event::Finish(_)
         )

@@ -831,7 +831,8 @@ pub struct Error {
 }
 
 /// One step of the answer. A valid answer is: `started`, then blocks (`block-start`, deltas, `block-stop`;
-/// several may be open), `usage` and `other` anywhere, one `finish` per choice, and last `done` or `failed`.
+/// several may be open), `usage` and `other` anywhere, one `finish` per choice, and last `done` or `failed`. An answer that
+/// fails at once may be `failed` alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
 #[serde(rename_all = "kebab-case")]
@@ -848,10 +849,13 @@ pub enum Event {
     /// More text of a `reasoning` block.
     #[cfg_attr(feature = "wasmtime", component(name = "reasoning"))]
     Reasoning(BlockDelta),
-    /// The signature (or the whole encrypted text) of a `reasoning` block.
+    /// A piece of the signature over a `reasoning` block's text; pieces add up.
     #[cfg_attr(feature = "wasmtime", component(name = "signature"))]
     Signature(BlockDelta),
-    /// A further piece of a tool call's arguments: JSON text, cut anywhere.
+    /// A piece of a `reasoning` block that the backend encrypted; pieces add up. Such a block has no text.
+    #[cfg_attr(feature = "wasmtime", component(name = "redacted"))]
+    Redacted(BlockDelta),
+    /// A further piece of a tool call's arguments, or of what an `other` block takes in: JSON text, cut anywhere.
     #[cfg_attr(feature = "wasmtime", component(name = "arguments"))]
     Arguments(BlockDelta),
     /// The block of this index has ended.

@@ -312,12 +312,13 @@ impl BedrockDecoder {
             let index = self.open(block, Kind::Reasoning, events)?;
             events.push(Event::Reasoning(piece(index, text.into_owned())));
         }
-        for name in ["signature", "redactedContent"] {
+        type Make = fn(BlockDelta) -> Event;
+        for (name, event) in [("signature", Event::Signature as Make), ("redactedContent", Event::Redacted as Make)] {
             if let Some(proof) = reasoning.string(name)
                 && !proof.is_empty()
             {
                 let index = self.open(block, Kind::Reasoning, events)?;
-                events.push(Event::Signature(piece(index, proof.into_owned())));
+                events.push(event(piece(index, proof.into_owned())));
             }
         }
         let rest = reasoning.without(&["text", "signature", "redactedContent"]);
