@@ -4,9 +4,10 @@
 //! [`Event::Done`], so that unknown members which the backend sent beside or behind it (as llama.cpp's `timings`) still
 //! have a chunk to stand in, and so that a stream which fails never shows a finish. Nothing else is held back.
 //!
-//! Beyond OpenAI's own members: `reasoning_content` and `reasoning_signature` (of delta and message), `estimated` in the
-//! usage, `native_finish_reason` beside a `finish_reason` that stands for a reason OpenAI does not have, and
-//! `stop_reason`, the stop sequence that was met. A signature without a reasoning text is an encrypted text.
+//! Beyond OpenAI's own members: `reasoning_content`, `reasoning_signature` and `content_parts` of delta and message (the
+//! last are parts of a backend's answer that OpenAI's answers don't have), `estimated` in the usage,
+//! `native_finish_reason` beside a `finish_reason` that stands for a reason OpenAI does not have, and `stop_reason`, the
+//! stop sequence that was met. A signature without a reasoning text is an encrypted text.
 
 use witgate_model::normaliser::{AnswerStart, Failure, Rendered};
 use witgate_model::{BlockDelta, BlockKind, BlockStart, Event, Finish, FinishReason, OtherEvent, Scope, Usage};
@@ -50,9 +51,12 @@ impl Flavour {
 // Members that we write ourselves: a backend's unknown members never replace them. `error` would make OpenAI's clients
 // take a chunk for a failure.
 const ENVELOPE: [&str; 7] = ["id", "object", "created", "model", "choices", "usage", "error"];
-const CHOICE: [&str; 8] =
-    ["index", "delta", "message", "text", "logprobs", "finish_reason", "native_finish_reason", "reasoning_content"];
-const MESSAGE: [&str; 6] = ["role", "content", "tool_calls", "refusal", "reasoning_content", "reasoning_signature"];
+// `logprobs` of a choice, `content` and `tool_calls` of a message are not here: those of a backend join ours.
+const CHOICE: [&str; 7] =
+    ["index", "delta", "message", "text", "finish_reason", "native_finish_reason", "reasoning_content"];
+const MESSAGE: [&str; 5] = ["role", "refusal", "reasoning_content", "reasoning_signature", "content_parts"];
+const CALL: [&str; 4] = ["index", "id", "type", "function"];
+const FUNCTION: [&str; 2] = ["name", "arguments"];
 
 /// Choices of one answer; the gateway lets no more pass.
 const MOST_CHOICES: u32 = 128;
@@ -88,9 +92,17 @@ enum Call {
         id: String,
         name: String,
         arguments: String,
+        extra: CallExtra,
     },
     /// One that only OpenAI's own API has: the whole object.
     Other(String),
+}
+
+/// Unknown members of a tool call and of its function.
+#[derive(Debug, Default)]
+struct CallExtra {
+    call: Waiting,
+    function: Waiting,
 }
 
 /// What one choice has said, for a whole answer.
@@ -118,6 +130,10 @@ struct Choice {
     finish: Option<Finish>,
     beside: Waiting,
     inside: Waiting,
+    /// Log probabilities that came without a text, for the next chunk.
+    late: Joined,
+    /// Content parts without a counterpart here, for the next chunk: JSON values with commas between.
+    parts: String,
     said: Said,
 }
 
@@ -160,7 +176,8 @@ impl Answer {
         match event {
             Event::Text(delta) => self.delta(delta, out),
             Event::Reasoning(delta) | Event::Arguments(delta) => self.delta(delta, out),
-            Event::Signature(delta) => self.signature(&delta, out),
+            // A client sends either back as it came: without a text beside it, it is the encrypted form.
+            Event::Signature(delta) | Event::Redacted(delta) => self.signature(&delta, out),
             Event::Started(started) => {
                 // The names in a stream's chunks don't change once the first one has gone.
                 if !self.begun {
@@ -183,7 +200,7 @@ impl Answer {
                 let at = self.choice(finish.choice);
                 self.choices[at].finish = Some(finish);
             }
-            Event::Other(other) => self.other(&other),
+            Event::Other(other) => self.other(&other, out),
             Event::Done => {
                 self.ended = true;
                 if self.flags.stream { self.end_stream(out) } else { self.whole(out) }
@@ -232,7 +249,12 @@ impl Answer {
                         out.extend_from_slice(b",\"arguments\":\"\"}}]");
                     });
                 } else {
-                    let call = Call::Function { id: call.id, name: call.name, arguments: String::new() };
+                    let call = Call::Function {
+                        id: call.id,
+                        name: call.name,
+                        arguments: String::new(),
+                        extra: CallExtra::default(),
+                    };
                     self.choices[at].said.calls.push(call);
                 }
                 Target::Call(number)
@@ -370,7 +392,7 @@ impl Answer {
         }
     }
 
-    fn other(&mut self, other: &OtherEvent) {
+    fn other(&mut self, other: &OtherEvent, out: &mut Vec<u8>) {
         if other.dialect != self.flavour.dialect() {
             return;
         }
@@ -380,15 +402,83 @@ impl Answer {
             Scope::Choice(number) => {
                 let at = self.choice(number);
                 self.choices[at].beside.add(&other.members, &CHOICE);
+                self.late_logprobs(at);
             }
             Scope::Message(number) => {
                 let at = self.choice(number);
-                let choice = &mut self.choices[at];
-                match self.flavour {
-                    Flavour::Chat => choice.inside.add(&other.members, &MESSAGE),
-                    // Text completions have no message: its members stand in the choice.
-                    Flavour::Completions => choice.beside.add(&other.members, &CHOICE),
+                // Text completions have no message: its members stand in the choice.
+                if self.flavour == Flavour::Completions {
+                    self.choices[at].beside.add(&other.members, &CHOICE);
+                    self.late_logprobs(at);
+                    return;
                 }
+                let choice = &mut self.choices[at];
+                choice.inside.add(&other.members, &MESSAGE);
+                if let Some(content) = choice.inside.take("content").filter(|content| content.starts_with('[')) {
+                    let parts = members::elements(&content);
+                    if !choice.parts.is_empty() && !parts.is_empty() {
+                        choice.parts.push(',');
+                    }
+                    choice.parts.push_str(parts);
+                }
+                if let Some(calls) = choice.inside.take("tool_calls") {
+                    self.call_members(at, &calls, out);
+                }
+            }
+        }
+    }
+
+    /// Log probabilities that the backend gave without a text, as beside a tool call.
+    fn late_logprobs(&mut self, at: usize) {
+        let Some(raw) = self.choices[at].beside.take("logprobs") else { return };
+        let Some(logprobs) = self.logprobs(at, &raw) else { return };
+        let choice = &mut self.choices[at];
+        if self.flags.stream { choice.late.add(&logprobs) } else { choice.said.logprobs.add(&logprobs) }
+    }
+
+    /// Unknown members of tool calls: `calls` is an array of objects with an `index` each.
+    fn call_members(&mut self, at: usize, calls: &str, out: &mut Vec<u8>) {
+        let mut reader = Reader::new(calls, members::DEPTH);
+        let mut all = Vec::new();
+        let result = reader.array(|reader, _| {
+            let mut number = None;
+            let mut extra = CallExtra::default();
+            reader.object(|reader, name| {
+                match &*name.text {
+                    "index" => number = Some(reader.u32()?),
+                    "function" => extra.function.add(reader.raw_object()?, &FUNCTION),
+                    other if CALL.contains(&other) => drop(reader.raw()?),
+                    other => extra.call.push(other, reader.raw()?),
+                }
+                Ok(())
+            })?;
+            all.extend(number.map(|number| (number, extra)));
+            Ok(())
+        });
+        if result.is_err() {
+            return;
+        }
+        for (number, mut extra) in all {
+            let known = number < self.choices[at].calls;
+            if !known || (extra.call.is_empty() && extra.function.is_empty()) {
+                continue;
+            }
+            if self.flags.stream {
+                self.delta_chunk(at, out, None, |out| {
+                    out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                    write::number(out, u64::from(number));
+                    if !extra.function.is_empty() {
+                        out.extend_from_slice(b",\"function\":{");
+                        extra.function.write(out, true);
+                        out.push(b'}');
+                    }
+                    extra.call.write(out, false);
+                    out.extend_from_slice(b"}]");
+                });
+            } else if let Some(Call::Function { extra: own, .. }) = self.choices[at].said.calls.get_mut(number as usize)
+            {
+                own.call.extend(extra.call);
+                own.function.extend(extra.function);
             }
         }
     }
@@ -455,9 +545,17 @@ impl Answer {
         write(out);
         if self.flavour == Flavour::Chat {
             choice.inside.write(out, out.len() == start);
+            write_parts(out, &mut choice.parts, out.len() == start);
             out.push(b'}');
         }
-        match (logprobs, finish) {
+        let joined = (!choice.late.is_empty()).then(|| {
+            let mut late = std::mem::take(&mut choice.late);
+            if let Some(logprobs) = logprobs {
+                late.add(logprobs);
+            }
+            late.to_text()
+        });
+        match (joined.as_deref().or(logprobs), finish) {
             (None, None) => out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":null"),
             (logprobs, finish) => {
                 out.extend_from_slice(b",\"logprobs\":");
@@ -477,7 +575,11 @@ impl Answer {
         for at in 0..self.choices.len() {
             let choice = &mut self.choices[at];
             let finish = choice.finish.take();
-            if finish.is_none() && choice.beside.is_empty() && choice.inside.is_empty() {
+            let nothing_waits = choice.beside.is_empty()
+                && choice.inside.is_empty()
+                && choice.late.is_empty()
+                && choice.parts.is_empty();
+            if finish.is_none() && nothing_waits {
                 continue;
             }
             if !choice.begun && chat {
@@ -537,8 +639,9 @@ impl Answer {
                         out.extend_from_slice(b",\"reasoning_signature\":");
                         write::string(out, signature);
                     }
-                    write_calls(out, &said.calls);
+                    write_calls(out, &mut choice.said.calls);
                     choice.inside.write(out, false);
+                    write_parts(out, &mut choice.parts, false);
                     out.push(b'}');
                 }
                 Flavour::Completions => {
@@ -555,7 +658,7 @@ impl Answer {
                 }
             }
             out.extend_from_slice(b",\"logprobs\":");
-            said.logprobs.write(out);
+            choice.said.logprobs.write(out);
             let stop = Finish { choice: 0, reason: FinishReason::Stop, raw: None, stop_sequence: None };
             finish_members(out, Some(choice.finish.as_ref().unwrap_or(&stop)), &choice.beside);
             choice.beside.write(out, false);
@@ -634,18 +737,32 @@ fn finish_members(out: &mut Vec<u8>, finish: Option<&Finish>, beside: &Waiting) 
     }
 }
 
-fn write_calls(out: &mut Vec<u8>, calls: &[Call]) {
-    for (number, call) in calls.iter().enumerate() {
+/// The member `content_parts`, where there are some, and forgets them.
+fn write_parts(out: &mut Vec<u8>, parts: &mut String, first: bool) {
+    if parts.is_empty() {
+        return;
+    }
+    out.extend_from_slice(if first { b"\"content_parts\":[" } else { b",\"content_parts\":[" });
+    out.extend_from_slice(parts.as_bytes());
+    out.push(b']');
+    parts.clear();
+}
+
+fn write_calls(out: &mut Vec<u8>, calls: &mut [Call]) {
+    for (number, call) in calls.iter_mut().enumerate() {
         out.extend_from_slice(if number == 0 { b",\"tool_calls\":[" } else { b"," });
         match call {
-            Call::Function { id, name, arguments } => {
+            Call::Function { id, name, arguments, extra } => {
                 out.extend_from_slice(b"{\"id\":");
                 write::string(out, id);
                 out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
                 write::string(out, name);
                 out.extend_from_slice(b",\"arguments\":");
                 write::string(out, if arguments.is_empty() { "{}" } else { arguments });
-                out.extend_from_slice(b"}}");
+                extra.function.write(out, false);
+                out.push(b'}');
+                extra.call.write(out, false);
+                out.push(b'}');
             }
             Call::Other(object) => out.extend_from_slice(object.as_bytes()),
         }

@@ -37,6 +37,11 @@ pub(crate) fn one_line_owned(json: String) -> String {
     }
 }
 
+/// The elements of a JSON array that is known to be one, without its brackets.
+pub(crate) fn elements(array: &str) -> &str {
+    array.get(1..array.len().saturating_sub(1)).unwrap_or_default().trim()
+}
+
 /// Members that wait for the object that they will be written into.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -62,11 +67,16 @@ impl Waiting {
         }
         // Names within one object are unique; only the earlier ones can be replaced.
         if before > 0 {
-            let added = self.members.split_off(before);
-            let names: BTreeSet<&str> = added.iter().map(|(name, _)| name.as_str()).collect();
-            self.members.retain(|(name, _)| !names.contains(name.as_str()));
-            self.members.extend(added);
+            let members = self.members.split_off(before);
+            self.extend(Waiting { members });
         }
+    }
+
+    /// Adds the members of `later`, which replace those of their names.
+    pub(crate) fn extend(&mut self, later: Waiting) {
+        let names: BTreeSet<&str> = later.members.iter().map(|(name, _)| name.as_str()).collect();
+        self.members.retain(|(name, _)| !names.contains(name.as_str()));
+        self.members.extend(later.members);
     }
 
     /// Adds one member.
@@ -76,6 +86,12 @@ impl Waiting {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Takes the member of that name out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.members.iter().position(|(own, _)| own == name)?;
+        Some(self.members.remove(at).1)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -121,7 +137,7 @@ impl Joined {
             }
             let member = self.members.iter_mut().find(|(own, _)| *own == name.text).map(|(_, value)| value);
             if array {
-                let elements = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default().trim();
+                let elements = elements(raw);
                 match member {
                     Some(Value::Array(all)) => {
                         if !all.is_empty() && !elements.is_empty() {
@@ -142,6 +158,17 @@ impl Joined {
             }
             Ok(())
         });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The object as text, on one line; `null` where no piece came.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        one_line_owned(String::from_utf8(out).unwrap_or_else(|_| "null".to_owned()))
     }
 
     /// Writes the object, or `null` where no piece came.

@@ -429,6 +429,48 @@ fn a_tool_call_that_only_openai_has_is_passed_on_and_other_blocks_are_not() {
     assert_eq!(calls.as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn what_a_backend_adds_to_tool_calls_content_and_log_probabilities_joins_ours() {
+    let events = vec![
+        started(),
+        call(0, 0, "c1", "f"),
+        other(
+            Scope::Message(0),
+            "{\"tool_calls\":[{\"index\":0,\"id\":\"evil\",\"function\":{\"name\":\"evil\",\"x_f\":\n1},\"x_c\":2}]}",
+        ),
+        other(Scope::Message(0), "{\"tool_calls\":[{\"index\":5,\"x_c\":3}]}"),
+        other(Scope::Message(0), "{\"tool_calls\":\"evil\"}"),
+        other(Scope::Choice(0), "{\"logprobs\":{\"content\":[{\"token\":\"a\",\"logprob\":-1}]}}"),
+        Event::Arguments(delta(0, "{}")),
+        Event::BlockStop(0),
+        other(Scope::Choice(0), "{\"logprobs\":{\"content\":[{\"token\":\"b\",\"logprob\":-2}]}}"),
+        other(Scope::Message(0), "{\"content\":[{\"type\":\"image\"}]}"),
+        other(Scope::Message(0), "{\"content\":[{\"type\":\"sound\"}]}"),
+        other(Scope::Message(0), "{\"content\":\"evil\"}"),
+        stop(0),
+        Event::Done,
+    ];
+    let text = chat(STREAM, events.clone());
+    assert!(!text.contains("evil"));
+    let stream = chunks(text.as_bytes());
+    assert_eq!(stream[2]["choices"][0]["delta"]["tool_calls"], json!([{"index": 0, "function": {"x_f": 1}, "x_c": 2}]));
+    assert_eq!(stream[3]["choices"][0]["logprobs"], json!({"content": [{"token": "a", "logprob": -1}]}));
+    let last = &stream[4]["choices"][0];
+    assert_eq!(last["finish_reason"], "stop");
+    assert_eq!(last["logprobs"], json!({"content": [{"token": "b", "logprob": -2}]}));
+    assert_eq!(last["delta"], json!({"content_parts": [{"type": "image"}, {"type": "sound"}]}));
+    assert_eq!(stream.len(), 6);
+
+    let body = whole("openai-chat", events);
+    let choice = &body["choices"][0];
+    assert_eq!(
+        choice["message"]["tool_calls"],
+        json!([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}", "x_f": 1}, "x_c": 2}])
+    );
+    assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 2);
+    assert_eq!(choice["message"]["content_parts"], json!([{"type": "image"}, {"type": "sound"}]));
+}
+
 fn with_logprobs(dialect_shape: &[&str]) -> Vec<Event> {
     let mut events = vec![started(), Event::text_start(0, 0)];
     for (number, logprobs) in dialect_shape.iter().enumerate() {
@@ -759,6 +801,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just("{\"a\":1}".to_string()),
         Just("{\"content\":[{\"token\":\"a\",\"logprob\":\n-1}]}".to_string()),
         Just("{\"id\":\"c\",\"type\":\"custom\",\"custom\":{}}".to_string()),
+        Just("{\"tool_calls\":[{\"index\":0,\"x\":1}],\"logprobs\":{\"content\":[]},\"content\":[\n1]}".to_string()),
         ".{0,10}",
     ]
     .boxed();
