@@ -60,14 +60,14 @@ fn serve(arguments: &[String]) -> Result<()> {
     eprintln!("witgate: building the components (WebAssembly)");
     components::build(false)?;
     eprintln!("witgate: building the host (the first time, this takes some minutes)");
-    run(cargo().args(["build", "--release", "--package", "witgate-host"]))?;
+    run(cargo().args(["build", "--release", "--bin", "witgate"]))?;
     let error = Process::new(root().join("target/release/witgate")).arg("serve").args(arguments).exec();
     bail!("start target/release/witgate: {error}")
 }
 
 fn build() -> Result<()> {
     components::build(true)?;
-    run(cargo().args(["build", "--release", "--package", "witgate-host", "--package", "witgate-wasi-serve"]))?;
+    run(cargo().args(["build", "--release", "--bin", "witgate", "--bin", "witgate-wasi-serve"]))?;
     compose()
 }
 
@@ -78,6 +78,8 @@ fn test() -> Result<()> {
     run(&mut Process::new(root().join("tests/e2e/run")))
 }
 
+/// Cargo in the root. What is built is chosen by its target, never by `--package`: that would choose other features of
+/// wasmtime than the tests have, and compile it once more.
 fn cargo() -> Process {
     let mut cargo = Process::new(env!("CARGO"));
     cargo.current_dir(root());
