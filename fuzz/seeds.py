@@ -234,17 +234,17 @@ def decode():
 
 
 def parse():
-    # A first byte for each route that takes a body; more than there are is harmless.
-    for route in range(4):
-        for name, request in REQUESTS.items():
-            write("parse", f"{name}-{route}", [route], json.dumps(request))
-        write("parse", f"tight-{route}", [0x80 | route], json.dumps(REQUESTS["sampling"]))
+    # The first byte is the place of the route: 0 and 2 chat, 3 completions, 5 the AWA route.
+    for route, names in {0: REQUESTS, 2: ["media"], 3: ["completion", "sampling"], 5: ["llm", "completion"]}.items():
+        for name in names:
+            write("parse", f"{name}-{route}", [route], json.dumps(REQUESTS[name]))
+    write("parse", "tight", [0x80], json.dumps(REQUESTS["sampling"]))
     for name, body in BROKEN.items():
         write("parse", name, [0], body)
     meta = json.loads((FIXTURES / "llama-cpp" / "meta.json").read_text())
     for name, entry in sorted(meta.items()):
         if name.endswith(".json") and isinstance(entry.get("request"), dict):
-            route = 1 if "/completions" in entry["path"] and "chat" not in entry["path"] else 0
+            route = 0 if "chat" in entry["path"] else 3
             write("parse", f"llama-cpp-{name}", [route], json.dumps(entry["request"], ensure_ascii=False))
 
 

@@ -61,7 +61,9 @@ impl Order {
             }
             Event::Text(delta) => self.delta(delta.index, Kind::Text, &delta.text, &delta.logprobs),
             Event::Reasoning(delta) => self.delta(delta.index, Kind::Reasoning, &delta.text, &delta.logprobs),
-            Event::Signature(delta) => self.delta(delta.index, Kind::Reasoning, &delta.text, &delta.logprobs),
+            Event::Signature(delta) | Event::Redacted(delta) => {
+                self.delta(delta.index, Kind::Reasoning, &delta.text, &delta.logprobs)
+            }
             Event::Arguments(delta) => self.delta(delta.index, Kind::ToolCall, &delta.text, &delta.logprobs),
             Event::BlockStop(index) => {
                 let block = self.blocks.get_mut(*index as usize).expect("a block that began");

