@@ -61,7 +61,7 @@ def test_what_llama_server_would_ignore_is_done_or_refused(gateway, field, value
         assert answer.json()["choices"][0]["text"].startswith("hello the")
         return
     assert answer.status == 400, answer.text
-    assert field in answer.error["message"] and answer.error["param"] == field
+    assert answer.error["param"] == field
 
 
 def test_unknown_fields_reach_the_backend_and_come_back(gateway):

@@ -92,6 +92,8 @@ def test_ready_and_chat_say_503_while_the_model_loads(start, folder):
             if answer.status == 200:
                 break
             assert server.process.alive(), server.process.output()
+        # What a probe learnt counts for a second.
+        kit.wait_until(lambda: kit.http("GET", gateway.url + "/ready").status == 200, 5, "/ready to turn 200")
     assert seen_chat[-1] == 200, seen_chat
     # Refused (502) until it listens, 503 while it loads, then 200.
     assert errors, f"the model was never seen loading: {seen_chat}"
@@ -99,7 +101,6 @@ def test_ready_and_chat_say_503_while_the_model_loads(start, folder):
     assert "loading" in errors[0].error["message"].lower()
     assert int(errors[0].headers["retry-after"]) >= 1
     assert 503 in seen_ready
-    kit.wait_until(lambda: kit.http("GET", gateway.url + "/ready").status == 200, 5, "/ready to turn 200")
 
 
 def test_models_are_the_aliases(gateway, client):

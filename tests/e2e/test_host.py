@@ -169,7 +169,7 @@ def test_a_llama_server_that_dies_is_started_again(shape, supervised):
     assert supervised.chat(name, max_tokens=3).status == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_its_llama_server_ends_with_it(shape, supervised, number):
     (child,) = children(supervised.process.pid)
     supervised.process.signal(number)
@@ -224,7 +224,7 @@ def test_check_names_file_line_column_key_and_what_would_be_right(shape, tmp_pat
 def test_serve_refuses_what_check_refuses(shape, tmp_path):
     path = write(tmp_path, '[server]\nlissten = "127.0.0.1:1"\n')
     done = witgate("serve", "--config", path, cwd=tmp_path, timeout=20)
-    assert done.returncode == 1 and "witgate.toml:2:" in done.stderr and "listen" in done.stderr
+    assert done.returncode not in (0, 101) and "witgate.toml:2:" in done.stderr and "listen" in done.stderr
 
 
 def test_check_shows_no_secret(shape, tmp_path):
