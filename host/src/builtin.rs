@@ -1,0 +1,12 @@
+//! The components that come with the program, built by `cargo xtask components` and part of its file.
+
+/// The normaliser.
+pub(crate) const NORMALISER: &[u8] = include_bytes!(env!("WITGATE_NORMALISER"));
+
+/// The adapters, by the names that configurations use: those of `witgate_config::BUILTIN_ADAPTERS`.
+pub(crate) const ADAPTERS: [(&str, &[u8]); 4] = [
+    ("bedrock", include_bytes!(env!("WITGATE_ADAPTER_BEDROCK"))),
+    ("llama-cpp", include_bytes!(env!("WITGATE_ADAPTER_LLAMA_CPP"))),
+    ("openai", include_bytes!(env!("WITGATE_ADAPTER_OPENAI"))),
+    ("stub", include_bytes!(env!("WITGATE_ADAPTER_STUB"))),
+];

@@ -1,0 +1,415 @@
+//! Components that have been loaded: checked for what they import and export, ready to be instantiated.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::{Store, Trap};
+use witgate_gateway::Fault;
+use witgate_model::Description;
+use witgate_model::normaliser::Route;
+
+use crate::engine::{Bounds, Runtime, State};
+use crate::instances::{AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession};
+
+/// The interfaces that an adapter may import. They hold types and nothing else.
+const ADAPTER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0"];
+/// The interfaces that the normaliser may import.
+const NORMALISER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0", "witgate:normaliser/types@0.1.0"];
+/// What an adapter exports.
+const CHAT: &str = "witgate:adapter/chat@0.1.0";
+/// What the normaliser exports.
+const DIALECTS: &str = "witgate:normaliser/dialects@0.1.0";
+
+/// Why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The bytes are no component.
+    #[error("{component} is no WebAssembly component: {why}")]
+    NoComponent {
+        /// The component, as `adapter "shout"`.
+        component: String,
+        /// What they are instead.
+        why: String,
+    },
+    /// It wants something of the world outside.
+    #[error(
+        "{component} imports {import}: a component may import nothing but types ({}). Build it for \
+         wasm32-unknown-unknown and make a component of it with `wasm-tools component new`; for wasm32-wasip2 Rust's \
+         standard library imports WASI",
+        allowed.join(", ")
+    )]
+    Import {
+        /// The component.
+        component: String,
+        /// The first import that is not allowed.
+        import: String,
+        /// Those that are.
+        allowed: &'static [&'static str],
+    },
+    /// It does not export what it must, or with other types.
+    #[error("{component} does not export {export} as the contract has it: {why}")]
+    Export {
+        /// The component.
+        component: String,
+        /// The function or interface.
+        export: String,
+        /// What differs.
+        why: String,
+    },
+    /// It misbehaved when it was asked what it is.
+    #[error("{0}")]
+    Fault(#[from] Fault),
+    /// Its description breaks the contract.
+    #[error("{component} describes itself wrongly: {why}")]
+    Description {
+        /// The component.
+        component: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A component of some kind, of which instances can be had.
+pub(crate) struct Unit<I, X> {
+    /// As in messages: `adapter "shout"`.
+    pub name: String,
+    pub runtime: Arc<Runtime>,
+    pre: InstancePre<State>,
+    pub exports: X,
+    pub imports: Vec<String>,
+    pub bounds: Bounds,
+    idle: Mutex<Vec<Held<I>>>,
+    /// Linear memory of a fresh instance, in bytes.
+    fresh_memory: usize,
+}
+
+/// An instance in its own store.
+pub(crate) struct Held<I> {
+    pub store: Store<State>,
+    pub instance: I,
+}
+
+/// What an instance of some kind of component is made of.
+pub(crate) trait Exports<I> {
+    fn instance(&self, instance: wasmtime::component::Instance) -> I;
+}
+
+/// How much an idle instance may have grown before it is thrown away rather than kept, in bytes.
+const IDLE_GROWTH: usize = 1024 * 1024;
+
+impl<I, X: Exports<I>> Unit<I, X> {
+    fn load(
+        runtime: &Arc<Runtime>,
+        name: String,
+        wasm: &[u8],
+        bounds: Bounds,
+        allowed: &'static [&'static str],
+        exports: impl FnOnce(&Component) -> Result<X, (String, String)>,
+    ) -> Result<Self, LoadError> {
+        let no_component = |why: String| LoadError::NoComponent { component: name.clone(), why };
+        match wasm.get(..8) {
+            Some([0, b'a', b's', b'm', 0x0d, 0, 1, 0]) => {}
+            Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
+                let why = "it is a core module; make a component of it with `wasm-tools component new`";
+                return Err(no_component(why.to_owned()));
+            }
+            _ => return Err(no_component("it does not begin as one".to_owned())),
+        }
+        let component = Component::from_binary(&runtime.engine, wasm).map_err(|error| no_component(cause(&error)))?;
+        let imports = imports(runtime, &component);
+        if let Some((import, _)) = imports.iter().find(|(import, types)| !types || !allowed.contains(&import.as_str()))
+        {
+            return Err(LoadError::Import { component: name, import: import.clone(), allowed });
+        }
+        let exports =
+            exports(&component).map_err(|(export, why)| LoadError::Export { component: name.clone(), export, why })?;
+        let pre =
+            Linker::new(&runtime.engine).instantiate_pre(&component).map_err(|error| no_component(cause(&error)))?;
+        Ok(Unit {
+            name,
+            runtime: Arc::clone(runtime),
+            pre,
+            exports,
+            imports: imports.into_iter().map(|(name, _)| name).collect(),
+            bounds,
+            idle: Mutex::new(Vec::new()),
+            fresh_memory: 0,
+        })
+    }
+
+    /// An instance, held exclusively: a fresh one, or, of a trusted component, one that has served before.
+    pub fn take(&self) -> Result<Held<I>, Fault> {
+        if self.bounds.trusted
+            && let Some(held) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        {
+            return Ok(held);
+        }
+        self.fresh()
+    }
+
+    fn fresh(&self) -> Result<Held<I>, Fault> {
+        let mut store = Store::new(&self.runtime.engine, State::new(self.bounds.memory_bytes));
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(self.bounds.memory_bytes);
+        store.set_epoch_deadline(self.deadline());
+        match self.pre.instantiate(&mut store) {
+            Ok(instance) => Ok(Held { store, instance: self.exports.instance(instance) }),
+            Err(error) => Err(self.fault(store.data(), &error)),
+        }
+    }
+
+    /// Gives an instance back that has done nothing wrong and holds no resource.
+    pub fn give_back(&self, held: Held<I>) {
+        if self.bounds.trusted && held.store.data().memory <= self.fresh_memory + IDLE_GROWTH {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < self.runtime.sandbox.idle {
+                idle.push(held);
+            }
+        }
+    }
+
+    /// The epoch at which a call that starts now must end.
+    pub fn deadline(&self) -> u64 {
+        self.runtime.deadline(self.bounds.call_time)
+    }
+
+    /// What went wrong in a call, in words that hold nothing of the request.
+    pub fn fault(&self, state: &State, error: &wasmtime::Error) -> Fault {
+        let what = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => {
+                format!("ran longer than its limit of {} ms for one call", self.bounds.call_time.as_millis())
+            }
+            _ if state.denied => {
+                format!("wanted more than its limit of {} MiB of memory", self.bounds.memory_bytes >> 20)
+            }
+            Some(trap) => {
+                let trap = trap.to_string();
+                format!("trapped: {}", trap.strip_prefix("wasm trap: ").unwrap_or(&trap))
+            }
+            None => format!("returned what cannot be read: {}", cause(error)),
+        };
+        Fault { component: self.name.clone(), what }
+    }
+}
+
+/// The innermost reason, which says most.
+fn cause(error: &wasmtime::Error) -> String {
+    let text = error.root_cause().to_string();
+    text.chars().take(300).collect()
+}
+
+/// The imports of a component, and whether each holds types only.
+fn imports(runtime: &Runtime, component: &Component) -> Vec<(String, bool)> {
+    let engine = &runtime.engine;
+    let types_only = |item: &ComponentItem| match item {
+        ComponentItem::ComponentInstance(instance) => {
+            instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+        }
+        _ => false,
+    };
+    let ty = component.component_type();
+    ty.imports(engine).map(|(name, item)| (name.to_owned(), types_only(&item.ty))).collect()
+}
+
+/// Finds the functions of an exported interface.
+fn find<const N: usize>(
+    component: &Component,
+    interface: &str,
+    names: [&str; N],
+) -> Result<[ComponentExportIndex; N], (String, String)> {
+    let Some(parent) = component.get_export_index(None, interface) else {
+        let engine = component.engine();
+        let ty = component.component_type();
+        let known: Vec<_> = ty.exports(engine).map(|(name, _)| name).take(16).collect();
+        let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+        return Err((interface.to_owned(), format!("it exports {known}")));
+    };
+    let mut missing = None;
+    let found = names.map(|name| {
+        let index = component.get_export_index(Some(&parent), name);
+        if index.is_none() {
+            missing.get_or_insert(name);
+        }
+        index.unwrap_or(parent)
+    });
+    match missing {
+        None => Ok(found),
+        Some(name) => Err((format!("{interface} {name}"), "there is no such function".to_owned())),
+    }
+}
+
+/// Where an adapter's functions are.
+#[derive(Clone, Copy)]
+pub(crate) struct AdapterExports {
+    pub describe: ComponentExportIndex,
+    pub probe: ComponentExportIndex,
+    pub encode: ComponentExportIndex,
+    pub decoder: ComponentExportIndex,
+    pub feed: ComponentExportIndex,
+    pub finish: ComponentExportIndex,
+}
+
+impl Exports<AdapterInstance> for AdapterExports {
+    fn instance(&self, instance: wasmtime::component::Instance) -> AdapterInstance {
+        AdapterInstance::new(instance)
+    }
+}
+
+pub(crate) type AdapterUnit = Unit<AdapterInstance, AdapterExports>;
+
+/// An adapter that has been loaded. Cheap to clone.
+#[derive(Clone)]
+pub struct AdapterComponent {
+    unit: Arc<AdapterUnit>,
+    description: Arc<Description>,
+}
+
+impl AdapterComponent {
+    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+        let mut unit =
+            Unit::load(runtime, format!("adapter \"{name}\""), wasm, bounds, ADAPTER_IMPORTS, |component| {
+                let names = [
+                    "describe",
+                    "probe",
+                    "encode",
+                    "[constructor]decoder",
+                    "[method]decoder.feed",
+                    "[method]decoder.finish",
+                ];
+                let [describe, probe, encode, decoder, feed, finish] = find(component, CHAT, names)?;
+                Ok(AdapterExports { describe, probe, encode, decoder, feed, finish })
+            })?;
+        let mut held = unit.fresh()?;
+        unit.fresh_memory = held.store.data().memory;
+        if let Err((export, why)) = AdapterInstance::check(&mut held, &unit.exports) {
+            return Err(LoadError::Export {
+                component: unit.name,
+                export: format!("{CHAT} {export}"),
+                why: cause(&why),
+            });
+        }
+        let unit = Arc::new(unit);
+        let mut session = AdapterSession::new(Arc::clone(&unit), held);
+        let description = witgate_gateway::Adapter::describe(&mut session)?;
+        drop(session);
+        check(&description).map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
+        Ok(AdapterComponent { unit, description: Arc::new(description) })
+    }
+
+    /// An instance for one attempt.
+    pub fn session(&self) -> Result<AdapterSession, Fault> {
+        Ok(AdapterSession::new(Arc::clone(&self.unit), self.unit.take()?))
+    }
+
+    /// What the adapter says that it is.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.unit.imports
+    }
+
+    /// Whether its instances serve one request after another.
+    pub fn is_trusted(&self) -> bool {
+        self.unit.bounds.trusted
+    }
+}
+
+/// Checks a description by the rules of the contract.
+fn check(description: &Description) -> Result<(), String> {
+    let id = &description.id;
+    let is_id = |id: &str| {
+        id.len() <= 64
+            && id.starts_with(|c: char| c.is_ascii_lowercase())
+            && id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if !is_id(id) {
+        let id: String = id.chars().take(64).collect();
+        return Err(format!(
+            "its id is {id:?}; it must be letters a-z, digits and hyphens, begin with a letter, at most 64"
+        ));
+    }
+    if description.version.is_empty() || description.version.len() > 64 {
+        return Err("its version must have 1 to 64 characters".to_owned());
+    }
+    if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
+        return Err("its operations hold neither `chat` nor `completion`".to_owned());
+    }
+    match serde_json::from_str::<serde_json::Value>(&description.settings_schema) {
+        Ok(schema) if schema.is_object() || schema.is_boolean() => Ok(()),
+        Ok(_) => Err("its settings-schema is no JSON Schema: it must be an object".to_owned()),
+        Err(error) => Err(format!("its settings-schema is not JSON: {error}")),
+    }
+}
+
+/// Where the normaliser's functions are.
+#[derive(Clone, Copy)]
+pub(crate) struct NormaliserExports {
+    pub routes: ComponentExportIndex,
+    pub parse: ComponentExportIndex,
+    pub render_error: ComponentExportIndex,
+    pub renderer: ComponentExportIndex,
+    pub head: ComponentExportIndex,
+    pub feed: ComponentExportIndex,
+    pub fail: ComponentExportIndex,
+    pub keep_alive: ComponentExportIndex,
+}
+
+impl Exports<NormaliserInstance> for NormaliserExports {
+    fn instance(&self, instance: wasmtime::component::Instance) -> NormaliserInstance {
+        NormaliserInstance::new(instance)
+    }
+}
+
+pub(crate) type NormaliserUnit = Unit<NormaliserInstance, NormaliserExports>;
+
+/// The normaliser, loaded. Cheap to clone.
+#[derive(Clone)]
+pub struct NormaliserComponent {
+    unit: Arc<NormaliserUnit>,
+    routes: Arc<Vec<Route>>,
+}
+
+impl NormaliserComponent {
+    pub(crate) fn load(runtime: &Arc<Runtime>, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+        let mut unit = Unit::load(runtime, "normaliser".to_owned(), wasm, bounds, NORMALISER_IMPORTS, |component| {
+            let names = [
+                "routes",
+                "parse",
+                "render-error",
+                "[constructor]renderer",
+                "[method]renderer.head",
+                "[method]renderer.feed",
+                "[method]renderer.fail",
+                "[method]renderer.keep-alive",
+            ];
+            let [routes, parse, render_error, renderer, head, feed, fail, keep_alive] =
+                find(component, DIALECTS, names)?;
+            Ok(NormaliserExports { routes, parse, render_error, renderer, head, feed, fail, keep_alive })
+        })?;
+        let mut held = unit.fresh()?;
+        unit.fresh_memory = held.store.data().memory;
+        if let Err((export, why)) = NormaliserInstance::check(&mut held, &unit.exports) {
+            let export = format!("{DIALECTS} {export}");
+            return Err(LoadError::Export { component: unit.name, export, why: cause(&why) });
+        }
+        let unit = Arc::new(unit);
+        let mut session = NormaliserSession::new(Arc::clone(&unit), held);
+        let routes = witgate_gateway::Normaliser::routes(&mut session)?;
+        Ok(NormaliserComponent { unit, routes: Arc::new(routes) })
+    }
+
+    /// An instance for one request.
+    pub fn session(&self) -> Result<NormaliserSession, Fault> {
+        Ok(NormaliserSession::new(Arc::clone(&self.unit), self.unit.take()?))
+    }
+
+    /// All routes that it serves.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+}

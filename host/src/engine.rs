@@ -1,0 +1,258 @@
+//! The wasmtime engine that all components share, and the clock that stops those that run too long.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
+
+use crate::cache::CheckedCache;
+
+/// How fine a component's time limit is.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What all components together may use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sandbox {
+    /// The most linear memory that any instance may have, in bytes: 64 MiB. Rounded up to whole wasm pages of 64 KiB; at
+    /// most 4 GiB.
+    pub memory_bytes: usize,
+    /// The longest time that any call may take: 2 s.
+    pub call_time: Duration,
+    /// The most instances at once, over all components: 4,096. Each takes address space, some GiB, but no memory.
+    pub instances: u32,
+    /// The most idle instances that are kept of each trusted component: 64.
+    pub idle: usize,
+    /// Where compiled components are kept; `None` compiles them at each start.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Sandbox {
+            memory_bytes: 64 * 1024 * 1024,
+            call_time: Duration::from_secs(2),
+            instances: 4096,
+            idle: 64,
+            cache: crate::cache::default_dir(),
+        }
+    }
+}
+
+/// What one component may use.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// The most linear memory of one instance, in bytes: 64 MiB. Not more than [`Sandbox::memory_bytes`]. One call may
+    /// return as many bytes at most.
+    pub memory_bytes: usize,
+    /// The longest time of one call: 1 s. Not more than [`Sandbox::call_time`]. Kept to within about 10 ms.
+    pub call_time: Duration,
+    /// The most events that an adapter may make of one frame: 4,096.
+    pub events_per_frame: usize,
+    /// The component is trusted as our own code is: its instances serve one request after another. Any other component
+    /// gets a fresh instance for each request.
+    pub trusted: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            memory_bytes: 64 * 1024 * 1024,
+            call_time: Duration::from_secs(1),
+            events_per_frame: 4096,
+            trusted: false,
+        }
+    }
+}
+
+/// The engine with all that belongs to it.
+pub(crate) struct Runtime {
+    pub engine: Engine,
+    pub sandbox: Sandbox,
+    ticker: Ticker,
+    cache: Option<Mutex<CheckedCache>>,
+}
+
+impl Runtime {
+    pub fn new(mut sandbox: Sandbox) -> wasmtime::Result<Arc<Self>> {
+        let page = 64 * 1024;
+        sandbox.memory_bytes = sandbox.memory_bytes.clamp(page, 1 << 32).div_ceil(page) * page;
+        let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!(
+                    target: "witgate::cache",
+                    dir = %dir.display(), %error,
+                    "the cache of compiled components cannot be used, so this start takes longer",
+                );
+                None
+            }
+        });
+        // Address space may be limited (`ulimit -v`, some containers): fewer instances are better than none.
+        let engine = loop {
+            match Engine::new(&config(&sandbox, cache.as_ref())) {
+                Ok(engine) => break engine,
+                Err(error) if sandbox.instances <= 64 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        target: "witgate::engine",
+                        instances = sandbox.instances, %error,
+                        "no address space for so many instances; trying half of them",
+                    );
+                    sandbox.instances /= 2;
+                }
+            }
+        };
+        let ticker = Ticker::start(&engine, sandbox.call_time)?;
+        Ok(Arc::new(Runtime { engine, sandbox, ticker, cache: cache.map(Mutex::new) }))
+    }
+
+    /// Components found in the cache, and components compiled, so far. `None` without a cache.
+    pub fn cached(&self) -> Option<(usize, usize)> {
+        let cache = self.cache.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((cache.hits(), cache.misses()))
+    }
+
+    /// Keeps what has been compiled. Without it the next start compiles again.
+    pub fn save(&self) {
+        let Some(cache) = &self.cache else { return };
+        if let Err(error) = cache.lock().unwrap_or_else(PoisonError::into_inner).save() {
+            tracing::warn!(target: "witgate::cache", %error, "the cache's digests cannot be written");
+        }
+    }
+
+    /// Ticks until a call that starts now, and may take `call_time`, must end.
+    pub fn deadline(&self, call_time: Duration) -> u64 {
+        self.ticker.wake();
+        let ticks = call_time.min(self.sandbox.call_time).as_millis() / TICK.as_millis();
+        // One more, since the next tick may come at once.
+        u64::try_from(ticks).unwrap_or(u64::MAX - 1) + 1
+    }
+}
+
+fn config(sandbox: &Sandbox, cache: Option<&CheckedCache>) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(sandbox.instances)
+        // An adapter made by another tool chain than ours may consist of several modules.
+        .total_core_instances(sandbox.instances.saturating_mul(2))
+        .total_memories(sandbox.instances)
+        .total_tables(sandbox.instances.saturating_mul(2))
+        .max_core_instances_per_component(16)
+        .max_memories_per_component(2)
+        .max_tables_per_component(4)
+        .max_memory_size(sandbox.memory_bytes)
+        .max_unused_warm_slots(256)
+        .linear_memory_keep_resident(256 * 1024)
+        .table_keep_resident(16 * 1024);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes);
+    }
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cache(cache.map(CheckedCache::cache))
+        .epoch_interruption(true)
+        // Collecting a backtrace made the first trap take 370 ms, and there is nobody to read it.
+        .wasm_backtrace_max_frames(None)
+        .concurrency_support(false)
+        .memory_init_cow(true);
+    config
+}
+
+/// Raises the engine's epoch while components run. Sleeps when none has run for a while, so that an idle gateway wakes no
+/// processor.
+struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A call has begun since the last tick.
+    used: AtomicBool,
+    parked: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    fn start(engine: &Engine, call_time: Duration) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let engine = engine.weak();
+        // Longer than any call can run, so that no call is left without a clock.
+        let rest = (call_time + Duration::from_secs(1)).div_duration_f64(TICK) as u64;
+        let handle = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name("witgate-epoch".to_owned()).spawn(move || {
+                let mut unused = 0;
+                while !shared.stop.load(Ordering::SeqCst) {
+                    thread::sleep(TICK);
+                    match engine.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => return,
+                    }
+                    unused = if shared.used.swap(false, Ordering::SeqCst) { 0 } else { unused + 1 };
+                    if unused > rest {
+                        shared.parked.store(true, Ordering::SeqCst);
+                        if !shared.used.load(Ordering::SeqCst) && !shared.stop.load(Ordering::SeqCst) {
+                            thread::park();
+                        }
+                        shared.parked.store(false, Ordering::SeqCst);
+                        unused = 0;
+                    }
+                }
+            })
+        };
+        Ok(Ticker { shared, thread: handle?.thread().clone() })
+    }
+
+    fn wake(&self) {
+        if !self.shared.used.load(Ordering::SeqCst) {
+            self.shared.used.store(true, Ordering::SeqCst);
+        }
+        if self.shared.parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// What one store holds: how much memory its instance uses and may use.
+pub(crate) struct State {
+    limit: usize,
+    /// Bytes of linear memory, over all memories.
+    pub memory: usize,
+    /// The instance wanted more than it may have.
+    pub denied: bool,
+}
+
+impl State {
+    pub fn new(limit: usize) -> Self {
+        State { limit, memory: 0, denied: false }
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let memory = self.memory.saturating_add(desired.saturating_sub(current));
+        if memory > self.limit {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.memory = memory;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 20_000)
+    }
+}

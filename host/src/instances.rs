@@ -1,0 +1,385 @@
+//! Instances of components, each held exclusively by one request or attempt, and the calls into them.
+//!
+//! Every call is bounded in time (the engine's epoch), memory (the store's limiter) and size of its result. A call that
+//! fails spoils its instance: it is thrown away with its store, and nothing of it meets another request.
+
+use std::sync::Arc;
+
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
+use witgate_gateway::{Adapter, Fault, Normaliser};
+use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::{Description, Error, Event, Frame, HttpRequest, Input, Part, Request, ResponseHead, ResultContent};
+
+use crate::components::{AdapterExports, AdapterUnit, Exports, Held, NormaliserExports, NormaliserUnit, Unit};
+
+/// From this size on, in bytes, a call moves its thread's other tasks away first: it may take milliseconds.
+const LARGE: usize = 256 * 1024;
+
+/// Runs a call, aside from the runtime's other tasks if what it works on is large.
+fn aside<T>(size: usize, call: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let other_threads = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if size > LARGE && other_threads() { tokio::task::block_in_place(call) } else { call() }
+}
+
+type Typed<P, R> = TypedFunc<P, (R,)>;
+type Checked = Result<(), (&'static str, wasmtime::Error)>;
+
+/// One call: everything that bounds it is here.
+fn call<I, X: Exports<I>, P, R>(
+    unit: &Unit<I, X>,
+    held: &mut Held<I>,
+    healthy: &mut bool,
+    func: Result<Typed<P, R>, wasmtime::Error>,
+    params: P,
+) -> Result<R, Fault>
+where
+    P: ComponentNamedList + Lower,
+    R: Lift,
+    (R,): ComponentNamedList + Lift,
+{
+    // An instance that failed before is not asked again.
+    if !*healthy {
+        return Err(Fault { component: unit.name.clone(), what: "was called after it failed".to_owned() });
+    }
+    held.store.set_epoch_deadline(unit.deadline());
+    match func.and_then(|func| func.call(&mut held.store, params)) {
+        Ok((result,)) => Ok(result),
+        Err(error) => {
+            *healthy = false;
+            Err(unit.fault(held.store.data(), &error))
+        }
+    }
+}
+
+/// A session's instance, its resource if it has made one, and what it belongs to.
+struct Session<I, X: Exports<I>> {
+    unit: Arc<Unit<I, X>>,
+    /// `None` only while it is dropped.
+    held: Option<Held<I>>,
+    resource: Option<ResourceAny>,
+    healthy: bool,
+}
+
+impl<I, X: Exports<I>> Session<I, X> {
+    fn new(unit: Arc<Unit<I, X>>, held: Held<I>) -> Self {
+        Session { unit, held: Some(held), resource: None, healthy: true }
+    }
+
+    fn call<P, R>(
+        &mut self,
+        func: impl FnOnce(&mut Held<I>, &X) -> Result<Typed<P, R>, wasmtime::Error>,
+        params: P,
+    ) -> Result<R, Fault>
+    where
+        P: ComponentNamedList + Lower,
+        R: Lift,
+        (R,): ComponentNamedList + Lift,
+    {
+        let Some(held) = &mut self.held else {
+            return Err(self.misused("was called while it was dropped"));
+        };
+        let func = func(held, &self.unit.exports);
+        call(&self.unit, held, &mut self.healthy, func, params)
+    }
+
+    fn resource(&self) -> Result<ResourceAny, Fault> {
+        self.resource.ok_or_else(|| self.misused("was called out of order"))
+    }
+
+    fn misused(&self, what: &str) -> Fault {
+        Fault { component: self.unit.name.clone(), what: what.to_owned() }
+    }
+
+    /// Destroys the resource, so that the instance can be used again. False where that failed.
+    fn clear(&mut self) -> bool {
+        let (Some(resource), Some(held)) = (self.resource.take(), &mut self.held) else { return true };
+        held.store.set_epoch_deadline(self.unit.deadline());
+        resource.resource_drop(&mut held.store).is_ok()
+    }
+}
+
+impl<I, X: Exports<I>> Drop for Session<I, X> {
+    fn drop(&mut self) {
+        if self.unit.bounds.trusted
+            && self.healthy
+            && self.clear()
+            && let Some(held) = self.held.take()
+        {
+            self.unit.give_back(held);
+        }
+    }
+}
+
+/// An adapter's instance. Functions whose arguments are passed by value are looked up once for each instance.
+pub(crate) struct AdapterInstance {
+    instance: Instance,
+    feed: Option<Typed<(ResourceAny, Vec<Frame>), Vec<Event>>>,
+    finish: Option<Typed<(ResourceAny,), Vec<Event>>>,
+}
+
+impl AdapterInstance {
+    pub fn new(instance: Instance) -> Self {
+        AdapterInstance { instance, feed: None, finish: None }
+    }
+
+    /// Compares all functions' types with the contract's.
+    pub fn check(held: &mut Held<Self>, exports: &AdapterExports) -> Checked {
+        find::<_, (), Description>(held, &exports.describe).map_err(|e| ("describe", e))?;
+        find::<_, (&str,), Result<Option<HttpRequest>, Error>>(held, &exports.probe).map_err(|e| ("probe", e))?;
+        find::<_, (&str, &Request), Result<HttpRequest, Error>>(held, &exports.encode).map_err(|e| ("encode", e))?;
+        find::<_, (&str, Option<&str>, &ResponseHead), ResourceAny>(held, &exports.decoder)
+            .map_err(|e| ("[constructor]decoder", e))?;
+        find::<_, (ResourceAny, Vec<Frame>), Vec<Event>>(held, &exports.feed)
+            .map_err(|e| ("[method]decoder.feed", e))?;
+        find::<_, (ResourceAny,), Vec<Event>>(held, &exports.finish).map_err(|e| ("[method]decoder.finish", e))?;
+        Ok(())
+    }
+}
+
+/// An instance that has wasmtime's handle.
+pub(crate) trait Handle {
+    fn handle(&self) -> Instance;
+}
+
+impl Handle for AdapterInstance {
+    fn handle(&self) -> Instance {
+        self.instance
+    }
+}
+
+/// A function of an instance, its type compared.
+fn find<I: Handle, P, R>(held: &mut Held<I>, index: &ComponentExportIndex) -> Result<Typed<P, R>, wasmtime::Error>
+where
+    P: ComponentNamedList + Lower,
+    R: Lift,
+    (R,): ComponentNamedList + Lift,
+{
+    let instance = held.instance.handle();
+    instance.get_typed_func::<P, (R,)>(&mut held.store, index)
+}
+
+/// An adapter, held by one attempt.
+pub struct AdapterSession(Session<AdapterInstance, AdapterExports>);
+
+impl AdapterSession {
+    pub(crate) fn new(unit: Arc<AdapterUnit>, held: Held<AdapterInstance>) -> Self {
+        AdapterSession(Session::new(unit, held))
+    }
+
+    /// Bytes of linear memory that the instance has.
+    pub fn memory(&self) -> usize {
+        self.0.held.as_ref().map_or(0, |held| held.store.data().memory)
+    }
+
+    fn bounded(&mut self, events: Vec<Event>, frames: usize) -> Result<Vec<Event>, Fault> {
+        let most = self.0.unit.bounds.events_per_frame;
+        if events.len() > most.saturating_mul(frames) {
+            self.0.healthy = false;
+            let what =
+                format!("returned {} events for {frames} frames; at most {most} for each are allowed", events.len());
+            return Err(self.0.misused(&what));
+        }
+        Ok(events)
+    }
+}
+
+impl Adapter for AdapterSession {
+    fn describe(&mut self) -> Result<Description, Fault> {
+        self.0.call::<(), _>(|held, exports| find(held, &exports.describe), ())
+    }
+
+    fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
+        self.0.call(|held, exports| find(held, &exports.probe), (settings,))
+    }
+
+    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault> {
+        aside(size(request), || self.0.call(|held, exports| find(held, &exports.encode), (settings, request)))
+    }
+
+    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
+        // One decoder for each session: a second one takes the first one's place.
+        if !self.0.clear() {
+            self.0.healthy = false;
+        }
+        let decoder = self.0.call(|held, exports| find(held, &exports.decoder), (settings, context, head))?;
+        self.0.resource = Some(decoder);
+        Ok(())
+    }
+
+    fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault> {
+        let decoder = self.0.resource()?;
+        let count = frames.len();
+        let size = frames.iter().map(frame_size).sum();
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| match held.instance.feed {
+            Some(feed) => Ok(feed),
+            None => {
+                let feed = find(held, &exports.feed)?;
+                Ok(*held.instance.feed.insert(feed))
+            }
+        };
+        let events = aside(size, || self.0.call(func, (decoder, frames)))?;
+        self.bounded(events, count)
+    }
+
+    fn finish(&mut self) -> Result<Vec<Event>, Fault> {
+        let decoder = self.0.resource()?;
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| match held.instance.finish {
+            Some(finish) => Ok(finish),
+            None => {
+                let finish = find(held, &exports.finish)?;
+                Ok(*held.instance.finish.insert(finish))
+            }
+        };
+        let events = self.0.call(func, (decoder,))?;
+        self.bounded(events, 1)
+    }
+}
+
+/// About how many bytes of text and media a request holds.
+fn size(request: &Request) -> usize {
+    let messages = match &request.input {
+        Input::Chat(messages) => messages,
+        Input::Completion(prompt) => return prompt.text.len(),
+    };
+    let media = |source: &witgate_model::MediaSource| match source {
+        witgate_model::MediaSource::Base64(text)
+        | witgate_model::MediaSource::Url(text)
+        | witgate_model::MediaSource::FileId(text)
+        | witgate_model::MediaSource::Other(text) => text.len(),
+    };
+    let result = |content: &ResultContent| match content {
+        ResultContent::Text(part) => part.text.len(),
+        ResultContent::Media(part) => media(&part.source),
+        ResultContent::Other(json) => json.len(),
+    };
+    let part = |part: &Part| match part {
+        Part::Text(part) | Part::Refusal(part) => part.text.len(),
+        Part::Media(part) => media(&part.source),
+        Part::Reasoning(part) => part.text.len(),
+        Part::ToolCall(call) => call.arguments.len(),
+        Part::ToolResult(found) => found.content.iter().map(result).sum(),
+        Part::Other(json) => json.len(),
+    };
+    messages.iter().flat_map(|message| &message.parts).map(part).sum()
+}
+
+fn frame_size(frame: &Frame) -> usize {
+    match frame {
+        Frame::Bytes(bytes) => bytes.len(),
+        Frame::Sse(event) => event.data.len(),
+        Frame::Line(line) => line.len(),
+        Frame::Message(message) => message.payload.len(),
+    }
+}
+
+/// The normaliser's instance.
+pub(crate) struct NormaliserInstance {
+    instance: Instance,
+    feed: Option<Typed<(ResourceAny, Vec<Event>), Vec<u8>>>,
+}
+
+impl Handle for NormaliserInstance {
+    fn handle(&self) -> Instance {
+        self.instance
+    }
+}
+
+impl NormaliserInstance {
+    pub fn new(instance: Instance) -> Self {
+        NormaliserInstance { instance, feed: None }
+    }
+
+    /// Compares all functions' types with the interface's.
+    pub fn check(held: &mut Held<Self>, exports: &NormaliserExports) -> Checked {
+        find::<_, (), Vec<Route>>(held, &exports.routes).map_err(|e| ("routes", e))?;
+        find::<_, (&str, &str, &Limits, &[u8]), Result<Parsed, Error>>(held, &exports.parse)
+            .map_err(|e| ("parse", e))?;
+        find::<_, (&str, &Failure), Rendered>(held, &exports.render_error).map_err(|e| ("render-error", e))?;
+        find::<_, (&str, AnswerStart), ResourceAny>(held, &exports.renderer)
+            .map_err(|e| ("[constructor]renderer", e))?;
+        find::<_, (ResourceAny,), Rendered>(held, &exports.head).map_err(|e| ("[method]renderer.head", e))?;
+        find::<_, (ResourceAny, Vec<Event>), Vec<u8>>(held, &exports.feed).map_err(|e| ("[method]renderer.feed", e))?;
+        find::<_, (ResourceAny, &Failure), Vec<u8>>(held, &exports.fail).map_err(|e| ("[method]renderer.fail", e))?;
+        find::<_, (ResourceAny,), Vec<u8>>(held, &exports.keep_alive)
+            .map_err(|e| ("[method]renderer.keep-alive", e))?;
+        Ok(())
+    }
+}
+
+/// The normaliser, held by one request.
+pub struct NormaliserSession(Session<NormaliserInstance, NormaliserExports>);
+
+impl NormaliserSession {
+    pub(crate) fn new(unit: Arc<NormaliserUnit>, held: Held<NormaliserInstance>) -> Self {
+        NormaliserSession(Session::new(unit, held))
+    }
+}
+
+impl Normaliser for NormaliserSession {
+    fn routes(&mut self) -> Result<Vec<Route>, Fault> {
+        self.0.call::<(), _>(|held, exports| find(held, &exports.routes), ())
+    }
+
+    fn parse(
+        &mut self,
+        dialect: &str,
+        path: &str,
+        limits: &Limits,
+        body: &[u8],
+    ) -> Result<Result<Parsed, Error>, Fault> {
+        aside(body.len(), || self.0.call(|held, exports| find(held, &exports.parse), (dialect, path, limits, body)))
+    }
+
+    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        self.0.call(|held, exports| find(held, &exports.render_error), (dialect, failure))
+    }
+
+    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
+        if !self.0.clear() {
+            self.0.healthy = false;
+        }
+        let renderer = self.0.call(|held, exports| find(held, &exports.renderer), (dialect, start))?;
+        self.0.resource = Some(renderer);
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<Rendered, Fault> {
+        let renderer = self.0.resource()?;
+        self.0.call(|held, exports| find(held, &exports.head), (renderer,))
+    }
+
+    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
+        let renderer = self.0.resource()?;
+        let size = events.iter().map(event_size).sum();
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| match held.instance.feed {
+            Some(feed) => Ok(feed),
+            None => {
+                let feed = find(held, &exports.feed)?;
+                Ok(*held.instance.feed.insert(feed))
+            }
+        };
+        aside(size, || self.0.call(func, (renderer, events)))
+    }
+
+    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
+        let renderer = self.0.resource()?;
+        self.0.call(|held, exports| find(held, &exports.fail), (renderer, failure))
+    }
+
+    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
+        let renderer = self.0.resource()?;
+        self.0.call(|held, exports| find(held, &exports.keep_alive), (renderer,))
+    }
+}
+
+fn event_size(event: &Event) -> usize {
+    match event {
+        Event::Text(delta)
+        | Event::Reasoning(delta)
+        | Event::Signature(delta)
+        | Event::Redacted(delta)
+        | Event::Arguments(delta) => delta.text.len(),
+        _ => 64,
+    }
+}

@@ -1,0 +1,585 @@
+//! `witgate`: the gateway as a program. `witgate --help` says what it does.
+#![allow(clippy::print_stdout)]
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use futures_util::StreamExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use witgate_config::{AdapterRef, Config, Model, Origin, Problems, Provider, Target};
+use witgate_host::llama::{self, LlamaServer};
+use witgate_host::{Body, BuildError, Builder, Host, Request};
+
+/// An LLM gateway made of WebAssembly components.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How much is logged, to stderr: error, warn, info, debug, trace, or by target as
+    /// `info,witgate::request=off,llama-server=debug`.
+    #[arg(long, global = true, env = "WITGATE_LOG", default_value = "info", hide_default_value = false)]
+    log_level: String,
+    /// How the log is written. Without it: text on a terminal, else JSON.
+    #[arg(long, global = true, env = "WITGATE_LOG_FORMAT")]
+    log: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LogFormat {
+    /// One JSON object on a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves.
+    Serve(Serve),
+    /// Checks the configuration and the adapters, and says all that is wrong. Exits with 1 if something is.
+    Check {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Lists the adapters: built-in ones and those of the configuration.
+    Adapters {
+        #[command(flatten)]
+        source: Source,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends one request through the gateway, without a server, and writes the answer to stdout.
+    Invoke {
+        #[command(flatten)]
+        source: Source,
+        /// The request's body; `-` is stdin.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// Where the request goes.
+        #[arg(long, default_value = "/v1/chat/completions")]
+        path: String,
+        /// Writes the answer's status and headers to stderr.
+        #[arg(long, short)]
+        include: bool,
+    },
+    /// Becomes another program that ends when its parent does.
+    #[command(hide = true)]
+    Guard {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Args)]
+struct Source {
+    /// The configuration file. Without it: the `LLM_…` environment variables if any is set, else ./witgate.toml if it is
+    /// there, else a built-in stub that echoes.
+    #[arg(long, short, env = "WITGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where compiled components are kept. Without it: $XDG_CACHE_HOME/witgate or ~/.cache/witgate.
+    #[arg(long, env = "WITGATE_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    source: Source,
+    /// Where to listen, instead of the configuration's `server.listen`: host:port, port 0 takes any free one.
+    #[arg(long, env = "WITGATE_LISTEN")]
+    listen: Option<String>,
+    /// Serves this GGUF file with a llama-server of our own, as provider `local`.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The llama-server program, or the folder that it is in. Without it: the one on PATH.
+    #[arg(long, value_name = "PATH", requires = "model", env = "WITGATE_LLAMA_SERVER")]
+    llama_server: Option<PathBuf>,
+    /// Further arguments for llama-server, behind `--`.
+    #[arg(last = true, requires = "model")]
+    llama_arguments: Vec<OsString>,
+}
+
+/// The exit code for a configuration, or a machine, with which nothing can be served.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Guard { command } = &cli.command {
+        return guard(command);
+    }
+    let json = match cli.log {
+        Some(format) => format == LogFormat::Json,
+        None => !std::io::stderr().is_terminal(),
+    };
+    if let Err(error) = start_log(&cli.log_level, json) {
+        eprintln!("witgate: --log-level {:?}: {error}; write e.g. info or info,witgate::request=off", cli.log_level);
+        return ExitCode::from(UNUSABLE);
+    }
+    match cli.command {
+        Command::Serve(arguments) => serve(arguments, json),
+        Command::Check { source } => check(&source),
+        Command::Adapters { source, json } => adapters(&source, json),
+        Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include),
+        Command::Guard { command } => guard(&command),
+    }
+}
+
+fn start_log(level: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter: Targets = level.parse()?;
+    let log = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if json {
+        log.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
+    } else {
+        log.with(layer.with_ansi(std::io::stderr().is_terminal()).compact()).init();
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn guard(command: &[OsString]) -> ExitCode {
+    if let Some((program, arguments)) = command.split_first() {
+        eprintln!("witgate: cannot run {}: {}", program.display(), llama::guard(program, arguments));
+    }
+    ExitCode::FAILURE
+}
+
+#[cfg(not(unix))]
+fn guard(_: &[OsString]) -> ExitCode {
+    ExitCode::FAILURE
+}
+
+/// Why nothing can be served.
+enum Unusable {
+    Problems(Problems),
+    Other(String),
+}
+
+impl From<BuildError> for Unusable {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Config(problems) => Unusable::Problems(problems),
+            other => Unusable::Other(other.to_string()),
+        }
+    }
+}
+
+impl Unusable {
+    /// Says why, on stderr.
+    fn tell(&self) {
+        match self {
+            Unusable::Problems(problems) => {
+                for problem in problems {
+                    eprintln!("error: {problem}");
+                }
+                let count = problems.iter().count();
+                eprintln!("witgate: the configuration has {count} problem{}", if count == 1 { "" } else { "s" });
+            }
+            Unusable::Other(message) => eprintln!("witgate: {message}"),
+        }
+    }
+}
+
+/// The name of the file that is read where it is there.
+const FILE: &str = "witgate.toml";
+
+impl Source {
+    /// The configuration, and the folder to which its paths are relative.
+    fn read(&self) -> Result<(Config, PathBuf), Unusable> {
+        let env = |name: &str| std::env::var(name).ok();
+        let file = match &self.config {
+            Some(file) => file.clone(),
+            None => {
+                let here = Path::new(FILE).is_file();
+                match Config::from_env(&env).map_err(Unusable::Problems)? {
+                    config if config.origin == Origin::Environment => {
+                        if here {
+                            tracing::warn!(
+                                target: "witgate",
+                                "the LLM_… environment variables are used, not ./{FILE}; --config {FILE} chooses the file"
+                            );
+                        }
+                        return Ok((config, PathBuf::new()));
+                    }
+                    config if !here => return Ok((config, PathBuf::new())),
+                    _ => PathBuf::from(FILE),
+                }
+            }
+        };
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| Unusable::Other(format!("cannot read the configuration {}: {error}", file.display())))?;
+        let config = Config::from_toml(&text, &file.display().to_string(), &env).map_err(Unusable::Problems)?;
+        Ok((config, file.parent().unwrap_or(Path::new("")).to_owned()))
+    }
+
+    fn builder(&self, config: Config, base: PathBuf) -> Builder {
+        let builder = Host::builder(config).base_dir(base);
+        match &self.cache_dir {
+            Some(dir) => builder.cache_dir((!dir.as_os_str().is_empty()).then(|| dir.clone())),
+            None => builder,
+        }
+    }
+
+    /// A host for the configuration.
+    fn host(&self, all: bool) -> Result<Host, Unusable> {
+        let (config, base) = self.read()?;
+        let builder = self.builder(config, base);
+        Ok(if all { builder.all_adapters() } else { builder }.build()?)
+    }
+}
+
+fn serve(arguments: Serve, json: bool) -> ExitCode {
+    match try_serve(arguments, json) {
+        Ok(code) => code,
+        Err(unusable) => {
+            unusable.tell();
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+fn try_serve(arguments: Serve, json: bool) -> Result<ExitCode, Unusable> {
+    let Serve { source, listen, model, llama_server, llama_arguments } = arguments;
+    let (mut config, base) = match (&model, &source.config) {
+        // A model of its own is a whole configuration; what the environment says of other servers does not count.
+        (Some(_), None) => {
+            let mut config = Config::builtin();
+            config.providers.clear();
+            config.models.clear();
+            (config, PathBuf::new())
+        }
+        _ => source.read()?,
+    };
+    if let Some(listen) = listen {
+        config.server.listen = listen;
+    }
+    let llama = match model {
+        None => None,
+        Some(model) => {
+            let guard = std::env::current_exe().ok().filter(|_| cfg!(target_os = "linux"));
+            let options = llama::Options {
+                model: model.clone(),
+                server: llama_server,
+                arguments: llama_arguments,
+                guard: guard.map(|program| (program, vec!["guard".into(), "--".into()])),
+            };
+            if config.providers.contains_key(LOCAL) {
+                return Err(Unusable::Other(format!(
+                    "--model makes a provider \"{LOCAL}\", and the configuration has one already: rename it"
+                )));
+            }
+            let llama = LlamaServer::start(options).map_err(|error| Unusable::Other(error.to_string()))?;
+            add_local(&mut config, &model, llama.endpoint());
+            Some(llama)
+        }
+    };
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let host = source.builder(config, base).build()?;
+    let mut runtime = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(threads);
+            runtime
+        }
+    };
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Unusable::Other(format!("cannot start {threads} threads: {error}")))?;
+    let cut_off: Result<usize, Unusable> = runtime.block_on(async {
+        let server = host.bind().await.map_err(|error| {
+            Unusable::Other(format!(
+                "cannot listen on {}: {error}; --listen host:port chooses another",
+                host.config().server.listen
+            ))
+        })?;
+        let address = server.local_addr().map_err(|error| Unusable::Other(error.to_string()))?;
+        let mut signals =
+            Signals::new().map_err(|error| Unusable::Other(format!("cannot wait for signals: {error}")))?;
+        banner(&host, &reachable(address), json);
+        Ok(server
+            .serve(async move {
+                signals.next().await;
+                tokio::spawn(async move {
+                    signals.next().await;
+                    // Whoever asks twice does not want to wait.
+                    std::process::exit(1);
+                });
+            })
+            .await)
+    });
+    runtime.shutdown_background();
+    drop(llama);
+    let cut_off = cut_off?;
+    if cut_off > 0 {
+        tracing::warn!(target: "witgate::server", cut_off, "requests were cut off by server.shutdown_timeout");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The provider that `--model` makes.
+const LOCAL: &str = "local";
+
+/// Adds the llama-server of our own to the configuration: any model name reaches it that nothing else is configured for.
+fn add_local(config: &mut Config, model: &Path, endpoint: String) {
+    config.providers.insert(
+        LOCAL.to_owned(),
+        Provider {
+            name: LOCAL.to_owned(),
+            adapter: AdapterRef::Builtin("llama-cpp".to_owned()),
+            endpoints: vec![endpoint],
+            settings: serde_json::json!({}),
+            secrets: Default::default(),
+            headers: Default::default(),
+            timeouts: config.timeouts,
+        },
+    );
+    let stem = model.file_stem().and_then(|stem| stem.to_str()).unwrap_or(LOCAL);
+    for alias in [stem, "*"] {
+        config.models.entry(alias.to_owned()).or_insert_with(|| Model {
+            alias: alias.to_owned(),
+            targets: vec![Target { provider: LOCAL.to_owned(), model: Some(stem.to_owned()) }],
+        });
+    }
+}
+
+/// The URL at which a client on this machine reaches an address.
+fn reachable(address: std::net::SocketAddr) -> String {
+    let port = address.port();
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("http://localhost:{port}"),
+        ip if ip.is_ipv6() => format!("http://[{ip}]:{port}"),
+        ip => format!("http://{ip}:{port}"),
+    }
+}
+
+/// Says what is served, and how to try it.
+fn banner(host: &Host, url: &str, json: bool) {
+    let config = host.config();
+    let providers: Vec<_> = config
+        .providers
+        .values()
+        .map(|provider| {
+            let to = provider.endpoints.first().map_or("the adapter's default endpoint", String::as_str);
+            format!("{} (adapter {}, {to})", provider.name, provider.adapter.as_str())
+        })
+        .collect();
+    let mut models: Vec<_> = config.models.keys().filter(|alias| *alias != "*").map(String::as_str).collect();
+    let model = models.first().copied().map_or_else(
+        || match config.providers.keys().next() {
+            Some(provider) if !config.models.contains_key("*") => format!("{provider}/MODEL"),
+            _ => "any".to_owned(),
+        },
+        str::to_owned,
+    );
+    if config.models.contains_key("*") {
+        models.push("any other name");
+    }
+    let key = if config.server.api_keys.is_empty() { "" } else { " -H 'authorization: Bearer KEY'" };
+    let curl = format!(
+        "curl {url}/v1/chat/completions{key} -H 'content-type: application/json' -d '{{\"model\": \"{model}\", \"messages\": \
+         [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'"
+    );
+    let from = match &config.origin {
+        Origin::File(file) => file.clone(),
+        Origin::Environment => "the LLM_… environment variables".to_owned(),
+        Origin::Builtin => "none: built-in defaults".to_owned(),
+    };
+    if json {
+        tracing::info!(
+            target: "witgate::server",
+            url, configuration = from, providers = providers.join(", "), models = models.join(", "), r#try = curl,
+            "listening",
+        );
+    } else {
+        eprintln!("witgate {} listens on {url}", env!("CARGO_PKG_VERSION"));
+        eprintln!("  configuration: {from}");
+        for provider in providers {
+            eprintln!("  provider:      {provider}");
+        }
+        eprintln!("  models:        {}", models.join(", "));
+        eprintln!("Try it:\n  {curl}");
+    }
+}
+
+/// What ends the server: SIGTERM and SIGINT.
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// What ends the server: Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+fn check(source: &Source) -> ExitCode {
+    match source.host(true) {
+        Ok(host) => {
+            let config = host.config();
+            println!(
+                "ok: {} providers, {} models, {} adapters",
+                config.providers.len(),
+                config.models.len(),
+                host.adapters().len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(unusable) => {
+            unusable.tell();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn adapters(source: &Source, json: bool) -> ExitCode {
+    let host = match source.host(true) {
+        Ok(host) => host,
+        Err(unusable) => {
+            unusable.tell();
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    if json {
+        let list: Vec<_> = host
+            .adapters()
+            .iter()
+            .map(|loaded| {
+                let is = loaded.component.description();
+                serde_json::json!({
+                    "name": loaded.reference.as_str(), "id": is.id, "version": is.version, "summary": is.summary,
+                    "operations": is.operations, "capabilities": is.capabilities, "dialects": is.dialects,
+                    "secrets": is.secrets.iter().map(|slot| &slot.name).collect::<Vec<_>>(),
+                    "sha256": loaded.digest, "imports": loaded.component.imports(), "source": loaded.source,
+                    "trusted": loaded.component.is_trusted(),
+                })
+            })
+            .collect();
+        println!("{:#}", serde_json::Value::from(list));
+        return ExitCode::SUCCESS;
+    }
+    let mut rows = vec![["NAME", "ID", "VERSION", "OPERATIONS", "SHA-256", "IMPORTS", "SOURCE"].map(str::to_owned)];
+    rows.extend(host.adapters().iter().map(|loaded| {
+        let is = loaded.component.description();
+        [
+            loaded.reference.as_str().to_owned(),
+            is.id.clone(),
+            is.version.clone(),
+            is.operations.join(","),
+            loaded.digest.chars().take(12).collect(),
+            if loaded.component.imports().is_empty() {
+                "none".to_owned()
+            } else {
+                loaded.component.imports().join(",")
+            },
+            loaded.source.clone(),
+        ]
+    }));
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        println!("{}", line.trim_end());
+    }
+    ExitCode::SUCCESS
+}
+
+fn invoke(source: &Source, file: &Path, path: String, include: bool) -> ExitCode {
+    match try_invoke(source, file, path, include) {
+        Ok(code) => code,
+        Err(unusable) => {
+            unusable.tell();
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+fn try_invoke(source: &Source, file: &Path, path: String, include: bool) -> Result<ExitCode, Unusable> {
+    let mut body = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut body)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut body))
+    };
+    read.map_err(|error| Unusable::Other(format!("cannot read {}: {error}", file.display())))?;
+    let host = Arc::new(source.host(false)?);
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    if let Some(key) = host.config().server.api_keys.first() {
+        headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Unusable::Other(error.to_string()))?;
+    runtime.block_on(async {
+        let request = Request { method: "POST".to_owned(), path, headers, body: Bytes::from(body) };
+        let answer = host.handle(request).await;
+        if include {
+            eprintln!("{}", answer.status);
+            for (name, value) in &answer.headers {
+                eprintln!("{name}: {value}");
+            }
+        }
+        let mut out = std::io::stdout().lock();
+        let mut write = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
+        let written = match answer.body {
+            Body::Whole(bytes) => write(&bytes).and_then(|()| write(b"\n")),
+            Body::Stream(stream) => {
+                let mut stream = std::pin::pin!(stream);
+                let mut written = Ok(());
+                while written.is_ok()
+                    && let Some(bytes) = stream.next().await
+                {
+                    written = write(&bytes);
+                }
+                written
+            }
+        };
+        written.map_err(|error| Unusable::Other(format!("cannot write the answer: {error}")))?;
+        Ok(if answer.status < 400 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}

@@ -1,0 +1,88 @@
+//! What the gateway needs of the world, on a machine of one's own.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use witgate_config::Config;
+use witgate_gateway::{Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning};
+
+use crate::components::{AdapterComponent, NormaliserComponent};
+use crate::instances::{AdapterSession, NormaliserSession};
+use crate::upstream::{Body, Upstream};
+
+/// The host's side of the gateway: components in wasmtime, pooled connections, the machine's clock.
+pub struct HostPorts {
+    normaliser: NormaliserComponent,
+    /// By the provider's name.
+    adapters: BTreeMap<String, AdapterComponent>,
+    upstream: Upstream,
+    start: Instant,
+}
+
+impl HostPorts {
+    pub(crate) fn new(
+        config: &Config,
+        normaliser: NormaliserComponent,
+        adapters: BTreeMap<String, AdapterComponent>,
+    ) -> Self {
+        HostPorts { normaliser, adapters, upstream: Upstream::new(config), start: Instant::now() }
+    }
+}
+
+impl Ports for HostPorts {
+    type Normaliser = NormaliserSession;
+    type Adapter = AdapterSession;
+    type Body = Body;
+
+    fn normaliser(&self) -> Result<NormaliserSession, Fault> {
+        self.normaliser.session()
+    }
+
+    fn adapter(&self, provider: &str) -> Result<AdapterSession, Fault> {
+        match self.adapters.get(provider) {
+            Some(adapter) => adapter.session(),
+            None => Err(Fault {
+                component: format!("the adapter of provider \"{provider}\""),
+                what: "is not loaded".to_owned(),
+            }),
+        }
+    }
+
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Body>, TransportError> {
+        self.upstream.send(request).await
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_time(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    async fn sleep_until(&self, deadline: Duration) {
+        match self.start.checked_add(deadline) {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn random(&self) -> u128 {
+        let mut bytes = [0; 16];
+        if getrandom::fill(&mut bytes).is_err() {
+            // The ids need not be secret; they only have to differ.
+            use std::hash::{BuildHasher, RandomState};
+            let half = || u128::from(RandomState::new().hash_one(self.start.elapsed()));
+            return (half() << 64) | half();
+        }
+        u128::from_le_bytes(bytes)
+    }
+
+    fn record(&self, record: &Record) {
+        crate::log::request(record);
+    }
+
+    fn warn(&self, warning: &Warning<'_>) {
+        crate::log::warning(warning);
+    }
+}

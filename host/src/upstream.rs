@@ -1,0 +1,223 @@
+//! The way to the backends: pooled connections, plain or TLS, and the built-in stub behind `stub:` URLs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tower_service::Service;
+use witgate_config::Config;
+use witgate_gateway::{TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+
+/// How long an unused connection is kept. Shorter than the 60 s after which many servers and balancers close one.
+const IDLE: Duration = Duration::from_secs(50);
+/// The most unused connections to one host.
+const IDLE_PER_HOST: usize = 256;
+
+/// Connections to all providers.
+pub(crate) struct Upstream {
+    clients: BTreeMap<String, Client<Connector, Full<Bytes>>>,
+}
+
+impl Upstream {
+    /// A pool for each provider of the configuration, since each has its own limit for connecting.
+    pub fn new(config: &Config) -> Self {
+        let tls = Arc::new(OnceCell::new());
+        let client = |connect: Duration| {
+            let mut http = HttpConnector::new();
+            http.enforce_http(false);
+            http.set_nodelay(true);
+            http.set_keepalive(Some(Duration::from_secs(60)));
+            let connector = Connector { http, tls: Arc::clone(&tls), limit: connect };
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_timer(TokioTimer::new())
+                .http2_keep_alive_interval(Duration::from_secs(30))
+                .http2_keep_alive_timeout(Duration::from_secs(20))
+                .timer(TokioTimer::new())
+                .build(connector)
+        };
+        let clients =
+            config.providers.iter().map(|(name, provider)| (name.clone(), client(provider.timeouts.connect))).collect();
+        Upstream { clients }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Body>, TransportError> {
+        if request.url.starts_with("stub:") {
+            return Ok(stub(request));
+        }
+        let denied = |what: String| TransportError::Denied(what);
+        let client = self
+            .clients
+            .get(&request.provider)
+            .ok_or_else(|| denied(format!("there is no provider \"{}\"", request.provider)))?;
+        let uri: Uri = request.url.parse().map_err(|error| denied(format!("the URL is not valid: {error}")))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(denied("the URL's scheme is neither http nor https".to_owned()));
+        }
+        let mut http = http::Request::builder().method(request.method.as_str()).uri(uri);
+        if let Some(headers) = http.headers_mut() {
+            headers.reserve(request.headers.len() + 1);
+            for (name, value) in &request.headers {
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| denied("a header's name is not valid".to_owned()))?;
+                let mut value = HeaderValue::from_str(value)
+                    .map_err(|_| denied(format!("the value of the header {name} is not valid")))?;
+                // Kept out of HTTP/2's compression tables and out of debug prints.
+                value.set_sensitive(!matches!(name.as_str(), "content-type" | "accept" | "traceparent"));
+                headers.append(name, value);
+            }
+            headers
+                .entry(http::header::USER_AGENT)
+                .or_insert(HeaderValue::from_static(concat!("witgate/", env!("CARGO_PKG_VERSION"))));
+        }
+        let http =
+            http.body(Full::new(request.body)).map_err(|error| denied(format!("the request is not valid: {error}")))?;
+        let answer = client.request(http).await.map_err(|error| transport(&error))?;
+        let (head, body) = answer.into_parts();
+        let headers = head
+            .headers
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
+            })
+            .collect();
+        Ok(UpstreamResponse { status: head.status.as_u16(), headers, body: Body::Network(body) })
+    }
+}
+
+/// What an error of the client means for the gateway.
+fn transport(error: &Error) -> TransportError {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if cause.is::<ConnectTimeout>() {
+            return TransportError::ConnectTimeout;
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => break,
+        }
+    }
+    if error.is_connect() {
+        TransportError::Connect(cause.to_string())
+    } else {
+        TransportError::Broken(cause.to_string())
+    }
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// From a backend.
+    Network(Incoming),
+    /// From the built-in stub: pieces.
+    Stub(VecDeque<Bytes>),
+}
+
+impl UpstreamBody for Body {
+    async fn chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
+        match self {
+            Body::Stub(pieces) => pieces.pop_front().map(Ok),
+            Body::Network(body) => loop {
+                match body.frame().await? {
+                    Ok(frame) => match frame.into_data() {
+                        Ok(data) if data.is_empty() => {}
+                        Ok(data) => return Some(Ok(data)),
+                        // Trailers.
+                        Err(_) => {}
+                    },
+                    Err(error) => {
+                        let mut cause: &dyn std::error::Error = &error;
+                        while let Some(source) = cause.source() {
+                            cause = source;
+                        }
+                        return Some(Err(TransportError::Broken(cause.to_string())));
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// The stub backend: its adapter writes the answer into the request, and this gives it back.
+fn stub(request: UpstreamRequest) -> UpstreamResponse<Body> {
+    let content_type = request.headers.into_iter().find(|(name, _)| name == "content-type");
+    let stream = content_type.as_ref().is_some_and(|(_, value)| value.starts_with("text/event-stream"));
+    let mut pieces = VecDeque::new();
+    let mut rest = request.body;
+    while stream && let Some(end) = memchr::memmem::find(&rest, b"\n\n") {
+        pieces.push_back(rest.split_to(end + 2));
+    }
+    if !rest.is_empty() {
+        pieces.push_back(rest);
+    }
+    UpstreamResponse { status: 200, headers: content_type.into_iter().collect(), body: Body::Stub(pieces) }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Tls = Arc<OnceCell<HttpsConnector<HttpConnector>>>;
+
+/// Connects within a limit, TLS included. Certificates are read when the first TLS connection is made.
+#[derive(Clone)]
+struct Connector {
+    http: HttpConnector,
+    tls: Tls,
+    limit: Duration,
+}
+
+/// The limit for connecting has passed.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection did not stand in time")]
+struct ConnectTimeout;
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Connector { mut http, tls, limit } = self.clone();
+        Box::pin(async move {
+            let connect = async {
+                if uri.scheme_str() == Some("https") {
+                    let mut https = tls.get_or_try_init(|| connector(http)).await?.clone();
+                    https.call(uri).await
+                } else {
+                    Ok(MaybeHttpsStream::Http(http.call(uri).await?))
+                }
+            };
+            match tokio::time::timeout(limit, connect).await {
+                Ok(result) => result,
+                Err(_) => Err(ConnectTimeout.into()),
+            }
+        })
+    }
+}
+
+/// The TLS connector, with the certificate authorities of this machine.
+async fn connector(http: HttpConnector) -> Result<HttpsConnector<HttpConnector>, Failure> {
+    tokio::task::spawn_blocking(move || {
+        let builder = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| format!("no certificate authorities: {error}"))?;
+        Ok(builder.https_or_http().enable_all_versions().wrap_connector(http))
+    })
+    .await?
+}
