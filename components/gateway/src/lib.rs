@@ -50,6 +50,8 @@ impl wasip3::exports::http::handler::Guest for Shell {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         match SHARED.with(Clone::clone) {
             Some(shared) => {
+                // The gateway wants an `Arc`, for the host's sake; a component has one thread.
+                #[allow(clippy::arc_with_non_send_sync)]
                 let ports = Arc::new(ports::Wasi::new(Rc::clone(&shared)));
                 let answer = shared.gateway.handle(&ports, server::request(request)).await;
                 server::respond(ports.timer(), answer)
