@@ -239,7 +239,7 @@ async fn without_a_file_the_older_services_variables_configure_it() {
     ]);
     let gateway = Gateway::start(witgate(), Options { variables, ..Options::default() }).await;
     assert_eq!(gateway.chat(false).await.json().await.0, 401);
-    let body = r#"{"model":"m","messages":[]}"#;
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer of-clients\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
