@@ -13,6 +13,13 @@ USER = [{"role": "user", "content": "hello"}]
 LONG = [{"role": "user", "content": "the of and to in is you that " * 400}]
 
 
+# wasmtime 48 does not tell a wasi:http handler that its client has left until the handler has given the head: "we should
+# expire the request" is a TODO in its source, and so in Spin. A streaming client is noticed when the head goes out, that is
+# with the first keep-alive comment at the latest (test_timeouts.py).
+BEFORE_THE_HEAD = {"reason": "wasmtime tells a handler nothing of its client before the head"}
+not_told = pytest.mark.blind("wasi", "spin", **BEFORE_THE_HEAD)
+not_told_slow = pytest.mark.blind("wasi", "spin", run=False, **BEFORE_THE_HEAD)
+
 # While no token comes, llama-server looks after its client once in a second, and each question for /slots puts that off by
 # a second: so it must be asked less often than that.
 SELDOM = 1.25
@@ -41,6 +48,7 @@ def test_between_tokens(slow_gateway, idle):
     freed(idle, 0.5 + kit.SLACK)
 
 
+@not_told_slow
 def test_before_the_first_token(slow_gateway, idle):
     """While llama-server works on the prompt, which takes it ten seconds."""
     body = {"model": "slow", "messages": LONG, "stream": True, "max_tokens": 10}
@@ -53,6 +61,7 @@ def test_before_the_first_token(slow_gateway, idle):
     freed(idle, 2 * SELDOM, every=SELDOM)
 
 
+@not_told_slow
 def test_an_answer_that_is_not_streamed(slow_gateway, idle):
     wire = slow_gateway.open_chat("slow", stream=False, max_tokens=8000)
     kit.wait_until(lambda: idle.busy() == 1, 5, "llama-server to begin")
@@ -62,6 +71,7 @@ def test_an_answer_that_is_not_streamed(slow_gateway, idle):
     freed(idle, 2 * SELDOM, every=SELDOM)
 
 
+@not_told_slow
 def test_the_official_clients_timeout(slow_gateway, idle):
     with pytest.raises(openai.APITimeoutError):
         slow_gateway.client_with(timeout=0.5).chat.completions.create(model="slow", messages=USER, max_tokens=8000)
@@ -90,11 +100,19 @@ def some_tokens(wire):
 
 
 @pytest.mark.gateway_only
-@pytest.mark.parametrize("script", ["silent", "head_only", "comments", "role_only"])
-@pytest.mark.parametrize("stream", [True, False])
+@not_told
+@pytest.mark.parametrize(
+    ("script", "stream"),
+    [
+        ("silent", True),
+        ("head_only", True),
+        ("comments", True),
+        ("role_only", True),
+        ("silent", False),
+        ("head_only", False),
+    ],
+)
 def test_within_100_ms_before_the_first_token(gateway, double, unique, script, stream):
-    if not stream and script in ("comments", "role_only"):
-        script = "silent"
     leaves(gateway, double, unique, script, stream, lambda wire: time.sleep(0.1))
 
 

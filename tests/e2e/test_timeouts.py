@@ -160,3 +160,13 @@ def test_a_busy_stream_gets_none(keep_alive):
             assert event.comment is None
             if count > 8:
                 break
+
+
+@pytest.mark.parametrize("script", ["silent", "head_only"])
+def test_a_client_that_leaves_before_the_first_token_is_noticed_with_the_first_comment(keep_alive, double, unique, script):
+    """At the latest: see test_cancellation.py for where it is noticed at once."""
+    wire = keep_alive.open_chat(f"double/{script}", unique)
+    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), 5, "the request to arrive")
+    wire.close()
+    kit.wait_until(lambda: seen.left, 3, "the gateway to leave its backend")
+    assert seen.left - seen.at < 2 * 0.3 + 0.1 + kit.SLACK
