@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
 use witgate_gateway::{Adapter, Fault, Normaliser};
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
@@ -111,24 +112,63 @@ impl<I, X: Exports<I>> Drop for Session<I, X> {
     }
 }
 
-/// An adapter's instance. Functions whose arguments are passed by value are looked up once for each instance.
+/// A function of an instance: its types are compared with ours when it is first called.
+struct Func<P, R>(Option<Typed<P, R>>);
+
+impl<P, R> Default for Func<P, R> {
+    fn default() -> Self {
+        Func(None)
+    }
+}
+
+impl<P, R> Func<P, R>
+where
+    P: ComponentNamedList + Lower,
+    R: Lift,
+    (R,): ComponentNamedList + Lift,
+{
+    fn get<T: 'static>(
+        &mut self,
+        instance: Instance,
+        store: &mut wasmtime::Store<T>,
+        index: &ComponentExportIndex,
+    ) -> Result<Typed<P, R>, wasmtime::Error> {
+        match self.0 {
+            Some(func) => Ok(func),
+            None => Ok(*self.0.insert(instance.get_typed_func::<P, (R,)>(store, index)?)),
+        }
+    }
+}
+
+/// What `encode` takes: shared, so that the function's type has no lifetime and is compared once for each instance.
+type Encode = (Arc<str>, Arc<Request>);
+
+/// An adapter's instance.
 pub(crate) struct AdapterInstance {
     instance: Instance,
-    feed: Option<Typed<(ResourceAny, Vec<Frame>), Vec<Event>>>,
-    finish: Option<Typed<(ResourceAny,), Vec<Event>>>,
+    encode: Func<Encode, Result<HttpRequest, Error>>,
+    decoder: Func<(Arc<str>, Option<String>, ResponseHead), ResourceAny>,
+    feed: Func<(ResourceAny, Vec<Frame>), Vec<Event>>,
+    finish: Func<(ResourceAny,), Vec<Event>>,
 }
 
 impl AdapterInstance {
     pub fn new(instance: Instance) -> Self {
-        AdapterInstance { instance, feed: None, finish: None }
+        AdapterInstance {
+            instance,
+            encode: Func::default(),
+            decoder: Func::default(),
+            feed: Func::default(),
+            finish: Func::default(),
+        }
     }
 
     /// Compares all functions' types with the contract's.
     pub fn check(held: &mut Held<Self>, exports: &AdapterExports) -> Checked {
         find::<_, (), Description>(held, &exports.describe).map_err(|e| ("describe", e))?;
         find::<_, (&str,), Result<Option<HttpRequest>, Error>>(held, &exports.probe).map_err(|e| ("probe", e))?;
-        find::<_, (&str, &Request), Result<HttpRequest, Error>>(held, &exports.encode).map_err(|e| ("encode", e))?;
-        find::<_, (&str, Option<&str>, &ResponseHead), ResourceAny>(held, &exports.decoder)
+        find::<_, Encode, Result<HttpRequest, Error>>(held, &exports.encode).map_err(|e| ("encode", e))?;
+        find::<_, (Arc<str>, Option<String>, ResponseHead), ResourceAny>(held, &exports.decoder)
             .map_err(|e| ("[constructor]decoder", e))?;
         find::<_, (ResourceAny, Vec<Frame>), Vec<Event>>(held, &exports.feed)
             .map_err(|e| ("[method]decoder.feed", e))?;
@@ -193,17 +233,25 @@ impl Adapter for AdapterSession {
         self.0.call(|held, exports| find(held, &exports.probe), (settings,))
     }
 
-    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault> {
-        aside(size(request), || self.0.call(|held, exports| find(held, &exports.encode), (settings, request)))
+    fn encode(&mut self, settings: &str, request: &Arc<Request>) -> Result<Result<HttpRequest, Error>, Fault> {
+        let arguments = (Arc::from(settings), Arc::clone(request));
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| {
+            let instance = held.instance.instance;
+            held.instance.encode.get(instance, &mut held.store, &exports.encode)
+        };
+        aside(size(request), || self.0.call(func, arguments))
     }
 
-    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
+    fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault> {
         // One decoder for each session: a second one takes the first one's place.
         if !self.0.clear() {
             self.0.healthy = false;
         }
-        let decoder = self.0.call(|held, exports| find(held, &exports.decoder), (settings, context, head))?;
-        self.0.resource = Some(decoder);
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| {
+            let instance = held.instance.instance;
+            held.instance.decoder.get(instance, &mut held.store, &exports.decoder)
+        };
+        self.0.resource = Some(self.0.call(func, (Arc::from(settings), context, head))?);
         Ok(())
     }
 
@@ -211,12 +259,9 @@ impl Adapter for AdapterSession {
         let decoder = self.0.resource()?;
         let count = frames.len();
         let size = frames.iter().map(frame_size).sum();
-        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| match held.instance.feed {
-            Some(feed) => Ok(feed),
-            None => {
-                let feed = find(held, &exports.feed)?;
-                Ok(*held.instance.feed.insert(feed))
-            }
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| {
+            let instance = held.instance.instance;
+            held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
         let events = aside(size, || self.0.call(func, (decoder, frames)))?;
         self.bounded(events, count)
@@ -224,12 +269,9 @@ impl Adapter for AdapterSession {
 
     fn finish(&mut self) -> Result<Vec<Event>, Fault> {
         let decoder = self.0.resource()?;
-        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| match held.instance.finish {
-            Some(finish) => Ok(finish),
-            None => {
-                let finish = find(held, &exports.finish)?;
-                Ok(*held.instance.finish.insert(finish))
-            }
+        let func = |held: &mut Held<AdapterInstance>, exports: &AdapterExports| {
+            let instance = held.instance.instance;
+            held.instance.finish.get(instance, &mut held.store, &exports.finish)
         };
         let events = self.0.call(func, (decoder,))?;
         self.bounded(events, 1)
@@ -273,10 +315,17 @@ fn frame_size(frame: &Frame) -> usize {
     }
 }
 
+/// What `parse` takes.
+type Parse = (String, String, Limits, Bytes);
+
 /// The normaliser's instance.
 pub(crate) struct NormaliserInstance {
     instance: Instance,
-    feed: Option<Typed<(ResourceAny, Vec<Event>), Vec<u8>>>,
+    parse: Func<Parse, Result<Parsed, Error>>,
+    renderer: Func<(String, AnswerStart), ResourceAny>,
+    head: Func<(ResourceAny,), Rendered>,
+    keep_alive: Func<(ResourceAny,), Vec<u8>>,
+    feed: Func<(ResourceAny, Vec<Event>), Vec<u8>>,
 }
 
 impl Handle for NormaliserInstance {
@@ -287,16 +336,22 @@ impl Handle for NormaliserInstance {
 
 impl NormaliserInstance {
     pub fn new(instance: Instance) -> Self {
-        NormaliserInstance { instance, feed: None }
+        NormaliserInstance {
+            instance,
+            parse: Func::default(),
+            renderer: Func::default(),
+            head: Func::default(),
+            keep_alive: Func::default(),
+            feed: Func::default(),
+        }
     }
 
     /// Compares all functions' types with the interface's.
     pub fn check(held: &mut Held<Self>, exports: &NormaliserExports) -> Checked {
         find::<_, (), Vec<Route>>(held, &exports.routes).map_err(|e| ("routes", e))?;
-        find::<_, (&str, &str, &Limits, &[u8]), Result<Parsed, Error>>(held, &exports.parse)
-            .map_err(|e| ("parse", e))?;
+        find::<_, Parse, Result<Parsed, Error>>(held, &exports.parse).map_err(|e| ("parse", e))?;
         find::<_, (&str, &Failure), Rendered>(held, &exports.render_error).map_err(|e| ("render-error", e))?;
-        find::<_, (&str, AnswerStart), ResourceAny>(held, &exports.renderer)
+        find::<_, (String, AnswerStart), ResourceAny>(held, &exports.renderer)
             .map_err(|e| ("[constructor]renderer", e))?;
         find::<_, (ResourceAny,), Rendered>(held, &exports.head).map_err(|e| ("[method]renderer.head", e))?;
         find::<_, (ResourceAny, Vec<Event>), Vec<u8>>(held, &exports.feed).map_err(|e| ("[method]renderer.feed", e))?;
@@ -326,9 +381,14 @@ impl Normaliser for NormaliserSession {
         dialect: &str,
         path: &str,
         limits: &Limits,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<Result<Parsed, Error>, Fault> {
-        aside(body.len(), || self.0.call(|held, exports| find(held, &exports.parse), (dialect, path, limits, body)))
+        let arguments = (dialect.to_owned(), path.to_owned(), limits.clone(), body.clone());
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
+            let instance = held.instance.instance;
+            held.instance.parse.get(instance, &mut held.store, &exports.parse)
+        };
+        aside(body.len(), || self.0.call(func, arguments))
     }
 
     fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
@@ -339,25 +399,29 @@ impl Normaliser for NormaliserSession {
         if !self.0.clear() {
             self.0.healthy = false;
         }
-        let renderer = self.0.call(|held, exports| find(held, &exports.renderer), (dialect, start))?;
-        self.0.resource = Some(renderer);
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
+            let instance = held.instance.instance;
+            held.instance.renderer.get(instance, &mut held.store, &exports.renderer)
+        };
+        self.0.resource = Some(self.0.call(func, (dialect.to_owned(), start))?);
         Ok(())
     }
 
     fn head(&mut self) -> Result<Rendered, Fault> {
         let renderer = self.0.resource()?;
-        self.0.call(|held, exports| find(held, &exports.head), (renderer,))
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
+            let instance = held.instance.instance;
+            held.instance.head.get(instance, &mut held.store, &exports.head)
+        };
+        self.0.call(func, (renderer,))
     }
 
     fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
         let renderer = self.0.resource()?;
         let size = events.iter().map(event_size).sum();
-        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| match held.instance.feed {
-            Some(feed) => Ok(feed),
-            None => {
-                let feed = find(held, &exports.feed)?;
-                Ok(*held.instance.feed.insert(feed))
-            }
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
+            let instance = held.instance.instance;
+            held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
         aside(size, || self.0.call(func, (renderer, events)))
     }
@@ -369,7 +433,11 @@ impl Normaliser for NormaliserSession {
 
     fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
         let renderer = self.0.resource()?;
-        self.0.call(|held, exports| find(held, &exports.keep_alive), (renderer,))
+        let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
+            let instance = held.instance.instance;
+            held.instance.keep_alive.get(instance, &mut held.store, &exports.keep_alive)
+        };
+        self.0.call(func, (renderer,))
     }
 }
 

@@ -17,6 +17,10 @@ use witgate_config::{AdapterRef, Config, Model, Origin, Problems, Provider, Targ
 use witgate_host::llama::{self, LlamaServer};
 use witgate_host::{Body, BuildError, Builder, Host, Request};
 
+/// A request makes some hundred small allocations, most of them freed by another step than the one that made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An LLM gateway made of WebAssembly components.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]

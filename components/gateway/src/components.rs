@@ -3,7 +3,9 @@
 //! Their functions cannot fault here: a component that traps takes the whole instance with it, and the runtime answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use witgate_gateway::{Adapter, Fault, Normaliser};
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, Request, ResponseHead};
@@ -145,12 +147,12 @@ impl Adapter for Held {
         Ok(self.slot.probe(settings))
     }
 
-    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault> {
+    fn encode(&mut self, settings: &str, request: &Arc<Request>) -> Result<Result<HttpRequest, Error>, Fault> {
         Ok(self.slot.encode(settings, request))
     }
 
-    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
-        self.decoder = Some(self.slot.decoder(settings, context, head));
+    fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault> {
+        self.decoder = Some(self.slot.decoder(settings, context.as_deref(), &head));
         Ok(())
     }
 
@@ -186,7 +188,7 @@ impl Normaliser for Dialects {
         dialect: &str,
         path: &str,
         limits: &Limits,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<Result<Parsed, Error>, Fault> {
         Ok(dialects::parse(dialect, path, limits.clone(), body))
     }

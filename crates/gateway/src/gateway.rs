@@ -1,5 +1,6 @@
 //! What stands in front of the path: routes, keys, admission, the gateway's own endpoints.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures_util::Stream;
 use futures_util::future::join_all;
 use witgate_config::{Config, Provider};
 use witgate_model::Field;
-use witgate_model::normaliser::Route;
+use witgate_model::normaliser::{Parsed, Route};
 
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response};
@@ -31,6 +32,8 @@ type State = (String, Result<(), String>);
 pub struct Gateway {
     pub(crate) config: Arc<Config>,
     routes: Vec<Route>,
+    /// Each provider's settings as JSON text.
+    settings: BTreeMap<String, Arc<str>>,
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
     /// When the backends were last asked, and what they said.
@@ -49,7 +52,21 @@ impl Drop for Place {
 impl Gateway {
     /// A gateway for a configuration that has been checked. `routes` are the normaliser's.
     pub fn new(config: Arc<Config>, routes: Vec<Route>) -> Self {
-        Gateway { config, routes, in_flight: Arc::default(), draining: AtomicBool::new(false), ready: Mutex::new(None) }
+        let json = |provider: &Provider| Arc::from(provider.settings.to_string());
+        let settings = config.providers.iter().map(|(name, provider)| (name.clone(), json(provider))).collect();
+        Gateway {
+            config,
+            routes,
+            settings,
+            in_flight: Arc::default(),
+            draining: AtomicBool::new(false),
+            ready: Mutex::new(None),
+        }
+    }
+
+    /// A provider's settings, as JSON text.
+    pub(crate) fn settings(&self, provider: &Provider) -> Arc<str> {
+        self.settings.get(&provider.name).map_or_else(|| Arc::from("{}"), Arc::clone)
     }
 
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
@@ -260,7 +277,7 @@ impl Gateway {
     /// Asks one backend whether it serves. The error is for people and names no address.
     async fn probe<P: Ports>(&self, ports: &P, provider: &Provider) -> Result<(), String> {
         let mut adapter = ports.adapter(&provider.name).map_err(|fault| fault.to_string())?;
-        let request = match adapter.probe(&provider.settings.to_string()).map_err(|fault| fault.to_string())? {
+        let request = match adapter.probe(&self.settings(provider)).map_err(|fault| fault.to_string())? {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
             Err(error) => return Err(error.message),
@@ -317,9 +334,11 @@ impl Gateway {
         drop(body);
         let traceparent = http::header(&headers, "traceparent").and_then(http::traceparent);
         let traceparent = traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
-        let mut run = path::Run { gateway: Arc::clone(self), normaliser, dialect, parsed, traceparent };
+        let Parsed { request, render } = parsed;
+        let gateway = Arc::clone(self);
+        let mut run = path::Run { gateway, normaliser, dialect, render, request: Arc::new(request), traceparent };
         let writer = Writer::default();
-        if !run.parsed.request.stream {
+        if !run.request.stream {
             return match run.run(flight, &writer).await {
                 Ended::Whole(whole) => whole.response(),
                 Ended::Streamed => unreachable!("a request that asked for no stream got none"),

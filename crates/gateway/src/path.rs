@@ -161,7 +161,7 @@ pub(crate) fn parse<P: Ports>(
     flight: &mut Flight<P>,
     dialect: &str,
     path: &str,
-    body: &[u8],
+    body: &Bytes,
 ) -> Result<(Parsed, P::Normaliser), Failed> {
     let limits = Limits { depth: gateway.config.limits.max_json_depth, messages: gateway.config.limits.max_messages };
     let parsed = flight.ports.normaliser().and_then(|mut normaliser| {
@@ -203,7 +203,9 @@ pub(crate) struct Run<N> {
     pub gateway: Arc<Gateway>,
     pub normaliser: N,
     pub dialect: String,
-    pub parsed: Parsed,
+    /// Opaque, for the renderer.
+    pub render: String,
+    pub request: Arc<witgate_model::Request>,
     pub traceparent: Option<String>,
 }
 
@@ -222,10 +224,10 @@ impl<N: Normaliser> Run<N> {
     /// Makes the renderer of the answer.
     fn start<P: Ports>(&mut self, flight: &Flight<P>) -> Result<(), Fault> {
         let start = AnswerStart {
-            render: std::mem::take(&mut self.parsed.render),
+            render: std::mem::take(&mut self.render),
             id: http::id(flight.ports.random()),
             created: flight.ports.unix_time().as_secs(),
-            model: self.parsed.request.model.clone(),
+            model: self.request.model.clone(),
         };
         self.normaliser.start(&self.dialect, start)
     }
@@ -234,12 +236,12 @@ impl<N: Normaliser> Run<N> {
     pub async fn run<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
-        let client_model = self.parsed.request.model.clone();
+        let client_model = self.request.model.clone();
         let targets = match config.resolve(&client_model) {
             Ok(targets) => targets,
             Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
         };
-        if !self.parsed.request.stream
+        if !self.request.stream
             && let Err(fault) = self.start(&flight)
         {
             return self.fail(flight, Failed::fault(&fault, None), writer).await;
@@ -249,7 +251,8 @@ impl<N: Normaliser> Run<N> {
             let Some(provider) = config.providers.get(&target.provider) else { continue };
             flight.record.attempts += 1;
             flight.record.provider = Some(provider.name.clone());
-            self.parsed.request.model = target.model.clone().unwrap_or_else(|| client_model.clone());
+            // Alone here: nothing is copied.
+            Arc::make_mut(&mut self.request).model = target.model.clone().unwrap_or_else(|| client_model.clone());
             match self.attempt(&mut flight, provider, writer).await {
                 Ok(ended) => {
                     flight.end(200, Outcome::Complete);
@@ -304,25 +307,23 @@ impl<N: Normaliser> Run<N> {
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
-        let settings = provider.settings.to_string();
+        let settings = self.gateway.settings(provider);
         let request_id = flight.record.request_id.clone();
         let fault = |fault: Fault| {
             ports.warn(&Warning::Fault { request_id: &request_id, fault: &fault });
             Attempt::Before(Failed::fault(&fault, Some(&provider.name)))
         };
         let mut adapter = ports.adapter(&provider.name).map_err(fault)?;
-        let encoded = adapter.encode(&settings, &self.parsed.request).map_err(fault)?;
+        let encoded = adapter.encode(&settings, &self.request).map_err(fault)?;
         let request = encoded.map_err(|error| Attempt::Before(Failed::request(error, Some(&provider.name))))?;
         let endpoints = endpoints(provider, &mut adapter).map_err(fault)?;
         let Some(endpoint) = endpoints.first() else {
             let message = format!("provider \"{}\" has no endpoint", provider.name);
             return Err(Attempt::Before(Failed::ours(500, "api_error", "no_endpoint", message)));
         };
-        let framing = request.framing.clone();
-        let context = request.context.clone();
+        let (framing, context) = (request.framing.clone(), request.context.clone());
         let signed = crate::sign::sign(provider, endpoint, request, self.traceparent.clone()).map_err(fault)?;
-        let mut answer =
-            Exchange::send(ports.as_ref(), provider, signed, self.parsed.request.stream, flight.start).await?;
+        let mut answer = Exchange::send(ports.as_ref(), provider, signed, self.request.stream, flight.start).await?;
         let framing = effective(&framing, answer.status, http::header(&answer.headers, "content-type"));
         let limits = witgate_framing::Limits {
             max_frame_bytes: self.gateway.config.limits.max_frame_bytes,
@@ -335,9 +336,9 @@ impl<N: Normaliser> Run<N> {
             status: answer.status,
             headers: std::mem::take(&mut answer.headers),
             framing,
-            stream: self.parsed.request.stream,
+            stream: self.request.stream,
         };
-        adapter.start(&settings, context.as_deref(), &head).map_err(fault)?;
+        adapter.start(&settings, context, head).map_err(fault)?;
         let mut sink = Sink { order: Order::default(), held: Vec::new(), content: false, body: None };
         let mut frames: Vec<Frame> = Vec::new();
         loop {
@@ -450,7 +451,7 @@ impl Sink {
         if content {
             answer.content(flight);
         }
-        let stream = run.parsed.request.stream;
+        let stream = run.request.stream;
         // Content in the very read that also brings a failure, and nothing given yet: the failure wins.
         if !self.content && (!(content || done) || failed.is_some() || (!stream && !done)) {
             self.held.append(&mut events);

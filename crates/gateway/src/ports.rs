@@ -5,6 +5,7 @@
 //! ones are `Send`.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,7 +64,7 @@ pub trait Normaliser {
         dialect: &str,
         path: &str,
         limits: &Limits,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<Result<Parsed, Error>, Fault>;
     /// An answer that failed before it began.
     fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault>;
@@ -87,9 +88,9 @@ pub trait Adapter {
     /// The cheapest request that shows whether the backend serves.
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault>;
     /// The HTTP request that asks the backend.
-    fn encode(&mut self, settings: &str, request: &Request) -> Result<Result<HttpRequest, Error>, Fault>;
+    fn encode(&mut self, settings: &str, request: &Arc<Request>) -> Result<Result<HttpRequest, Error>, Fault>;
     /// Makes the decoder.
-    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault>;
+    fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault>;
     /// The frames of one network read.
     fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault>;
     /// The body has ended.

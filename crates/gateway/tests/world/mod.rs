@@ -488,7 +488,7 @@ impl Normaliser for NativeNormaliser {
         dialect: &str,
         path: &str,
         limits: &Limits,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<Result<Parsed, Error>, Fault> {
         Ok(witgate_dialects::parse(dialect, path, limits, body))
     }
@@ -526,12 +526,12 @@ impl Adapter for NativeAdapter {
     fn encode(
         &mut self,
         settings: &str,
-        request: &witgate_model::Request,
+        request: &Arc<witgate_model::Request>,
     ) -> Result<Result<HttpRequest, Error>, Fault> {
-        Ok(OpenAi::encode(settings, request.clone()))
+        Ok(OpenAi::encode(settings, witgate_model::Request::clone(request)))
     }
-    fn start(&mut self, settings: &str, context: Option<&str>, head: &ResponseHead) -> Result<(), Fault> {
-        self.0 = Some(OpenAi::decoder(settings, context.map(str::to_owned), head.clone()));
+    fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault> {
+        self.0 = Some(OpenAi::decoder(settings, context, head));
         Ok(())
     }
     fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault> {
