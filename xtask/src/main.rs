@@ -61,7 +61,12 @@ fn serve(arguments: &[String]) -> Result<()> {
     components::build(false)?;
     eprintln!("witgate: building the host (the first time, this takes some minutes)");
     run(cargo().args(["build", "--release", "--bin", "witgate"]))?;
-    let error = Process::new(root().join("target/release/witgate")).arg("serve").args(arguments).exec();
+    let mut gateway = Process::new(root().join("target/release/witgate"));
+    if std::env::var_os("WITGATE_LOG_FORMAT").is_none() {
+        // Somebody sits in front of it, even where the output goes through a pipe.
+        gateway.env("WITGATE_LOG_FORMAT", "text");
+    }
+    let error = gateway.arg("serve").args(arguments).exec();
     bail!("start target/release/witgate: {error}")
 }
 

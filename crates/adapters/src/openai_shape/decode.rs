@@ -371,6 +371,8 @@ impl Decoder {
             }
         }
         if self.choices[at].finished && out[before..].iter().any(Event::is_content) {
+            // Nothing of it stands in front of the failure: a block of a finished choice would be the adapter's fault.
+            out.truncate(before);
             return Err(Error::malformed(format!("choice {number} goes on after its finish")));
         }
         if let Some((_, stop)) = choice.others.iter().find(|(name, _)| name == "stop_reason") {
