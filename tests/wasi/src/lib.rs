@@ -73,12 +73,12 @@ pub fn engine() -> Result<Engine> {
     let mut config = Config::new();
     config.wasm_component_model(true);
     config.wasm_component_model_async(true);
-    Ok(Engine::new(&config)?)
+    Engine::new(&config)
 }
 
 /// Compiles a component: seconds for a large one.
 pub fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component> {
-    Ok(Component::from_binary(engine, bytes)?)
+    Component::from_binary(engine, bytes)
 }
 
 /// A component that is being served. Dropping it closes the listener; connections end with the process.
