@@ -243,7 +243,7 @@ fn status(failure: &Failure) -> u16 {
     let error = &failure.error;
     let ours = failure.provider.is_none();
     match error.kind {
-        ErrorKind::InvalidRequest if ours => 422,
+        ErrorKind::InvalidRequest if is_parse(failure) => 422,
         ErrorKind::Unsupported => crate::status(error),
         ErrorKind::Timeout | ErrorKind::UpstreamFailure | ErrorKind::MalformedResponse => 500,
         _ if ours => crate::status(error),
@@ -251,10 +251,17 @@ fn status(failure: &Failure) -> u16 {
     }
 }
 
+/// Whether this dialect's own parser refused the request. What the gateway refuses (a key, a route) has a code.
+fn is_parse(failure: &Failure) -> bool {
+    let error = &failure.error;
+    let listed = error.raw.as_deref().is_some_and(|raw| raw.starts_with('['));
+    failure.provider.is_none() && error.kind == ErrorKind::InvalidRequest && (listed || error.code.is_none())
+}
+
 fn error_body(failure: &Failure) -> Vec<u8> {
     let error = &failure.error;
     let mut out = b"{\"detail\":".to_vec();
-    let ours = failure.provider.is_none() && error.kind == ErrorKind::InvalidRequest;
+    let ours = is_parse(failure);
     match error.raw.as_deref().filter(|raw| ours && raw.starts_with('[')) {
         Some(list) => out.extend_from_slice(list.as_bytes()),
         None if ours => {

@@ -51,7 +51,7 @@ impl Common {
             "presence_penalty" => sampling.presence_penalty = reader.optional(Reader::f64)?,
             "repetition_penalty" => sampling.repetition_penalty = reader.optional(Reader::f64)?,
             "seed" => sampling.seed = reader.optional(Reader::i64)?,
-            "n" => sampling.n = reader.optional(Reader::u32)?,
+            "n" => sampling.n = reader.optional(Reader::count)?,
             "max_tokens" => sampling.max_tokens = reader.optional(Reader::u64)?,
             "logit_bias" => sampling.logit_bias = reader.optional(Reader::raw_object)?.map(str::to_owned),
             "stop" => sampling.stop = reader.optional(stop)?.unwrap_or_default(),

@@ -540,6 +540,11 @@ impl<'a> Reader<'a> {
         self.whole("0 to 4294967295")
     }
 
+    /// How many of something, at least one.
+    pub(crate) fn count(&mut self) -> Read<u32> {
+        self.whole::<std::num::NonZeroU32>("1 to 4294967295").map(std::num::NonZeroU32::get)
+    }
+
     /// A whole number of 64 bits without a sign.
     pub(crate) fn u64(&mut self) -> Read<u64> {
         self.whole("0 to 18446744073709551615")

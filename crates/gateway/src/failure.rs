@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use witgate_config::Provider;
 use witgate_model::{Error, ErrorKind, Retry};
 
 use crate::ports::{Fault, TransportError};
@@ -66,10 +67,21 @@ impl Failed {
         Failed { error, status, error_type, provider: None }
     }
 
-    /// The normaliser, or an adapter while it encodes, refuses the request.
-    pub fn request(error: Error, provider: Option<&str>) -> Self {
+    /// The normaliser refuses the request.
+    pub fn request(error: Error) -> Self {
         let (status, error_type) = told(&error.kind, error.status);
-        Failed { error, status, error_type, provider: provider.map(str::to_owned) }
+        Failed { error, status, error_type, provider: None }
+    }
+
+    /// A backend, or its adapter while it encodes, refuses the request, or the backend failed.
+    pub fn provider(mut error: Error, provider: &Provider) -> Self {
+        crate::sign::redact(provider, &mut error);
+        // What clients look for. A code of digits only repeats a status.
+        if error.kind == ErrorKind::ContextLength {
+            error.code = Some("context_length_exceeded".to_owned());
+        }
+        error.code = error.code.filter(|code| !code.bytes().all(|b| b.is_ascii_digit()));
+        Failed { provider: Some(provider.name.clone()), ..Failed::request(error) }
     }
 
     /// A component broke its contract.

@@ -174,7 +174,7 @@ pub(crate) fn parse<P: Ports>(
             flight.record.stream = parsed.request.stream;
             Ok((parsed, normaliser))
         }
-        Ok((Err(error), _)) => Err(Failed::request(error, None)),
+        Ok((Err(error), _)) => Err(Failed::request(error)),
         Err(fault) => {
             flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
             Err(Failed::fault(&fault, None))
@@ -315,7 +315,7 @@ impl<N: Normaliser> Run<N> {
         };
         let mut adapter = ports.adapter(&provider.name).map_err(fault)?;
         let encoded = adapter.encode(&settings, &self.request).map_err(fault)?;
-        let request = encoded.map_err(|error| Attempt::Before(Failed::request(error, Some(&provider.name))))?;
+        let request = encoded.map_err(|error| Attempt::Before(Failed::provider(error, provider)))?;
         let endpoints = endpoints(provider, &mut adapter).map_err(fault)?;
         let Some(endpoint) = endpoints.first() else {
             let message = format!("provider \"{}\" has no endpoint", provider.name);
@@ -442,7 +442,7 @@ impl Sink {
         }
         let failed = match events.last() {
             Some(Event::Failed(_)) => match events.pop() {
-                Some(Event::Failed(error)) => Some(Failed::request(error, Some(&provider.name))),
+                Some(Event::Failed(error)) => Some(Failed::provider(error, provider)),
                 _ => None,
             },
             _ => None,

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use witgate_config::Provider;
+use witgate_config::{Provider, Secret};
 use witgate_model::{Auth, HttpRequest};
 
 use crate::path::component;
@@ -115,6 +115,20 @@ pub(crate) fn sign(
     })
 }
 
+/// Takes a provider's secrets out of a failure: some backends repeat the key that they refuse.
+pub(crate) fn redact(provider: &Provider, error: &mut witgate_model::Error) {
+    let secrets = provider.secrets.values().chain(provider.headers.values()).map(Secret::expose);
+    // A shorter one would rather be a part of a word.
+    for secret in secrets.filter(|secret| secret.len() >= 6) {
+        let texts = [Some(&mut error.message), error.code.as_mut(), error.param.as_mut(), error.raw.as_mut()];
+        for text in texts.into_iter().flatten() {
+            if text.contains(secret) {
+                *text = text.replace(secret, "[redacted]");
+            }
+        }
+    }
+}
+
 /// A name for a message, not longer than a line.
 fn clip(text: &str) -> String {
     text.chars().take(64).collect()
@@ -195,6 +209,16 @@ mod tests {
         let Auth::Header(auth) = &mut request.auth else { unreachable!() };
         auth.slot = "other".into();
         assert!(sign(&provider(), "http://h", request, None).unwrap().headers.is_empty());
+    }
+
+    #[test]
+    fn invariant_3_a_key_that_a_backend_repeats_is_taken_out_of_the_error() {
+        let mut error =
+            witgate_model::Error::invalid("p", "Incorrect API key provided: sk-secret.").with_code("sk-secret");
+        error.raw = Some(r#"{"message":"sk-secret"}"#.into());
+        redact(&provider(), &mut error);
+        assert_eq!(error.message, "Incorrect API key provided: [redacted].");
+        assert!(!format!("{error:?}").contains("sk-secret"));
     }
 
     #[test]
