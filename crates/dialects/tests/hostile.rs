@@ -166,7 +166,7 @@ prop_compose! {
     fn any_request()(
         messages in prop::collection::vec(any_message(), 1..5),
         temperature in prop::option::of((0..2000).prop_map(|number| f64::from(number) / 1000.0)),
-        n in prop::option::of(0u32..9),
+        n in prop::option::of(1u32..9),
         seed in prop::option::of(any::<i64>()),
         max_tokens in prop::option::of(any::<u64>()),
         stop in prop::collection::vec(".{0,4}", 0..3),
