@@ -526,14 +526,14 @@ fn every_wrong_request_gets_its_place_and_what_would_be_right() {
             "temperature",
             "invalid JSON at `temperature`: expected a JSON number, found `-Infinity` (line 1, column 16)",
         ),
-        ("{\"n\":-1}", "n", "`n` must be a whole number from 0 to 4294967295, found -1 (line 1, column 6)"),
+        ("{\"n\":-1}", "n", "`n` must be a whole number from 1 to 4294967295, found -1 (line 1, column 6)"),
         (
             "{\"n\":4294967296}",
             "n",
-            "`n` must be a whole number from 0 to 4294967295, found 4294967296 (line 1, column 6)",
+            "`n` must be a whole number from 1 to 4294967295, found 4294967296 (line 1, column 6)",
         ),
-        ("{\"n\":1.0}", "n", "`n` must be a whole number from 0 to 4294967295, found 1.0 (line 1, column 6)"),
-        ("{\"n\":true}", "n", "`n` must be a whole number from 0 to 4294967295, found a boolean (line 1, column 6)"),
+        ("{\"n\":1.0}", "n", "`n` must be a whole number from 1 to 4294967295, found 1.0 (line 1, column 6)"),
+        ("{\"n\":true}", "n", "`n` must be a whole number from 1 to 4294967295, found a boolean (line 1, column 6)"),
         (
             "{\"seed\":9223372036854775808}",
             "seed",
