@@ -8,7 +8,7 @@ mod world;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Command as Process, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -80,7 +80,20 @@ fn test() -> Result<()> {
     wit(true)?;
     build()?;
     run(cargo().args(["test", "--release"]))?;
+    python()?;
     run(&mut Process::new(root().join("tests/e2e/run")))
+}
+
+/// What Python checks beside the end-to-end suite: the Bedrock codec against AWS's own models, an adapter in Python.
+fn python() -> Result<()> {
+    let made = Process::new(root().join("tests/tools/venv")).stderr(Stdio::inherit()).output()?;
+    ensure!(made.status.success(), "tests/tools/venv failed ({})", made.status);
+    let python = PathBuf::from(String::from_utf8(made.stdout)?.trim()).join("bin/python");
+    let bedrock = root().join("tests/fixtures/upstream/bedrock");
+    run(Process::new(&python).arg(bedrock.join("make.py")).arg("--check"))?;
+    run(Process::new(&python).arg(bedrock.join("check_requests.py")))?;
+    run(&mut Process::new(root().join("tests/guests/python/build")))?;
+    run(Process::new(&python).arg(root().join("tests/guests/python/test_chat.py")))
 }
 
 /// Cargo in the root. What is built is chosen by its target, never by `--package`: that would choose other features of
