@@ -2,6 +2,7 @@
 //! behind. The program `witgate` is this library with a command line; others can embed it.
 //!
 //! ```
+//! use bytes::Bytes;
 //! use witgate_config::Config;
 //! use witgate_host::{Host, Request};
 //!
@@ -14,7 +15,7 @@
 //!         method: "POST".into(),
 //!         path: "/v1/chat/completions".into(),
 //!         headers: vec![("content-type".into(), "application/json".into())],
-//!         body: r#"{"model": "any", "messages": [{"role": "user", "content": "Hello"}]}"#.into(),
+//!         body: Bytes::from(r#"{"model": "any", "messages": [{"role": "user", "content": "Hello"}]}"#),
 //!     })
 //!     .await;
 //! assert_eq!(answer.status, 200);

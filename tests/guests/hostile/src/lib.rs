@@ -148,20 +148,26 @@ impl GuestDecoder for Decoder {
             misbehave(what);
         }
         match what.as_str() {
-            "silent" => vec![],
+            // An answer that `finish` has to end.
+            what if what.starts_with("finish-") => vec![started(), block(0), text(0, "hello")],
             "no-start" => vec![text(0, "hello")],
             "no-block" => vec![started(), text(7, "hello")],
             "early-done" => vec![started(), block(0), Event::Done],
-            "after-done" => vec![started(), block(0), text(0, "hello"), Event::BlockStop(0), finish(), Event::Done, started()],
-            "flood" => vec![Event::Usage(Usage {
-                input_tokens: None,
-                output_tokens: None,
-                cache_read_tokens: None,
-                cache_write_tokens: None,
-                reasoning_tokens: None,
-                estimated: false,
-                raw: None,
-            }); 200_000],
+            "after-done" => {
+                vec![started(), block(0), text(0, "hello"), Event::BlockStop(0), finish(), Event::Done, started()]
+            }
+            "flood" => vec![
+                Event::Usage(Usage {
+                    input_tokens: None,
+                    output_tokens: None,
+                    cache_read_tokens: None,
+                    cache_write_tokens: None,
+                    reasoning_tokens: None,
+                    estimated: false,
+                    raw: None,
+                });
+                10_000
+            ],
             "blocks" => [started()].into_iter().chain((0..4000).map(|_| block(0))).collect(),
             _ => vec![started(), block(0), text(0, "hello"), Event::BlockStop(0), finish(), Event::Done],
         }

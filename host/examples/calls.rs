@@ -1,0 +1,171 @@
+//! What calls into components cost on this machine: `cargo run --release -p witgate-host --example calls`.
+//!
+//! Medians, in microseconds, on one thread. "Fresh" makes an instance and throws it away, as for an adapter that is not
+//! trusted; "kept" takes an idle one, as for the built-in ones.
+#![allow(clippy::print_stdout)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use witgate_config::Config;
+use witgate_gateway::{Adapter, Normaliser};
+use witgate_host::{AdapterComponent, Host};
+use witgate_model::normaliser::{AnswerStart, Limits};
+use witgate_model::{Frame, Framing, Message, Request, ResponseHead, Role, SseEvent};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn refused(error: witgate_model::Error) -> Failure {
+    error.message.into()
+}
+
+/// The median time of `f`, run for a while.
+fn median<T>(mut f: impl FnMut() -> Result<T, Failure>) -> Result<Duration, Failure> {
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) || times.len() < 20 {
+        let start = Instant::now();
+        drop(f()?);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+fn show(what: &str, time: Duration) {
+    println!("{what:<52} {:>9.2}", time.as_secs_f64() * 1e6);
+}
+
+/// A chat of about so many bytes.
+fn chat(bytes: usize) -> Request {
+    let text = "All happy families are alike. ".repeat(bytes.div_ceil(30) / 4 + 1);
+    let messages = (0..4).map(|_| Message::text(Role::User, &text)).collect();
+    Request::chat("openai-chat", "tiny", messages)
+}
+
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+fn main() -> Result<(), Failure> {
+    let wasm: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components/adapter-llama-cpp.wasm");
+    // The same adapter twice: built in, so trusted, and as a file, so not.
+    let config = format!(
+        "[providers.kept]\nadapter = \"llama-cpp\"\nendpoint = \"http://127.0.0.1:1\"\n[providers.fresh]\nadapter = {:?}\n\
+         endpoint = \"http://127.0.0.1:1\"",
+        std::path::absolute(wasm)?
+    );
+    let config = Config::from_toml(&config, "calls.toml", &|_| None)?;
+    drop(Host::builder(config.clone()).build()?);
+    let begun = Instant::now();
+    let host = Host::builder(config).build()?;
+    show("warm start: 3 components, the server not counted", begun.elapsed());
+    let find = |trusted: bool| {
+        let mut adapters = host.adapters().iter().map(|loaded| &loaded.component);
+        adapters.find(|adapter| adapter.is_trusted() == trusted).ok_or("no such adapter")
+    };
+    let (kept, fresh) = (find(true)?, find(false)?);
+
+    show("fresh instance, nothing called", median(|| Ok(fresh.session()?))?);
+    show("kept instance, nothing called", median(|| Ok(kept.session()?))?);
+    for size in [1_000, 10_000, 100_000, 1_000_000] {
+        let request = Arc::new(chat(size));
+        let encode = |adapter: &AdapterComponent| {
+            median(|| {
+                adapter.session()?.encode("{}", &request)?.map_err(refused)?;
+                Ok(())
+            })
+        };
+        show(&format!("fresh instance with its first encode, {size} bytes"), encode(fresh)?);
+        show(&format!("kept instance with one encode, {size} bytes"), encode(kept)?);
+        let mut session = kept.session()?;
+        show(&format!("encode alone, {size} bytes"), median(|| session.encode("{}", &request)?.map_err(refused))?);
+    }
+    let head = |stream| ResponseHead {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+        framing: Framing::Sse,
+        stream,
+    };
+    let event = |content: &str| {
+        let data = format!(
+            "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"tiny\",\"choices\":[{{\"index\":0,\
+             \"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}"
+        );
+        Frame::Sse(SseEvent { event: None, data, id: None })
+    };
+    let mut session = kept.session()?;
+    show("start (a decoder)", median(|| Ok(session.start("{}", None, head(true))?))?);
+    session.feed(vec![event("once")])?;
+    let frame = event(" upon");
+    show("feed, 1 SSE event", median(|| Ok(session.feed(vec![frame.clone()])?))?);
+    let frames = vec![frame.clone(); 10];
+    show("feed, 10 SSE events in one read", median(|| Ok(session.feed(frames.clone())?))?);
+    let events = session.feed(vec![frame.clone()])?;
+
+    let normaliser = host.normaliser();
+    let limits = Limits { depth: 64, messages: 10_000 };
+    show("normaliser: kept instance, nothing called", median(|| Ok(normaliser.session()?))?);
+    for size in [1_000, 10_000, 100_000, 1_000_000] {
+        let mut body = String::from("{\"model\":\"tiny\",\"messages\":[");
+        for n in 0..4 {
+            let text = "All happy families are alike. ".repeat(size / 120 + 1);
+            write!(body, "{}{{\"role\":\"user\",\"content\":\"{text}\"}}", if n > 0 { "," } else { "" })?;
+        }
+        body.push_str("]}");
+        let body = Bytes::from(body);
+        let mut session = normaliser.session()?;
+        let parse = median(|| {
+            session.parse("openai-chat", "/v1/chat/completions", &limits, &body)?.map_err(refused)?;
+            Ok(())
+        })?;
+        show(&format!("parse, {size} bytes"), parse);
+    }
+    let body = &Bytes::from_static(br#"{"model":"tiny","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#);
+    let mut session = normaliser.session()?;
+    let parsed = session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
+    let start = || AnswerStart { render: parsed.render.clone(), id: "1".into(), created: 1, model: "tiny".into() };
+    show("start (a renderer)", median(|| Ok(session.start("openai-chat", start())?))?);
+    show("head", median(|| Ok(session.head()?))?);
+    let mut first = kept.session()?;
+    first.start("{}", None, head(true))?;
+    session.feed(first.feed(vec![event("once")])?)?;
+    show("render, 1 event", median(|| Ok(session.feed(events.clone())?))?);
+
+    for (what, adapter) in [("fresh", fresh), ("kept", kept)] {
+        let before = resident();
+        let mut held = Vec::new();
+        for _ in 0..1000 {
+            let mut session = adapter.session()?;
+            session.encode("{}", &Arc::new(chat(1000)))?.map_err(refused)?;
+            session.start("{}", None, head(true))?;
+            session.feed(vec![event("once")])?;
+            held.push(session);
+        }
+        println!(
+            "{:<52} {:>9.1}",
+            format!("KiB resident of each of 1000 held, {what}"),
+            (resident() as f64 - before as f64) / 1024.0 / 1000.0
+        );
+        drop(held);
+    }
+    let before = resident();
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        let mut session = normaliser.session()?;
+        session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
+        session.start("openai-chat", start())?;
+        session.feed(first.feed(vec![event("more")])?)?;
+        held.push(session);
+    }
+    println!(
+        "{:<52} {:>9.1}",
+        "KiB resident of each of 1000 held, normaliser",
+        (resident() as f64 - before as f64) / 1024.0 / 1000.0
+    );
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! Invariants 1 and 10: no component imports anything but types, and what an adapter does wrong (trap, loop, memory,
+//! nonsense) fails its own request with a 502 that names it, and nothing else.
+
+mod kit;
+
+use std::time::{Duration, Instant};
+
+use kit::{Backend, ask};
+use witgate_host::{BuildError, Host};
+
+/// Ways to misbehave before anything is sent, and what the client is told of each.
+const ENCODING: &[(&str, &str)] = &[
+    ("trap", "trapped: wasm `unreachable` instruction executed"),
+    ("panic", "trapped: wasm `unreachable` instruction executed"),
+    ("recurse", "trapped: "),
+    ("loop", "ran longer than its limit of 100 ms for one call"),
+    ("grow", "wanted more than its limit of 16 MiB of memory"),
+    ("bad-path", "leaves its endpoint"),
+    ("bad-header", "returned a value of header x-evil that HTTP does not allow"),
+    ("bad-method", "asked for the HTTP method"),
+    ("bad-auth", "returned the header authorization, which is the gateway's"),
+    ("many", "wanted more than its limit of 16 MiB of memory"),
+    ("large", "wanted more than its limit of 16 MiB of memory"),
+];
+
+/// Ways to misbehave with the answer.
+const DECODING: &[(&str, &str)] = &[
+    ("bad-framing", "asked for a framing"),
+    ("start-trap", "trapped: wasm `unreachable` instruction executed"),
+    ("start-loop", "ran longer than its limit of 100 ms for one call"),
+    ("feed-trap", "trapped: wasm `unreachable` instruction executed"),
+    ("feed-loop", "ran longer than its limit of 100 ms for one call"),
+    ("feed-grow", "wanted more than its limit of 16 MiB of memory"),
+    ("finish-trap", "trapped: wasm `unreachable` instruction executed"),
+    ("finish-loop", "ran longer than its limit of 100 ms for one call"),
+    ("no-start", "sent an event before `started`"),
+    ("no-block", "added to block 7, which is not open"),
+    ("early-done", "ended an answer that has no finish or an open block"),
+    ("after-done", "sent an event after the last one"),
+    ("flood", "events for 1 frames; at most 4096 for each are allowed"),
+    ("blocks", "started block 0; 1 was next"),
+];
+
+/// A host with one provider for each way to misbehave, and one that behaves.
+fn host(url: &str, ways: impl Iterator<Item = &'static str>) -> Host {
+    let mut toml = format!(
+        "[adapters.evil]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"100ms\"\n\
+         [providers.good]\nadapter = \"evil\"\nendpoint = \"{url}\"\n",
+        kit::component("tests/hostile.wasm")
+    );
+    for way in ways {
+        toml += &format!("[providers.\"{way}\"]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"{way}\"\n");
+    }
+    kit::host(&toml)
+}
+
+async fn each_fails_alone(ways: &'static [(&'static str, &'static str)]) {
+    let backend = Backend::json("{}").await;
+    let host = host(&backend.url, ways.iter().map(|(way, _)| *way));
+    for stream in [false, true] {
+        for (way, told) in ways {
+            let begun = Instant::now();
+            let (status, body) = ask(&host, &format!("{way}/m"), stream).await;
+            assert_eq!(status, 502, "{way}: {body}");
+            let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(message.contains("adapter \"evil\""), "{way}: {message}");
+            assert!(message.contains(told), "{way}: {message}");
+            assert_eq!(error["error"]["code"], "component_fault", "{way}");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{way} took {:?}", begun.elapsed());
+            // The next request is served.
+            let (status, body) = ask(&host, "good/m", stream).await;
+            assert_eq!(status, 200, "after {way}: {body}");
+            assert!(body.contains("hello"), "after {way}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_adapter_that_misbehaves_while_it_encodes_fails_its_own_request_alone() {
+    each_fails_alone(ENCODING).await;
+}
+
+#[tokio::test]
+async fn an_adapter_that_misbehaves_with_the_answer_fails_its_own_request_alone() {
+    each_fails_alone(DECODING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn innocent_requests_are_served_while_others_trap_and_loop() {
+    let backend = Backend::json("{}").await;
+    let host = std::sync::Arc::new(host(&backend.url, ["trap", "feed-trap", "grow", "loop"].into_iter()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..16 {
+        let host = std::sync::Arc::clone(&host);
+        tasks.spawn(async move {
+            for round in 0..20 {
+                let bad = match (task + round) % 8 {
+                    0 => "trap",
+                    1 => "feed-trap",
+                    2 if round < 2 => "loop",
+                    3 => "grow",
+                    _ => "",
+                };
+                if bad.is_empty() {
+                    let (status, body) = ask(&host, "good/m", round % 2 == 0).await;
+                    assert_eq!(status, 200, "{body}");
+                    assert!(body.contains("hello"), "{body}");
+                } else {
+                    assert_eq!(ask(&host, &format!("{bad}/m"), false).await.0, 502, "{bad}");
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_untrusted_adapter_gets_a_fresh_instance_for_each_request() {
+    let backend = Backend::json("{}").await;
+    let host = host(&backend.url, std::iter::empty());
+    for _ in 0..5 {
+        assert_eq!(ask(&host, "good/m", false).await.0, 200);
+    }
+    // The guest counts in a static how often it has encoded.
+    let requests = backend.requests();
+    assert_eq!(requests.len(), 5);
+    for request in requests {
+        assert!(request.contains("x-encoded: 1\r\n"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_adapter_keeps_its_instance_until_it_traps() {
+    let backend = Backend::json("{}").await;
+    let host = kit::host(&format!(
+        "[adapters.mine]\npath = {:?}\ntrusted = true\n[providers.good]\nadapter = \"mine\"\nendpoint = \"{url}\"\n\
+         [providers.bad]\nadapter = \"mine\"\nendpoint = \"{url}\"\nsettings.do = \"feed-trap\"\n",
+        kit::component("tests/hostile.wasm"),
+        url = backend.url,
+    ));
+    for _ in 0..3 {
+        assert_eq!(ask(&host, "good/m", false).await.0, 200);
+    }
+    assert_eq!(ask(&host, "bad/m", false).await.0, 502);
+    assert_eq!(ask(&host, "good/m", false).await.0, 200);
+    let counts: Vec<_> = backend
+        .requests()
+        .iter()
+        .map(|request| request.lines().find_map(|line| line.strip_prefix("x-encoded: ")).unwrap().to_owned())
+        .collect();
+    // Loading the adapter encodes nothing; the fourth call spoils the instance, so that the fifth gets another.
+    assert_eq!(counts, ["1", "2", "3", "4", "1"]);
+}
+
+/// What is wrong with a configuration whose one adapter is this component.
+fn refusal(name: &str, wasm: &[u8]) -> String {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("refusal-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("bad.wasm"), wasm).unwrap();
+    let toml =
+        "[adapters.bad]\npath = \"bad.wasm\"\n[providers.p]\nadapter = \"bad\"\nendpoint = \"http://127.0.0.1:1\"\n";
+    match kit::builder(toml).base_dir(folder).build() {
+        Err(BuildError::Config(problems)) => problems.to_string(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{name} was accepted"),
+    }
+}
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn a_component_that_imports_anything_but_types_is_refused_by_name() {
+    let cases = [
+        (
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "f" (func)))))"#,
+            "wasi:cli/environment@0.2.0",
+        ),
+        (r#"(component (import "wasi:sockets/tcp@0.3.0" (instance)))"#, "wasi:sockets/tcp@0.3.0"),
+        (r#"(component (import "log" (func (param "m" string))))"#, "log"),
+        // The name alone does not help: there may be nothing but types behind it.
+        (
+            r#"(component (import "witgate:adapter/types@0.1.0" (instance (export "f" (func)))))"#,
+            "witgate:adapter/types@0.1.0",
+        ),
+        (
+            r#"(component (import "witgate:adapter/types@0.1.0" (instance (export "r" (type (sub resource))))))"#,
+            "witgate:adapter/types@0.1.0",
+        ),
+    ];
+    for (at, (text, import)) in cases.iter().enumerate() {
+        let told = refusal(&format!("import-{at}"), &wat(text));
+        assert!(
+            told.contains(&format!("adapter \"bad\" imports {import}: a component may import nothing but types")),
+            "{told}"
+        );
+        assert!(told.contains("test.toml:2:"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_no_adapter_is_refused_with_what_it_is() {
+    let told = refusal("text", b"hello");
+    assert!(told.contains("is no WebAssembly component: it does not begin as one"), "{told}");
+    let told = refusal("core", &wat("(module)"));
+    assert!(told.contains("it is a core module; make a component of it"), "{told}");
+    let told = refusal("damaged", &kit_bytes()[..2000]);
+    assert!(told.contains("is no WebAssembly component: "), "{told}");
+    let told = refusal("empty", &wat("(component)"));
+    assert!(
+        told.contains("does not export witgate:adapter/chat@0.1.0 as the contract has it: it exports nothing"),
+        "{told}"
+    );
+    let told = refusal("normaliser", &std::fs::read(kit::component("normaliser.wasm")).unwrap());
+    assert!(told.contains("imports witgate:normaliser/types@0.1.0"), "{told}");
+}
+
+fn kit_bytes() -> Vec<u8> {
+    std::fs::read(kit::component("tests/hostile.wasm")).unwrap()
+}
+
+/// A component whose interface has the right name and functions of other types.
+const OTHER_TYPES: &str = r#"(component
+    (core module $m
+        (memory (export "memory") 1)
+        (func (export "f") (result i32) (i32.const 0))
+        (func (export "n"))
+        (func (export "d") (param i32) (result i32) (i32.const 0)))
+    (core instance $i (instantiate $m))
+    (type $decoder (resource (rep i32)))
+    (func $describe (result u32) (canon lift (core func $i "f")))
+    (func $n (canon lift (core func $i "n")))
+    (component $c
+        (import "decoder" (type $decoder (sub resource)))
+        (import "describe" (func $describe (result u32)))
+        (import "n" (func $n))
+        (export $d "decoder" (type $decoder))
+        (export "describe" (func $describe))
+        (export "probe" (func $n))
+        (export "encode" (func $n)))
+    (instance $chat (instantiate $c
+        (with "decoder" (type $decoder))
+        (with "describe" (func $describe))
+        (with "n" (func $n))))
+    (export "witgate:adapter/chat@0.1.0" (instance $chat)))"#;
+
+#[test]
+fn an_adapter_that_lacks_a_function_is_refused_by_its_name() {
+    let told = refusal("other", &wat(OTHER_TYPES));
+    assert!(
+        told.contains("does not export witgate:adapter/chat@0.1.0 [constructor]decoder as the contract has it: there is no such function"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_built_in_components_import_nothing_but_types() {
+    let host = kit::builder("[providers.stub]\nadapter = \"stub\"").all_adapters().build().unwrap();
+    assert_eq!(host.adapters().len(), 4);
+    for loaded in host.adapters() {
+        assert_eq!(loaded.component.imports(), ["witgate:adapter/types@0.1.0"], "{}", loaded.source);
+        assert_eq!(loaded.component.description().id, loaded.reference.as_str());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_its_place() {
+    let toml = "[providers.p]\nadapter = \"no/such.wasm\"\nendpoint = \"http://127.0.0.1:1\"\n";
+    let Err(error) = kit::builder(toml).base_dir("/somewhere").build() else { panic!("it was accepted") };
+    let told = error.to_string();
+    assert!(told.starts_with("test.toml:2:11: providers.p.adapter: cannot read /somewhere/no/such.wasm: "), "{told}");
+}
