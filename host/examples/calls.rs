@@ -46,9 +46,22 @@ fn chat(bytes: usize) -> Request {
     Request::chat("openai-chat", "tiny", messages)
 }
 
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+/// Bytes of memory that are this process's alone: pages that only show the components' files are shared.
+fn own_memory() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<f64>().ok();
+    text.lines().filter(|line| line.starts_with("Private_")).filter_map(kib).sum::<f64>() * 1024.0
+}
+
+/// Shows what each of 1,000 sessions takes that are held at once.
+fn show_memory<T>(what: &str, mut hold: impl FnMut() -> Result<T, Failure>) -> Result<Vec<T>, Failure> {
+    let before = own_memory();
+    let mut held = Vec::with_capacity(1000);
+    for _ in 0..1000 {
+        held.push(hold()?);
+    }
+    println!("{:<52} {:>9.1}", format!("KiB of each of 1000 held: {what}"), (own_memory() - before) / 1024.0 / 1000.0);
+    Ok(held)
 }
 
 fn main() -> Result<(), Failure> {
@@ -70,6 +83,39 @@ fn main() -> Result<(), Failure> {
     };
     let (kept, fresh) = (find(true)?, find(false)?);
 
+    let head = |stream| ResponseHead {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+        framing: Framing::Sse,
+        stream,
+    };
+    let event = |content: &str| {
+        let data = format!(
+            "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"tiny\",\"choices\":[{{\"index\":0,\
+             \"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}"
+        );
+        Frame::Sse(SseEvent { event: None, data, id: None })
+    };
+    // First of all, while no slot has been used.
+    let body = &Bytes::from_static(br#"{"model":"tiny","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#);
+    let limits = Limits { depth: 64, messages: 10_000 };
+    let normalisers = show_memory("normaliser", || {
+        let mut session = host.normaliser().session()?;
+        let parsed = session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
+        let start = AnswerStart { render: parsed.render, id: "1".into(), created: 1, model: "tiny".into() };
+        session.start("openai-chat", start)?;
+        session.head()?;
+        Ok(session)
+    })?;
+    let adapters = show_memory("adapter", || {
+        let mut session = kept.session()?;
+        session.encode("{}", &Arc::new(chat(1000)))?.map_err(refused)?;
+        session.start("{}", None, head(true))?;
+        session.feed(vec![event("once")])?;
+        Ok(session)
+    })?;
+    drop((normalisers, adapters));
+
     show("fresh instance, nothing called", median(|| Ok(fresh.session()?))?);
     show("kept instance, nothing called", median(|| Ok(kept.session()?))?);
     for size in [1_000, 10_000, 100_000, 1_000_000] {
@@ -85,19 +131,6 @@ fn main() -> Result<(), Failure> {
         let mut session = kept.session()?;
         show(&format!("encode alone, {size} bytes"), median(|| session.encode("{}", &request)?.map_err(refused))?);
     }
-    let head = |stream| ResponseHead {
-        status: 200,
-        headers: vec![("content-type".into(), "text/event-stream".into())],
-        framing: Framing::Sse,
-        stream,
-    };
-    let event = |content: &str| {
-        let data = format!(
-            "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"tiny\",\"choices\":[{{\"index\":0,\
-             \"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}"
-        );
-        Frame::Sse(SseEvent { event: None, data, id: None })
-    };
     let mut session = kept.session()?;
     show("start (a decoder)", median(|| Ok(session.start("{}", None, head(true))?))?);
     session.feed(vec![event("once")])?;
@@ -108,7 +141,6 @@ fn main() -> Result<(), Failure> {
     let events = session.feed(vec![frame.clone()])?;
 
     let normaliser = host.normaliser();
-    let limits = Limits { depth: 64, messages: 10_000 };
     show("normaliser: kept instance, nothing called", median(|| Ok(normaliser.session()?))?);
     for size in [1_000, 10_000, 100_000, 1_000_000] {
         let mut body = String::from("{\"model\":\"tiny\",\"messages\":[");
@@ -125,7 +157,6 @@ fn main() -> Result<(), Failure> {
         })?;
         show(&format!("parse, {size} bytes"), parse);
     }
-    let body = &Bytes::from_static(br#"{"model":"tiny","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#);
     let mut session = normaliser.session()?;
     let parsed = session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
     let start = || AnswerStart { render: parsed.render.clone(), id: "1".into(), created: 1, model: "tiny".into() };
@@ -136,36 +167,5 @@ fn main() -> Result<(), Failure> {
     session.feed(first.feed(vec![event("once")])?)?;
     show("render, 1 event", median(|| Ok(session.feed(events.clone())?))?);
 
-    for (what, adapter) in [("fresh", fresh), ("kept", kept)] {
-        let before = resident();
-        let mut held = Vec::new();
-        for _ in 0..1000 {
-            let mut session = adapter.session()?;
-            session.encode("{}", &Arc::new(chat(1000)))?.map_err(refused)?;
-            session.start("{}", None, head(true))?;
-            session.feed(vec![event("once")])?;
-            held.push(session);
-        }
-        println!(
-            "{:<52} {:>9.1}",
-            format!("KiB resident of each of 1000 held, {what}"),
-            (resident() as f64 - before as f64) / 1024.0 / 1000.0
-        );
-        drop(held);
-    }
-    let before = resident();
-    let mut held = Vec::new();
-    for _ in 0..1000 {
-        let mut session = normaliser.session()?;
-        session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
-        session.start("openai-chat", start())?;
-        session.feed(first.feed(vec![event("more")])?)?;
-        held.push(session);
-    }
-    println!(
-        "{:<52} {:>9.1}",
-        "KiB resident of each of 1000 held, normaliser",
-        (resident() as f64 - before as f64) / 1024.0 / 1000.0
-    );
     Ok(())
 }

@@ -93,7 +93,11 @@ fn http(method: &str, path: &[&str], body: Vec<u8>, framing: Framing) -> HttpReq
         query: vec![],
         headers: vec![],
         body,
-        auth: Auth::Header(HeaderAuth { name: "authorization".into(), prefix: "Bearer ".into(), slot: "api_key".into() }),
+        auth: Auth::Header(HeaderAuth {
+            name: "authorization".into(),
+            prefix: "Bearer ".into(),
+            slot: "api_key".into(),
+        }),
         framing,
         context: None,
     }
