@@ -156,7 +156,11 @@ impl<I, X: Exports<I>> Unit<I, X> {
         store.set_epoch_deadline(self.deadline());
         match self.pre.instantiate(&mut store) {
             Ok(instance) => Ok(Held { store, instance: self.exports.instance(instance) }),
-            Err(error) => Err(self.fault(store.data(), &error)),
+            Err(error) if error.is::<Trap>() || store.data().denied => Err(self.fault(store.data(), &error)),
+            Err(error) => {
+                let what = format!("cannot be instantiated: {}", cause(&error));
+                Err(Fault { component: self.name.clone(), what })
+            }
         }
     }
 

@@ -90,8 +90,7 @@ impl Server {
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(max_header_bytes.max(8192))
-            .max_headers(256);
+            .max_buf_size(max_header_bytes.max(8192));
         http.http2()
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))

@@ -155,6 +155,22 @@ async fn a_trusted_adapter_keeps_its_instance_until_it_traps() {
     assert_eq!(counts, ["1", "2", "3", "4", "1"]);
 }
 
+#[test]
+fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
+    let host = kit::host(&format!(
+        "[providers.a]\nadapter = {:?}\nendpoint = \"http://127.0.0.1:1\"\n",
+        kit::component("tests/hostile.wasm")
+    ));
+    let adapter = &host.adapters()[0].component;
+    let mut held = Vec::new();
+    for at in 0..host.config().limits.max_concurrent_requests {
+        let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
+        let adapter = adapter.session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
+        held.push((normaliser, adapter));
+    }
+    assert!(held.len() > 1000);
+}
+
 /// What is wrong with a configuration whose one adapter is this component.
 fn refusal(name: &str, wasm: &[u8]) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("refusal-{name}"));
