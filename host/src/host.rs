@@ -7,13 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use witgate_config::{AdapterRef, Config, Problems};
-use witgate_gateway::{Gateway, Request, RequestBody, Response};
+use witgate_gateway::{Gateway, Record, Request, RequestBody, Response};
 
 use crate::builtin;
 use crate::cache::digest;
 use crate::components::{AdapterComponent, LoadError, NormaliserComponent};
 use crate::engine::{Bounds, Runtime, Sandbox};
-use crate::ports::HostPorts;
+use crate::ports::{HostPorts, Recorder};
 use crate::server::Server;
 
 /// Makes a [`Host`].
@@ -22,6 +22,7 @@ pub struct Builder {
     base: PathBuf,
     sandbox: Sandbox,
     all: bool,
+    record: Recorder,
 }
 
 impl Builder {
@@ -42,6 +43,13 @@ impl Builder {
     /// Loads all built-in and all configured adapters, not only those that a provider uses.
     pub fn all_adapters(mut self) -> Self {
         self.all = true;
+        self
+    }
+
+    /// What is done with the record of each request, when it has ended. Without it, a `tracing` event of the target
+    /// `witgate::request`. It is called on the threads that serve: it should not block.
+    pub fn on_record(mut self, record: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        self.record = Box::new(record);
         self
     }
 
@@ -106,7 +114,7 @@ impl Builder {
         }
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
-        let ports = Arc::new(HostPorts::new(&config, normaliser.clone(), by_provider));
+        let ports = Arc::new(HostPorts::new(&config, normaliser.clone(), by_provider, self.record));
         Ok(Host { config, gateway, ports, normaliser, adapters, runtime })
     }
 }
@@ -251,7 +259,13 @@ pub struct Host {
 impl Host {
     /// Begins a host for a configuration.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, base: PathBuf::new(), sandbox: Sandbox::default(), all: false }
+        Builder {
+            config,
+            base: PathBuf::new(),
+            sandbox: Sandbox::default(),
+            all: false,
+            record: Box::new(crate::log::request),
+        }
     }
 
     /// Serves one request, without a server. Dropping the future, or the stream in its answer, cancels what it does.

@@ -125,21 +125,48 @@ fn main() -> ExitCode {
         Some(format) => format == LogFormat::Json,
         None => !std::io::stderr().is_terminal(),
     };
-    if let Err(error) = start_log(&cli.log_level, json) {
-        eprintln!("witgate: --log-level {:?}: {error}; write e.g. info or info,witgate::request=off", cli.log_level);
-        return ExitCode::from(UNUSABLE);
-    }
+    let filter: Targets = match cli.log_level.parse() {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!(
+                "witgate: --log-level {:?}: {error}; write e.g. info or info,witgate::request=off",
+                cli.log_level
+            );
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let records = filter.would_enable("witgate::request", &tracing::Level::INFO);
+    start_log(filter, json);
+    let log = Log { json, records };
     match cli.command {
-        Command::Serve(arguments) => serve(arguments, json),
-        Command::Check { source } => check(&source),
-        Command::Adapters { source, json } => adapters(&source, json),
-        Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include),
+        Command::Serve(arguments) => serve(arguments, log),
+        Command::Check { source } => check(&source, log),
+        Command::Adapters { source, json } => adapters(&source, json, log),
+        Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
         Command::Guard { command } => guard(&command),
     }
 }
 
-fn start_log(level: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter: Targets = level.parse()?;
+/// How the log is written.
+#[derive(Clone, Copy)]
+struct Log {
+    json: bool,
+    /// The requests' lines are wanted.
+    records: bool,
+}
+
+impl Log {
+    /// Takes the shortest way for the requests' lines.
+    fn apply(self, builder: Builder) -> Builder {
+        match self {
+            Log { records: false, .. } => builder.on_record(|_| {}),
+            Log { json: true, .. } => builder.on_record(witgate_host::write_json_record),
+            _ => builder,
+        }
+    }
+}
+
+fn start_log(filter: Targets, json: bool) {
     let log = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if json {
@@ -147,7 +174,6 @@ fn start_log(level: &str, json: bool) -> Result<(), tracing_subscriber::filter::
     } else {
         log.with(layer.with_ansi(std::io::stderr().is_terminal()).compact()).init();
     }
-    Ok(())
 }
 
 #[cfg(unix)]
@@ -226,8 +252,8 @@ impl Source {
         Ok((config, file.parent().unwrap_or(Path::new("")).to_owned()))
     }
 
-    fn builder(&self, config: Config, base: PathBuf) -> Builder {
-        let builder = Host::builder(config).base_dir(base);
+    fn builder(&self, config: Config, base: PathBuf, log: Log) -> Builder {
+        let builder = log.apply(Host::builder(config).base_dir(base));
         match &self.cache_dir {
             Some(dir) => builder.cache_dir((!dir.as_os_str().is_empty()).then(|| dir.clone())),
             None => builder,
@@ -235,15 +261,15 @@ impl Source {
     }
 
     /// A host for the configuration.
-    fn host(&self, all: bool) -> Result<Host, Unusable> {
+    fn host(&self, all: bool, log: Log) -> Result<Host, Unusable> {
         let (config, base) = self.read()?;
-        let builder = self.builder(config, base);
+        let builder = self.builder(config, base, log);
         Ok(if all { builder.all_adapters() } else { builder }.build()?)
     }
 }
 
-fn serve(arguments: Serve, json: bool) -> ExitCode {
-    match try_serve(arguments, json) {
+fn serve(arguments: Serve, log: Log) -> ExitCode {
+    match try_serve(arguments, log) {
         Ok(code) => code,
         Err(unusable) => {
             unusable.tell();
@@ -252,7 +278,7 @@ fn serve(arguments: Serve, json: bool) -> ExitCode {
     }
 }
 
-fn try_serve(arguments: Serve, json: bool) -> Result<ExitCode, Unusable> {
+fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
     let Serve { source, listen, model, llama_server, llama_arguments } = arguments;
     let (mut config, base) = match (&model, &source.config) {
         // A model of its own is a whole configuration; what the environment says of other servers does not count.
@@ -291,7 +317,7 @@ fn try_serve(arguments: Serve, json: bool) -> Result<ExitCode, Unusable> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let host = source.builder(config, base).build()?;
+    let host = source.builder(config, base, log).build()?;
     let mut runtime = match threads {
         1 => tokio::runtime::Builder::new_current_thread(),
         threads => {
@@ -314,7 +340,7 @@ fn try_serve(arguments: Serve, json: bool) -> Result<ExitCode, Unusable> {
         let address = server.local_addr().map_err(|error| Unusable::Other(error.to_string()))?;
         let mut signals =
             Signals::new().map_err(|error| Unusable::Other(format!("cannot wait for signals: {error}")))?;
-        banner(&host, &reachable(address), json);
+        banner(&host, &reachable(address), log.json);
         Ok(server
             .serve(async move {
                 signals.next().await;
@@ -454,8 +480,8 @@ impl Signals {
     }
 }
 
-fn check(source: &Source) -> ExitCode {
-    match source.host(true) {
+fn check(source: &Source, log: Log) -> ExitCode {
+    match source.host(true, log) {
         Ok(host) => {
             let config = host.config();
             println!(
@@ -473,8 +499,8 @@ fn check(source: &Source) -> ExitCode {
     }
 }
 
-fn adapters(source: &Source, json: bool) -> ExitCode {
-    let host = match source.host(true) {
+fn adapters(source: &Source, json: bool, log: Log) -> ExitCode {
+    let host = match source.host(true, log) {
         Ok(host) => host,
         Err(unusable) => {
             unusable.tell();
@@ -532,8 +558,8 @@ fn adapters(source: &Source, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn invoke(source: &Source, file: &Path, path: String, include: bool) -> ExitCode {
-    match try_invoke(source, file, path, include) {
+fn invoke(source: &Source, file: &Path, path: String, include: bool, log: Log) -> ExitCode {
+    match try_invoke(source, file, path, include, log) {
         Ok(code) => code,
         Err(unusable) => {
             unusable.tell();
@@ -542,7 +568,7 @@ fn invoke(source: &Source, file: &Path, path: String, include: bool) -> ExitCode
     }
 }
 
-fn try_invoke(source: &Source, file: &Path, path: String, include: bool) -> Result<ExitCode, Unusable> {
+fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Log) -> Result<ExitCode, Unusable> {
     let mut body = Vec::new();
     let read = if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut body)
@@ -550,7 +576,7 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool) -> Resu
         std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut body))
     };
     read.map_err(|error| Unusable::Other(format!("cannot read {}: {error}", file.display())))?;
-    let host = Arc::new(source.host(false)?);
+    let host = Arc::new(source.host(false, log)?);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     if let Some(key) = host.config().server.api_keys.first() {
         headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));

@@ -16,16 +16,21 @@ pub struct HostPorts {
     /// By the provider's name.
     adapters: BTreeMap<String, AdapterComponent>,
     upstream: Upstream,
+    record: Recorder,
     start: Instant,
 }
+
+/// What is done with the record of a request.
+pub(crate) type Recorder = Box<dyn Fn(&Record) + Send + Sync>;
 
 impl HostPorts {
     pub(crate) fn new(
         config: &Config,
         normaliser: NormaliserComponent,
         adapters: BTreeMap<String, AdapterComponent>,
+        record: Recorder,
     ) -> Self {
-        HostPorts { normaliser, adapters, upstream: Upstream::new(config), start: Instant::now() }
+        HostPorts { normaliser, adapters, upstream: Upstream::new(config), record, start: Instant::now() }
     }
 }
 
@@ -79,7 +84,7 @@ impl Ports for HostPorts {
     }
 
     fn record(&self, record: &Record) {
-        crate::log::request(record);
+        (self.record)(record);
     }
 
     fn warn(&self, warning: &Warning<'_>) {
