@@ -1,6 +1,8 @@
 //! The path of a request, and the policy around it, written once over small ports.
 //!
-//!     request in → parse → route → encode → sign → send → frame → decode → render → response out
+//! ```text
+//! request in → parse → route → encode → sign → send → frame → decode → render → response out
+//! ```
 //!
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
