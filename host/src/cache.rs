@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use wasmtime::{Cache, CacheConfig};
@@ -41,8 +41,9 @@ pub(crate) struct CheckedCache {
 }
 
 impl CheckedCache {
-    /// Opens the cache in `dir`, made where it is missing, and deletes what is damaged.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    /// Opens the cache in `dir`, made where it is missing, and deletes what is damaged. The entries that were used last
+    /// are kept, so many of them, and no others: reading all that older versions have left would delay each start.
+    pub fn open(dir: &Path, keep: usize) -> io::Result<Self> {
         // An absolute path: wasmtime takes no other.
         let dir = std::path::absolute(dir)?;
         make(&dir)?;
@@ -51,12 +52,18 @@ impl CheckedCache {
         let known = read_digests(&dir.join("digests"));
         let mut digests = BTreeMap::new();
         let mut damaged = 0;
-        for (name, path) in list(&entries)? {
-            let digest = digest(&fs::read(&path)?);
+        let mut found = list(&entries)?;
+        found.sort_by_cached_key(|(_, path)| std::cmp::Reverse(last_used(path)));
+        for (_, path) in found.drain(keep.min(found.len())..) {
+            remove(&path)?;
+        }
+        for (name, path) in found {
+            // Another start may have deleted it meanwhile.
+            let Some(digest) = read(&path)?.map(|bytes| digest(&bytes)) else { continue };
             if known.get(&name).is_some_and(|known| *known == digest) {
                 digests.insert(name, digest);
             } else {
-                fs::remove_file(&path)?;
+                remove(&path)?;
                 damaged += 1;
             }
         }
@@ -93,8 +100,10 @@ impl CheckedCache {
     pub fn save(&mut self) -> io::Result<()> {
         let mut new = false;
         for (name, path) in list(&self.dir.join("entries"))? {
-            if let std::collections::btree_map::Entry::Vacant(entry) = self.digests.entry(name) {
-                entry.insert(digest(&fs::read(&path)?));
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.digests.entry(name)
+                && let Some(bytes) = read(&path)?
+            {
+                entry.insert(digest(&bytes));
                 new = true;
             }
         }
@@ -151,6 +160,29 @@ fn list(entries: &Path) -> io::Result<Vec<(String, PathBuf)>> {
         }
     }
     Ok(found)
+}
+
+/// When an entry was used last: wasmtime writes its statistics then.
+fn last_used(entry: &Path) -> Option<SystemTime> {
+    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    modified(&entry.with_extension("stats")).max(modified(entry))
+}
+
+/// Reads a file; `None` where it is not there any more.
+fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes a file that may be gone already.
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn read_digests(file: &Path) -> BTreeMap<String, String> {

@@ -28,6 +28,8 @@ pub struct Sandbox {
     pub idle: usize,
     /// Where compiled components are kept; `None` compiles them at each start.
     pub cache: Option<PathBuf>,
+    /// How many compiled components are kept, of this and of earlier versions: 64.
+    pub cached: usize,
 }
 
 impl Default for Sandbox {
@@ -38,6 +40,7 @@ impl Default for Sandbox {
             instances: 4096,
             idle: 64,
             cache: crate::cache::default_dir(),
+            cached: 64,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Runtime {
     pub fn new(mut sandbox: Sandbox) -> wasmtime::Result<Arc<Self>> {
         let page = 64 * 1024;
         sandbox.memory_bytes = sandbox.memory_bytes.clamp(page, 1 << 32).div_ceil(page) * page;
-        let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir) {
+        let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir, sandbox.cached) {
             Ok(cache) => Some(cache),
             Err(error) => {
                 tracing::warn!(

@@ -70,6 +70,7 @@ impl Builder {
         let idle = self.sandbox.idle.saturating_mul(wanted.len() + 1);
         let instances = limits.max_concurrent_requests.saturating_mul(2).saturating_add(idle).saturating_add(64);
         self.sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(16_384);
+        self.sandbox.cached = self.sandbox.cached.max(2 * (wanted.len() + 1));
         let runtime = Runtime::new(self.sandbox).map_err(|error| BuildError::Engine(error.to_string()))?;
 
         let base = &self.base;

@@ -295,12 +295,13 @@ impl Words {
     }
 }
 
-/// Becomes `program`, which is told to end when the parent does. Returns only where that fails.
+/// Becomes `program`, which is killed when the parent ends: there is nobody left to wait for a gentler end, which
+/// llama-server has been seen not to come to. Returns only where that fails.
 #[cfg(unix)]
 pub fn guard(program: &std::ffi::OsStr, arguments: &[OsString]) -> std::io::Error {
     let parent = rustix::process::getppid();
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)) {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
         return error.into();
     }
     // The parent may have died before that was said.

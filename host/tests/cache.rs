@@ -94,6 +94,25 @@ fn two_starts_at_once_do_not_disturb_each_other() {
     assert_eq!(start(&cache).cached(), Some((2, 0)));
 }
 
+#[test]
+fn what_was_not_used_for_long_is_deleted() {
+    let cache = folder("old");
+    start(&cache);
+    let (used, folder) = (entries(&cache), entries(&cache)[0].parent().unwrap().to_owned());
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+    for at in 0..100 {
+        let file = std::fs::File::create(folder.join(format!("old{at}"))).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    assert_eq!(start(&cache).cached(), Some((2, 0)));
+    // None of the old ones has a digest, so all are gone; those in use were not among those deleted for their age.
+    let mut left = entries(&cache);
+    left.sort();
+    let mut used = used;
+    used.sort();
+    assert_eq!(left, used);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_folder_that_others_may_write_to_is_not_used() {
