@@ -554,7 +554,7 @@ impl<'p, P: Ports> Exchange<'p, P> {
             None => Err(Self::timed_out(self.provider, self.total, self.token, content)),
             Some(None) => Ok(None),
             Some(Some(Ok(chunk))) => Ok(Some(chunk)),
-            Some(Some(Err(TransportError::Broken(_)))) | Some(Some(Err(_))) => {
+            Some(Some(Err(_))) => {
                 let error = TransportError::Broken("the answer ended early".to_owned());
                 Err(Failed::transport(&error, &self.provider.name, self.provider.timeouts.connect))
             }
