@@ -53,7 +53,7 @@ impl Order {
                         Kind::ToolCall
                     }
                     BlockKind::Other(json) => {
-                        object(json);
+                        object(&json.value);
                         Kind::Other
                     }
                 };
@@ -72,7 +72,7 @@ impl Order {
             }
             Event::Usage(usage) => {
                 if let Some(raw) = &usage.raw {
-                    json(raw);
+                    json(&raw.value);
                 }
             }
             Event::Finish(finish) => {
@@ -81,6 +81,7 @@ impl Order {
                 assert!(!open, "choice {} finished with an open block", finish.choice);
             }
             Event::Other(other) => object(&other.members),
+            Event::Embedding(_) | Event::Model(_) => panic!("vectors or models in an answer to a chat"),
             Event::Done => {
                 assert!(!self.finished.is_empty(), "`done` without a finish");
                 for block in &self.blocks {

@@ -40,6 +40,7 @@ fn last_user_text(input: &Input) -> String {
             });
             texts.collect()
         }
+        _ => String::new(),
     }
 }
 
@@ -61,6 +62,7 @@ fn words(input: &Input) -> usize {
     match input {
         Input::Completion(prompt) => count(&prompt.text),
         Input::Chat(messages) => messages.iter().flat_map(|message| &message.parts).map(part).sum(),
+        _ => 0,
     }
 }
 
@@ -129,6 +131,9 @@ impl Adapter for Stub {
     }
 
     fn encode(settings: &str, request: Request) -> Result<HttpRequest, Error> {
+        if !matches!(request.input, Input::Chat(_) | Input::Completion(_)) {
+            return Err(Error::no_operation("the built-in stub", &request.input));
+        }
         if !Settings::parse(settings)?.drop_unsupported {
             refuse_demands(&request)?;
         }
@@ -144,7 +149,7 @@ impl Adapter for Stub {
         if request.stream {
             let around = match request.input {
                 Input::Chat(_) => ("\"delta\":{\"content\":", "}"),
-                Input::Completion(_) => ("\"text\":", ""),
+                _ => ("\"text\":", ""),
             };
             let mut chunk = |choices: &dyn Fn(&mut Vec<u8>), usage| {
                 body.extend_from_slice(b"data: ");
@@ -162,7 +167,7 @@ impl Adapter for Stub {
         } else {
             let around = match request.input {
                 Input::Chat(_) => ("\"message\":{\"role\":\"assistant\",\"content\":", "}"),
-                Input::Completion(_) => ("\"text\":", ""),
+                _ => ("\"text\":", ""),
             };
             let choices = |out: &mut Vec<u8>| {
                 for index in 0..n {
@@ -184,6 +189,7 @@ impl Adapter for Stub {
             auth: Auth::None,
             framing: if request.stream { Framing::Sse } else { Framing::Whole },
             context: openai_shape::context(&request),
+            dropped: Vec::new(),
         })
     }
 

@@ -3,17 +3,20 @@
 //! The fixtures are in `tests/fixtures/upstream/bedrock`: the README there says how each was made. The events that each
 //! must give are in its folder `events`; `WITGATE_UPDATE=1` writes them anew, to be read before they are committed.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use common::{calls, check_order, text};
 use serde::Deserialize;
 use witgate_adapters::bedrock::Bedrock;
 use witgate_framing::{Framer, Limits, effective};
 use witgate_model::{
-    Adapter, BlockKind, Decoder, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame, Framing,
-    ResponseHead, Retry, Usage,
+    Adapter, BlockKind, Decoder, DialectJson, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame,
+    Framing, ResponseHead, Retry, Usage,
 };
 
 #[derive(Deserialize)]
@@ -93,30 +96,6 @@ fn usage(events: &[Event]) -> &Usage {
     found[0]
 }
 
-fn text(events: &[Event]) -> String {
-    events
-        .iter()
-        .filter_map(|event| if let Event::Text(delta) = event { Some(delta.text.as_str()) } else { None })
-        .collect()
-}
-
-/// Id, name and arguments of every tool call.
-fn calls(events: &[Event]) -> Vec<(String, String, String)> {
-    let mut calls = BTreeMap::new();
-    for event in events {
-        match event {
-            Event::BlockStart(start) => {
-                if let BlockKind::ToolCall(call) = &start.kind {
-                    calls.insert(start.index, (call.id.clone(), call.name.clone(), String::new()));
-                }
-            }
-            Event::Arguments(delta) => calls.get_mut(&delta.index).unwrap().2.push_str(&delta.text),
-            _ => {}
-        }
-    }
-    calls.into_values().collect()
-}
-
 fn others(events: &[Event]) -> Vec<&str> {
     fn members(event: &Event) -> Option<&str> {
         let Event::Other(other) = event else { return None };
@@ -124,44 +103,6 @@ fn others(events: &[Event]) -> Vec<&str> {
         Some(&other.members)
     }
     events.iter().filter_map(members).collect()
-}
-
-/// What the contract says of a valid answer.
-fn check_order(name: &str, events: &[Event]) {
-    let mut open = Vec::new();
-    let (mut next, mut finished) = (0, 0);
-    for (number, event) in events.iter().enumerate() {
-        let last = number + 1 == events.len();
-        match event {
-            Event::Started(_) => assert_eq!(number, 0, "{name}: started comes first"),
-            Event::Failed(_) => assert!(last, "{name}"),
-            _ if number == 0 => panic!("{name}: {event:?} in front of started"),
-            Event::BlockStart(start) => {
-                assert_eq!(start.index, next, "{name}: indexes are dense");
-                next += 1;
-                open.push(start.index);
-            }
-            Event::Text(delta)
-            | Event::Reasoning(delta)
-            | Event::Signature(delta)
-            | Event::Redacted(delta)
-            | Event::Arguments(delta) => {
-                assert!(open.contains(&delta.index), "{name}: {event:?} of a block that is not open");
-                assert!(!delta.text.is_empty(), "{name}: an empty delta");
-            }
-            Event::BlockStop(index) => {
-                let at = open.iter().position(|open| open == index);
-                open.remove(at.unwrap_or_else(|| panic!("{name}: a stop of {index}, which is not open")));
-            }
-            Event::Finish(_) => {
-                assert!(open.is_empty(), "{name}: finish with open blocks");
-                finished += 1;
-            }
-            Event::Done => assert!(last && finished == 1, "{name}"),
-            Event::Usage(_) | Event::Other(_) => assert_eq!(finished, 0, "{name}"),
-        }
-    }
-    assert!(events.last().is_some_and(Event::is_last), "{name}: an end");
 }
 
 #[test]
@@ -293,7 +234,7 @@ fn input_tokens_include_what_the_cache_gave_and_took() {
         assert_eq!(usage.input_tokens, Some(110), "{name}");
         assert_eq!((usage.cache_read_tokens, usage.cache_write_tokens), (Some(80), Some(20)), "{name}");
         assert_eq!(usage.output_tokens, Some(7));
-        assert!(usage.raw.as_deref().unwrap().contains("\"inputTokens\":10"));
+        assert!(usage.raw.as_ref().unwrap().value.contains("\"inputTokens\":10"));
     }
 }
 
@@ -363,7 +304,7 @@ fn what_the_contract_does_not_name_comes_as_other_events_and_padding_does_not() 
         }
     }
     let whole = fixture("whole-unknown.json");
-    let hologram = |event: &Event| matches!(event, Event::BlockStart(start) if start.kind == BlockKind::Other(r#"{"hologram":{"format":"cube"}}"#.to_owned()));
+    let hologram = |event: &Event| matches!(event, Event::BlockStart(start) if start.kind == BlockKind::Other(DialectJson::new("bedrock-converse", r#"{"hologram":{"format":"cube"}}"#)));
     assert!(whole.iter().any(hologram));
     assert_eq!(text(&whole), "See above.");
 }

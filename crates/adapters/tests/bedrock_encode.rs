@@ -155,7 +155,7 @@ fn the_two_operations_have_their_paths_and_framings() {
 
 #[test]
 fn requests_are_signed_for_bedrock_or_carry_a_bearer_key() {
-    let sigv4 = Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned() });
+    let sigv4 = Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned(), region: None });
     assert_eq!(encode(json!({}), &hello()).unwrap().auth, sigv4);
     assert_eq!(encode(json!({"auth": "sigv4"}), &hello()).unwrap().auth, sigv4);
     let bearer =

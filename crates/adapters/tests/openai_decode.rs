@@ -1,9 +1,11 @@
 //! Answers of the OpenAI shape: recordings and hand-made ones, through the framing and the decoder.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use common::{calls, check_order, failure, finishes, lines, text, thought};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use witgate_adapters::{LlamaCpp, OpenAi, Stub};
@@ -88,116 +90,12 @@ fn decoded(answer: &Answer, cuts: &[usize]) -> Vec<Event> {
     }
 }
 
-/// Holds events against the rules of the contract.
-fn check(events: &[Event]) {
-    let mut open: Vec<(u32, u32)> = Vec::new();
-    let mut blocks = 0;
-    let mut finished = Vec::new();
-    for (at, event) in events.iter().enumerate() {
-        assert_eq!(event.is_last(), at + 1 == events.len(), "event {at} of {}: {event:?}", events.len());
-        if at > 0 {
-            assert!(!matches!(event, Event::Started(_)), "a second start");
-        } else {
-            assert!(matches!(event, Event::Started(_) | Event::Failed(_)), "does not begin with a start: {event:?}");
-        }
-        match event {
-            Event::BlockStart(start) => {
-                assert_eq!(start.index, blocks, "blocks are numbered from 0 without gaps");
-                assert!(!finished.contains(&start.choice), "a block behind its choice's finish");
-                blocks += 1;
-                open.push((start.index, start.choice));
-            }
-            Event::Text(delta)
-            | Event::Reasoning(delta)
-            | Event::Signature(delta)
-            | Event::Redacted(delta)
-            | Event::Arguments(delta) => {
-                assert!(open.iter().any(|(index, _)| *index == delta.index), "a delta of a block that is not open");
-                assert!(!delta.text.is_empty() || delta.logprobs.is_some(), "an empty delta");
-            }
-            Event::BlockStop(index) => {
-                let before = open.len();
-                open.retain(|(block, _)| block != index);
-                assert_eq!(open.len() + 1, before, "a stop of a block that is not open");
-            }
-            Event::Finish(finish) => {
-                assert!(!open.iter().any(|(_, choice)| *choice == finish.choice), "a finish before its blocks' stop");
-                assert!(!finished.contains(&finish.choice), "a second finish");
-                finished.push(finish.choice);
-            }
-            Event::Other(other) => {
-                let members: Value = serde_json::from_str(&other.members).unwrap();
-                assert!(!members.as_object().unwrap().is_empty());
-            }
-            Event::Done => assert!(!finished.is_empty() && open.is_empty()),
-            Event::Started(_) | Event::Usage(_) | Event::Failed(_) => {}
-        }
-    }
-    assert!(events.last().is_some_and(Event::is_last), "no last event");
-}
-
-fn lines(events: &[Event]) -> String {
-    let mut text = String::new();
-    for event in events {
-        writeln!(text, "{}", serde_json::to_string(event).unwrap()).unwrap();
-    }
-    text
-}
-
-fn text(events: &[Event]) -> String {
-    let texts = events.iter().filter_map(|event| match event {
-        Event::Text(delta) => Some(delta.text.as_str()),
-        _ => None,
-    });
-    texts.collect()
-}
-
-fn thought(events: &[Event]) -> String {
-    let texts = events.iter().filter_map(|event| match event {
-        Event::Reasoning(delta) => Some(delta.text.as_str()),
-        _ => None,
-    });
-    texts.collect()
-}
-
-/// Id, name and arguments of the tool calls.
-fn calls(events: &[Event]) -> Vec<(String, String, String)> {
-    let mut calls: BTreeMap<u32, (String, String, String)> = BTreeMap::new();
-    for event in events {
-        match event {
-            Event::BlockStart(start) => {
-                if let BlockKind::ToolCall(call) = &start.kind {
-                    calls.insert(start.index, (call.id.clone(), call.name.clone(), String::new()));
-                }
-            }
-            Event::Arguments(delta) => calls.get_mut(&delta.index).unwrap().2.push_str(&delta.text),
-            _ => {}
-        }
-    }
-    calls.into_values().collect()
-}
-
 fn usage(events: &[Event]) -> Usage {
     let usage = events.iter().rev().find_map(|event| match event {
         Event::Usage(usage) => Some(usage.clone()),
         _ => None,
     });
     usage.expect("no usage")
-}
-
-fn finishes(events: &[Event]) -> Vec<Finish> {
-    let finishes = events.iter().filter_map(|event| match event {
-        Event::Finish(finish) => Some(finish.clone()),
-        _ => None,
-    });
-    finishes.collect()
-}
-
-fn failure(events: &[Event]) -> Error {
-    match events.last() {
-        Some(Event::Failed(error)) => error.clone(),
-        other => panic!("no failure, but {other:?}"),
-    }
 }
 
 fn success(framing: Framing) -> ResponseHead {
@@ -216,7 +114,7 @@ fn streamed<A: Adapter>(chunks: &[Value], done: bool) -> Vec<Event> {
     if !events.last().is_some_and(Event::is_last) {
         events.extend(decoder.finish());
     }
-    check(&events);
+    check_order("", &events);
     events
 }
 
@@ -246,7 +144,7 @@ fn every_fixture_gives_the_events_that_were_read_and_approved() {
                 continue;
             }
             let events = decoded(&answer, &[]);
-            check(&events);
+            check_order("", &events);
             insta::assert_snapshot!(format!("{folder}-{}", answer.name), lines(&events));
         }
     }
@@ -272,7 +170,7 @@ fn a_stream_and_a_whole_answer_of_the_same_request_say_the_same() {
 fn a_streams_usage_of_several_choices_is_their_sum_and_a_whole_ones_is_marked_as_a_guess() {
     let stream = usage(&decoded(&fixture("llama-cpp", "chat-two-choices.sse"), &[]));
     assert_eq!((stream.input_tokens, stream.output_tokens, stream.estimated), (Some(30), Some(11), false));
-    let raw: Value = serde_json::from_str(&stream.raw.unwrap()).unwrap();
+    let raw: Value = serde_json::from_str(&stream.raw.unwrap().value).unwrap();
     assert_eq!(raw["completion_tokens"], 11);
     assert_eq!(raw["total_tokens"], 41);
     let whole = usage(&decoded(&fixture("llama-cpp", "chat-two-choices.json"), &[]));
@@ -316,7 +214,7 @@ proptest! {
                 let at = at.index(answer.body.len() + 1);
                 let end = (at + drop).min(answer.body.len());
                 answer.body.splice(at..end, bytes.iter().copied());
-                check(&decoded(&answer, &[]));
+                check_order(&answer.name, &decoded(&answer, &[]));
             }
         }
     }
@@ -349,7 +247,7 @@ fn a_stream_cut_at_any_event_fails_unless_every_choice_had_finished() {
                 ..answer
             };
             let events = decoded(&cut, &[]);
-            check(&events);
+            check_order("", &events);
             if finished == choices {
                 assert_eq!(events.last(), Some(&Event::Done), "{} after {kept}", answer.name);
             } else {
@@ -450,7 +348,7 @@ fn a_custom_tool_call_is_told_whole() {
             .iter()
             .filter_map(|event| match event {
                 Event::BlockStart(start) => match &start.kind {
-                    BlockKind::Other(json) => Some(serde_json::from_str(json).unwrap()),
+                    BlockKind::Other(json) => Some(serde_json::from_str(&json.value).unwrap()),
                     _ => None,
                 },
                 _ => None,
@@ -789,7 +687,7 @@ fn usage_is_read_in_all_its_parts_and_told_again_only_when_it_changes() {
         (said.input_tokens, said.output_tokens, said.cache_read_tokens, said.reasoning_tokens, said.estimated),
         (Some(19), Some(10), Some(16), Some(4), false)
     );
-    assert!(said.raw.unwrap().contains("accepted_prediction_tokens"));
+    assert!(said.raw.unwrap().value.contains("accepted_prediction_tokens"));
     let chunk = |tokens: u64| json!({"id": "x", "usage": {"prompt_tokens": 1, "completion_tokens": tokens}, "choices": [{"index": 0, "delta": {"content": "a"}}]});
     let events = streamed::<OpenAi>(&[chunk(1), chunk(1), chunk(2), finish("stop")], true);
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Usage(_))).count(), 2);
@@ -841,7 +739,7 @@ fn the_stub_answers_with_the_start_of_the_last_user_text() {
             let head = ResponseHead { status: 200, headers: http.headers, framing, stream };
             let answer = Answer { folder: "stub", name: String::new(), head, body: http.body, context: http.context };
             let events = events_of::<Stub>(&answer, &[]);
-            check(&events);
+            check_order("", &events);
             assert_eq!(events.last(), Some(&Event::Done));
             assert_eq!(text(&events), expected.repeat(2), "{dialect} {stream}");
             assert_eq!(finishes(&events).len(), 2);

@@ -205,7 +205,8 @@ impl Answer {
                 self.ended = true;
                 if self.flags.stream { self.end_stream(out) } else { self.whole(out) }
             }
-            Event::Failed(_) => {}
+            // Not of this operation.
+            Event::Failed(_) | Event::Embedding(_) | Event::Model(_) => {}
         }
     }
 
@@ -261,7 +262,7 @@ impl Answer {
             }
             BlockKind::Other(object) => {
                 // Only a tool call in OpenAI's own shape has a place here.
-                if let Some(mut call) = foreign_call(&object) {
+                if let Some(mut call) = foreign_call(&object.value) {
                     let number = self.next_call(at);
                     if self.flags.stream {
                         self.delta_chunk(at, out, None, |out| {
@@ -398,6 +399,8 @@ impl Answer {
         }
         match other.scope {
             Scope::Choice(number) | Scope::Message(number) if number >= MOST_CHOICES => {}
+            // A block has no object of its own here.
+            Scope::Block(_) => {}
             Scope::Envelope => self.envelope.add(&other.members, &ENVELOPE),
             Scope::Choice(number) => {
                 let at = self.choice(number);

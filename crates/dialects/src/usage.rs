@@ -17,8 +17,8 @@ pub(crate) fn merge(usage: &mut Usage, later: Usage) {
     usage.raw = later.raw.or_else(|| usage.raw.take());
 }
 
-/// Members of the backend's own usage object that ours does not have. Only an object of OpenAI's shape is looked at: in
-/// others the names would mean something else.
+/// Members of the backend's own usage object that ours does not have. Only OpenAI's own is looked at: in others the
+/// names would mean something else.
 #[derive(Default)]
 struct Unknown {
     top: Waiting,
@@ -29,8 +29,8 @@ struct Unknown {
 fn unknown(usage: &Usage) -> Unknown {
     let mut unknown = Unknown::default();
     let mut openai = false;
-    let Some(raw) = &usage.raw else { return unknown };
-    let mut reader = Reader::new(raw, DEPTH);
+    let Some(raw) = usage.raw.as_ref().filter(|raw| raw.dialect.starts_with("openai-")) else { return unknown };
+    let mut reader = Reader::new(&raw.value, DEPTH);
     let result = reader.object(|reader, name| {
         let kind = reader.kind();
         let value = reader.raw()?;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use witgate_dialects::render_error;
 use witgate_model::normaliser::Rendered;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, CompletionPrompt, ErrorKind, Event, Finish, FinishReason, Input, Scope, Started,
-    ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, CompletionPrompt, DialectJson, ErrorKind, Event, Finish, FinishReason, Input,
+    Scope, Started, ToolCallStart, Usage,
 };
 
 const STREAM: &str = "stream";
@@ -413,8 +413,8 @@ fn a_tool_call_that_only_openai_has_is_passed_on_and_other_blocks_are_not() {
     let events = vec![
         started(),
         call(0, 0, "a", "f"),
-        block(1, 0, BlockKind::Other(object.into())),
-        block(2, 0, BlockKind::Other(r#"{"citationsContent":{}}"#.into())),
+        block(1, 0, BlockKind::Other(DialectJson::new("openai-chat", object))),
+        block(2, 0, BlockKind::Other(DialectJson::new("bedrock-converse", r#"{"citationsContent":{}}"#))),
         stop(0),
         Event::Done,
     ];
@@ -541,7 +541,11 @@ fn usage_is_merged_field_by_field_and_keeps_what_openai_backends_add() {
         started(),
         stop(0),
         Event::Usage(Usage { input_tokens: Some(10), cache_read_tokens: Some(4), ..Usage::default() }),
-        Event::Usage(Usage { output_tokens: Some(5), raw: Some(raw.into()), ..Usage::default() }),
+        Event::Usage(Usage {
+            output_tokens: Some(5),
+            raw: Some(DialectJson::new("openai-chat", raw)),
+            ..Usage::default()
+        }),
         Event::Done,
     ];
     let wanted = json!({
@@ -563,7 +567,7 @@ fn usage_of_another_shape_is_not_copied_and_an_estimate_is_marked() {
         cache_write_tokens: Some(3),
         reasoning_tokens: Some(1),
         estimated: true,
-        raw: Some(r#"{"inputTokens":1,"serverToolUsage":{}}"#.into()),
+        raw: Some(DialectJson::new("bedrock-converse", r#"{"inputTokens":1,"serverToolUsage":{}}"#)),
         ..Usage::default()
     };
     let body = whole("openai-chat", vec![started(), stop(0), Event::Usage(usage), Event::Done]);

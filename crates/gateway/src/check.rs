@@ -1,6 +1,6 @@
 //! Checks that an adapter's events keep the contract's order, so that no renderer has to.
 
-use witgate_model::{Event, Usage};
+use witgate_model::{Event, Input, Usage};
 
 /// The most blocks of one answer.
 const MAX_BLOCKS: usize = 4096;
@@ -8,8 +8,9 @@ const MAX_BLOCKS: usize = 4096;
 const MAX_CHOICES: u32 = 128;
 
 /// What has been seen of one answer.
-#[derive(Default)]
 pub(crate) struct Order {
+    /// The answer is said in choices, each of which must finish.
+    generation: bool,
     started: bool,
     /// Per block: its choice, and whether it is open.
     blocks: Vec<(u32, bool)>,
@@ -18,6 +19,12 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    /// For the answer to this input.
+    pub fn new(input: &Input) -> Self {
+        let generation = input.is_generation();
+        Order { generation, started: false, blocks: Vec::new(), finished: Vec::new(), ended: false }
+    }
+
     /// The next event. The error says what is wrong with it.
     pub fn next(&mut self, event: &Event) -> Result<(), String> {
         if self.ended {
@@ -28,6 +35,12 @@ impl Order {
             Event::Started(_) => self.started = true,
             Event::Failed(_) => self.ended = true,
             _ if !self.started => return Err("sent an event before `started`".into()),
+            Event::BlockStart(_) | Event::Finish(_) if !self.generation => {
+                return Err("said something, where vectors, models or a count were asked for".into());
+            }
+            Event::Embedding(_) | Event::Model(_) if self.generation => {
+                return Err("sent vectors or models, where an answer was asked for".into());
+            }
             Event::BlockStart(start) => {
                 if start.index as usize != self.blocks.len() || self.blocks.len() >= MAX_BLOCKS {
                     return Err(format!("started block {}; {} was next", start.index, self.blocks.len()));
@@ -60,12 +73,12 @@ impl Order {
                 self.finished.push(finish.choice);
             }
             Event::Done => {
-                if self.finished.is_empty() || self.blocks.iter().any(|(_, open)| *open) {
+                if (self.generation && self.finished.is_empty()) || self.blocks.iter().any(|(_, open)| *open) {
                     return Err("ended an answer that has no finish or an open block".into());
                 }
                 self.ended = true;
             }
-            Event::Usage(_) | Event::Other(_) => {}
+            Event::Usage(_) | Event::Other(_) | Event::Embedding(_) | Event::Model(_) => {}
         }
         Ok(())
     }

@@ -339,7 +339,7 @@ impl<N: Normaliser> Run<N> {
             stream: self.request.stream,
         };
         adapter.start(&settings, context, head).map_err(fault)?;
-        let mut sink = Sink { order: Order::default(), held: Vec::new(), content: false, body: None };
+        let mut sink = Sink { order: Order::new(&self.request.input), held: Vec::new(), content: false, body: None };
         let mut frames: Vec<Frame> = Vec::new();
         loop {
             let chunk = answer.chunk(sink.content).await.map_err(|failed| sink.attempt(failed))?;

@@ -168,6 +168,7 @@ mod tests {
             auth: Auth::None,
             framing: Framing::Whole,
             context: None,
+            dropped: Vec::new(),
         }
     }
 

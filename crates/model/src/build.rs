@@ -1,8 +1,8 @@
 //! Constructors that keep the code which builds these types short.
 
 use crate::types::{
-    BlockDelta, BlockKind, BlockStart, CompletionPrompt, Error, ErrorKind, Event, Finish, FinishReason, Input, Message,
-    OtherEvent, Part, Request, Retry, Role, Sampling, Scope, TextPart,
+    BlockDelta, BlockKind, BlockStart, CompletionPrompt, DialectJson, Error, ErrorKind, Event, Finish, FinishReason,
+    Input, Message, OtherEvent, Part, Request, Retry, Role, Sampling, Scope, TextPart,
 };
 
 impl Part {
@@ -50,6 +50,32 @@ impl Request {
     }
 }
 
+impl Input {
+    /// The operation, as in `description.operations`.
+    pub fn operation(&self) -> &str {
+        match self {
+            Input::Chat(_) => "chat",
+            Input::Completion(_) => "completion",
+            Input::Embedding(_) => "embedding",
+            Input::CountTokens(_) => "count-tokens",
+            Input::Models => "models",
+            Input::Other(other) => &other.dialect,
+        }
+    }
+
+    /// The answer is said in choices with blocks, and ends with a finish.
+    pub fn is_generation(&self) -> bool {
+        matches!(self, Input::Chat(_) | Input::Completion(_) | Input::Other(_))
+    }
+}
+
+impl DialectJson {
+    /// `value` as `dialect` means it.
+    pub fn new(dialect: impl Into<String>, value: impl Into<String>) -> Self {
+        DialectJson { dialect: dialect.into(), value: value.into() }
+    }
+}
+
 impl Error {
     /// A failure that is not worth another try.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -64,6 +90,19 @@ impl Error {
     /// The backend cannot do what `param` asks for.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Unsupported, message).with_param(param)
+    }
+
+    /// `backend` does nothing of the kind that `input` asks for.
+    pub fn no_operation(backend: &str, input: &Input) -> Self {
+        let param = match input {
+            Input::Chat(_) | Input::CountTokens(_) => "messages",
+            Input::Completion(_) => "prompt",
+            Input::Embedding(_) => "input",
+            Input::Models | Input::Other(_) => "model",
+        };
+        let operation = input.operation();
+        Error::unsupported(param, format!("{backend} has no operation `{operation}`"))
+            .with_code("unsupported_operation")
     }
 
     /// The backend's answer is not what its API promises; another target may do better.
@@ -132,6 +171,8 @@ impl Event {
                 | Event::Redacted(_)
                 | Event::Arguments(_)
                 | Event::Finish(_)
+                | Event::Embedding(_)
+                | Event::Model(_)
         )
     }
 

@@ -10,6 +10,16 @@ pub type Json = String;
 /// A header or a query parameter: a name and a value.
 pub type Field = (String, String);
 
+/// JSON that only one dialect gives a meaning to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct DialectJson {
+    /// The dialect, as `anthropic-messages`.
+    pub dialect: String,
+    /// The whole value.
+    pub value: Json,
+}
+
 /// Who speaks in a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
@@ -85,6 +95,9 @@ pub enum MediaSource {
     /// The bytes in standard base64 with padding (RFC 4648 section 4), exactly as the client sent them.
     #[cfg_attr(feature = "wasmtime", component(name = "base64"))]
     Base64(String),
+    /// A document that is plain text.
+    #[cfg_attr(feature = "wasmtime", component(name = "text"))]
+    Text(String),
     /// A URL that the backend fetches. The gateway never fetches it.
     #[cfg_attr(feature = "wasmtime", component(name = "url"))]
     Url(String),
@@ -237,7 +250,36 @@ pub struct CompletionPrompt {
     pub best_of: Option<u32>,
 }
 
-/// What the model works on.
+/// One text to embed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
+#[serde(rename_all = "kebab-case")]
+pub enum EmbeddingText {
+    /// As text.
+    #[cfg_attr(feature = "wasmtime", component(name = "text"))]
+    Text(String),
+    /// As numbers of tokens of the model's own vocabulary.
+    #[cfg_attr(feature = "wasmtime", component(name = "tokens"))]
+    Tokens(Vec<u32>),
+}
+
+/// Texts to turn into vectors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct EmbeddingInput {
+    /// The texts, in order, at least one.
+    pub texts: Vec<EmbeddingText>,
+    /// The client wrote one text without a list around it.
+    pub single: bool,
+    /// Length of each vector.
+    pub dimensions: Option<u32>,
+    /// How vectors are to be written: OpenAI's `float` or `base64`. An adapter whose backend knows only one of them
+    /// gives that one: the renderer converts.
+    pub encoding: Option<String>,
+}
+
+/// What the backend is to work on. An adapter refuses (`unsupported`) an operation that its `description` does not
+/// list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
 #[serde(rename_all = "kebab-case")]
@@ -245,9 +287,22 @@ pub enum Input {
     /// A conversation. Operation `chat`.
     #[cfg_attr(feature = "wasmtime", component(name = "chat"))]
     Chat(Vec<Message>),
-    /// A text to continue. Operation `completion`; adapters without it refuse with `unsupported`.
+    /// A text to continue. Operation `completion`.
     #[cfg_attr(feature = "wasmtime", component(name = "completion"))]
     Completion(CompletionPrompt),
+    /// Texts to turn into vectors. Operation `embedding`. The answer is one `embedding` event for each text.
+    #[cfg_attr(feature = "wasmtime", component(name = "embedding"))]
+    Embedding(EmbeddingInput),
+    /// How many tokens a conversation has, tools included. Operation `count-tokens`. The answer is a `usage` event
+    /// with `input-tokens`.
+    #[cfg_attr(feature = "wasmtime", component(name = "count-tokens"))]
+    CountTokens(Vec<Message>),
+    /// Which models there are. Operation `models`; `request.model` is empty. The answer is one `model` event each.
+    #[cfg_attr(feature = "wasmtime", component(name = "models"))]
+    Models,
+    /// An operation that only the request's dialect knows.
+    #[cfg_attr(feature = "wasmtime", component(name = "other"))]
+    Other(DialectJson),
 }
 
 /// A function that the model may ask for.
@@ -452,8 +507,11 @@ pub struct HeaderAuth {
 pub struct AwsSigv4Auth {
     /// The signing name, as `bedrock`.
     pub service: String,
-    /// The secret slot that holds AWS credentials.
+    /// Whose credentials: the secrets `<slot>_access_key_id`, `<slot>_secret_access_key` and, where they are
+    /// temporary, `<slot>_session_token`; without them those that the gateway itself runs with.
     pub slot: String,
+    /// The region to sign for; `none` is the one of the provider's settings.
+    pub region: Option<String>,
 }
 
 /// How the gateway authenticates the request. The adapter names a slot; it never sees the secret.
@@ -525,6 +583,9 @@ pub struct HttpRequest {
     /// Handed to the decoder of this request's answer, unseen by the gateway: what it needs to map names and ids
     /// back. At most 64 KiB.
     pub context: Option<String>,
+    /// What the backend cannot do and was left out because the setting `drop_unsupported` says so: JSON paths in
+    /// the client's terms. The gateway tells the client. At most 64.
+    pub dropped: Vec<String>,
 }
 
 /// The start of the backend's answer.
@@ -624,7 +685,7 @@ pub enum BlockKind {
     Refusal,
     /// A block that only the backend's dialect knows: the whole object.
     #[cfg_attr(feature = "wasmtime", component(name = "other"))]
-    Other(Json),
+    Other(DialectJson),
 }
 
 /// A block begins.
@@ -674,7 +735,45 @@ pub struct Usage {
     /// True where the backend gave no counts and these are a guess.
     pub estimated: bool,
     /// The backend's own usage object.
-    pub raw: Option<Json>,
+    pub raw: Option<DialectJson>,
+}
+
+/// A vector, as the backend wrote it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
+#[serde(rename_all = "kebab-case")]
+pub enum Vector {
+    /// A JSON array of numbers, or where the backend makes one vector for each token, an array of such arrays.
+    #[cfg_attr(feature = "wasmtime", component(name = "numbers"))]
+    Numbers(Json),
+    /// 32-bit floats, little-endian, in base64.
+    #[cfg_attr(feature = "wasmtime", component(name = "base64"))]
+    Base64(String),
+}
+
+/// One text as a vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Embedding {
+    /// Which of `embedding-input.texts`, from 0.
+    pub index: u32,
+    /// The vector.
+    pub values: Vector,
+}
+
+/// A model that the backend has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct ModelEntry {
+    /// What `request.model` must be to get it.
+    pub id: String,
+    /// When it was made, in seconds since 1970-01-01 UTC.
+    pub created: Option<u64>,
+    /// Who made it, or who serves it.
+    #[cfg_attr(feature = "wasmtime", component(name = "owned-by"))]
+    pub owned_by: Option<String>,
+    /// What else the backend tells of it: the whole object.
+    pub raw: Option<DialectJson>,
 }
 
 /// Why a choice ended.
@@ -728,6 +827,9 @@ pub enum Scope {
     /// In the message (or delta) of the choice of this number.
     #[cfg_attr(feature = "wasmtime", component(name = "message"))]
     Message(u32),
+    /// In the block of this index, which is open: its citations, its id.
+    #[cfg_attr(feature = "wasmtime", component(name = "block"))]
+    Block(u32),
 }
 
 /// Members of the backend's answer that the contract does not name.
@@ -867,6 +969,12 @@ pub enum Event {
     /// A choice has ended.
     #[cfg_attr(feature = "wasmtime", component(name = "finish"))]
     Finish(Finish),
+    /// One text as a vector. Such an answer is `started`, these, `usage`, `done`.
+    #[cfg_attr(feature = "wasmtime", component(name = "embedding"))]
+    Embedding(Embedding),
+    /// One model that the backend has. Such an answer is `started`, these, `done`.
+    #[cfg_attr(feature = "wasmtime", component(name = "model"))]
+    Model(ModelEntry),
     /// Members that the contract does not name.
     #[cfg_attr(feature = "wasmtime", component(name = "other"))]
     Other(OtherEvent),
@@ -900,7 +1008,7 @@ pub struct Description {
     pub version: String,
     /// One sentence for people.
     pub summary: String,
-    /// What it can do: `chat`, `completion`, ….
+    /// What it can do: `chat`, `completion`, `embedding`, `count-tokens`, `models`.
     pub operations: Vec<String>,
     /// What it can take beyond text: `tools`, `images`, `audio`, `documents`, `json-schema`, `reasoning`,
     /// `logprobs`, `n`, `prompt-cache`, ….
@@ -912,7 +1020,8 @@ pub struct Description {
     /// JSON Schema (2020-12) of the provider's `settings`; the configuration is checked by it.
     #[cfg_attr(feature = "wasmtime", component(name = "settings-schema"))]
     pub settings_schema: Json,
-    /// Base URL where the configuration names none; `{name}` stands for the setting of that name.
+    /// Base URL where the configuration names none; `{name}` stands for the setting of that name. `{region}` is the
+    /// region that a request is signed for, `{dns_suffix}` that region's domain, as `amazonaws.com`.
     #[cfg_attr(feature = "wasmtime", component(name = "default-endpoint"))]
     pub default_endpoint: Option<String>,
 }

@@ -100,6 +100,7 @@ fn http(method: &str, path: &[&str], body: Vec<u8>, framing: Framing) -> HttpReq
         }),
         framing,
         context: None,
+        dropped: Vec::new(),
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame, Framing,
-    OtherEvent, ResponseHead, Retry, Scope, Started, ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, DialectJson, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame,
+    Framing, OtherEvent, ResponseHead, Retry, Scope, Started, ToolCallStart, Usage,
 };
 
 use super::error::{Fault, bare};
@@ -243,7 +243,7 @@ impl BedrockDecoder {
         let (kind, contents) = match start.object("toolUse") {
             Some(tool) if tool.get("type").is_none() => (Kind::ToolCall, BlockKind::ToolCall(self.tool_call(&tool)?)),
             // A tool that the backend runs itself is not a call for the client.
-            _ => (Kind::Other, BlockKind::Other(start.to_text())),
+            _ => (Kind::Other, BlockKind::Other(DialectJson::new(DIALECT, start.to_text()))),
         };
         let index = self.begin(contents, events)?;
         self.open.insert(block, Open { index, kind });
@@ -445,7 +445,7 @@ impl BedrockDecoder {
             other(Scope::Message(0), &cited.without(&["content"]), events);
             return Ok(());
         }
-        let index = self.begin(BlockKind::Other(block.to_text()), events)?;
+        let index = self.begin(BlockKind::Other(DialectJson::new(DIALECT, block.to_text())), events)?;
         self.open.insert(number, Open { index, kind: Kind::Other });
         Ok(())
     }
@@ -532,6 +532,6 @@ fn usage(usage: Option<Members>, raw: Option<&RawValue>, events: &mut Vec<Event>
         cache_write_tokens: write,
         reasoning_tokens: None,
         estimated: false,
-        raw: raw.map(|raw| raw.get().to_owned()),
+        raw: raw.map(|raw| DialectJson::new(DIALECT, raw.get())),
     }));
 }

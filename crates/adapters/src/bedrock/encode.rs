@@ -31,10 +31,7 @@ const SMALLEST_BUDGET: u64 = 1024;
 pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, Error> {
     let settings = Settings::parse(settings)?;
     let Input::Chat(messages) = &request.input else {
-        return Err(Error::unsupported(
-            "prompt",
-            "Bedrock's Converse API holds conversations and doesn't continue plain text: send chat messages instead",
-        ));
+        return Err(Error::no_operation("Bedrock's Converse API", &request.input));
     };
     let model = model_id(&settings, &request.model)?;
     let mut encoder = Encoder::new(&settings, request, messages);
@@ -100,7 +97,9 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
         ],
         body,
         auth: match settings.auth {
-            AuthKind::Sigv4 => Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned() }),
+            AuthKind::Sigv4 => {
+                Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned(), region: None })
+            }
             AuthKind::Bearer => Auth::Header(HeaderAuth {
                 name: "authorization".to_owned(),
                 prefix: "Bearer ".to_owned(),
@@ -109,6 +108,7 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
         },
         framing,
         context: encoder.context()?,
+        dropped: Vec::new(),
     })
 }
 
@@ -485,7 +485,7 @@ impl<'a> Encoder<'a> {
                 wire::Source::Bytes(data)
             }
             MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
-            MediaSource::FileId(_) => {
+            MediaSource::Text(_) | MediaSource::FileId(_) => {
                 let message = "Bedrock keeps no files: send the data itself in base64, or an `s3://` address";
                 return Err(Error::unsupported(at, message));
             }

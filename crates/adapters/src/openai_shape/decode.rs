@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, Error, Event, Finish, FinishReason, Frame, ResponseHead, Scope, SseEvent,
-    Started, ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, Finish, FinishReason, Frame, ResponseHead, Scope,
+    SseEvent, Started, ToolCallStart, Usage,
 };
 
 use super::chunk::{
@@ -740,7 +740,7 @@ impl Decoder {
                 if tool.id.is_empty() {
                     tool.id = format!("call_{}_{place}", choice.number);
                 }
-                let kind = BlockKind::Other(foreign.object(&tool.id));
+                let kind = BlockKind::Other(DialectJson::new(self.dialect, foreign.object(&tool.id)));
                 out.push(Event::BlockStart(BlockStart { index, choice: choice.number, kind }));
                 out.push(Event::BlockStop(index));
                 continue;
@@ -780,13 +780,13 @@ impl Decoder {
         }
         self.usage.last = (!llama && raw.get().len() <= USAGE).then(|| raw.get().to_owned());
         let mut usage = said.counts();
-        usage.raw = (raw.get().len() <= USAGE).then(|| raw.get().to_owned());
+        usage.raw = (raw.get().len() <= USAGE).then(|| DialectJson::new(self.dialect, raw.get()));
         if llama {
             self.usage.objects = self.usage.objects.saturating_add(1);
             self.usage.output = self.usage.output.saturating_add(usage.output_tokens.unwrap_or(0));
             if self.usage.objects > 1 {
                 usage.output_tokens = Some(self.usage.output);
-                usage.raw = Some(summed(&usage));
+                usage.raw = Some(DialectJson::new(self.dialect, summed(&usage)));
             }
             // Not in a stream, it counts the first choice only.
             usage.estimated = several;

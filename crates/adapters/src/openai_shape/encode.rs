@@ -17,6 +17,7 @@ pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Res
     let native = match &request.input {
         Input::Chat(_) => request.dialect == CHAT,
         Input::Completion(_) => request.dialect == COMPLETIONS,
+        other => return Err(Error::no_operation("this adapter", other)),
     };
     let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), native, flavour, settings: &settings };
     encoder.request(request)?;
@@ -27,7 +28,7 @@ pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Res
     };
     match request.input {
         Input::Chat(_) => path.extend(["chat".into(), "completions".into()]),
-        Input::Completion(_) => path.push("completions".into()),
+        _ => path.push("completions".into()),
     }
     let accept = if request.stream { "text/event-stream" } else { "application/json" };
     let mut headers = vec![header("content-type", "application/json"), header("accept", accept)];
@@ -41,15 +42,13 @@ pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Res
         auth: bearer(),
         framing: if request.stream { Framing::Sse } else { Framing::Whole },
         context: context(request),
+        dropped: Vec::new(),
     })
 }
 
 /// What the decoder needs to know: the operation and how many choices were asked for; `None` for one of a chat.
 pub(crate) fn context(request: &Request) -> Option<String> {
-    let operation = match &request.input {
-        Input::Chat(_) => "chat",
-        Input::Completion(_) => "completion",
-    };
+    let operation = request.input.operation();
     let n = request.sampling.n.unwrap_or(1);
     (operation != "chat" || n > 1).then(|| format!("{operation} {n}"))
 }
@@ -68,6 +67,7 @@ pub(crate) fn probe(settings: &str, path: &str) -> Result<HttpRequest, Error> {
         auth: bearer(),
         framing: Framing::Whole,
         context: None,
+        dropped: Vec::new(),
     })
 }
 
@@ -95,9 +95,11 @@ fn bearer() -> Auth {
 /// About how many bytes the body will have: only long texts count.
 fn size_hint(request: &Request) -> usize {
     let media = |media: &MediaPart| match &media.source {
-        MediaSource::Base64(text) | MediaSource::Url(text) | MediaSource::FileId(text) | MediaSource::Other(text) => {
-            text.len()
-        }
+        MediaSource::Base64(text)
+        | MediaSource::Text(text)
+        | MediaSource::Url(text)
+        | MediaSource::FileId(text)
+        | MediaSource::Other(text) => text.len(),
     };
     let text = |text: &str| text.len() + text.len() / 16;
     let part = |part: &Part| match part {
@@ -120,6 +122,7 @@ fn size_hint(request: &Request) -> usize {
             messages.iter().map(|message| 64 + message.parts.iter().map(|p| 48 + part(p)).sum::<usize>()).sum()
         }
         Input::Completion(prompt) => text(&prompt.text) + prompt.suffix.as_deref().map_or(0, text),
+        _ => 0,
     };
     let tools = request.tools.iter().map(|tool| match tool {
         Tool::Function(function) => {
@@ -253,6 +256,7 @@ impl Encoder<'_> {
                 top.string(&mut self.out, Name::Prompt, &prompt.text);
                 self.completion(&mut top, request, prompt)?;
             }
+            _ => {}
         }
         self.sampling(&mut top, request)?;
         if let Some(user) = &request.end_user {
@@ -671,7 +675,7 @@ impl Encoder<'_> {
                             self.data_url(mime, data);
                         }
                         MediaSource::Url(url) => inner.string(&mut self.out, Name::FileData, url),
-                        MediaSource::Other(_) => {}
+                        MediaSource::Text(_) | MediaSource::Other(_) => {}
                     }
                 }
                 (_, MediaSource::Base64(data)) => {
@@ -679,7 +683,7 @@ impl Encoder<'_> {
                     self.data_url(mime, data);
                 }
                 (_, MediaSource::Url(url)) => inner.string(&mut self.out, Name::Url, url),
-                (_, MediaSource::FileId(_) | MediaSource::Other(_)) => {}
+                (_, MediaSource::Text(_) | MediaSource::FileId(_) | MediaSource::Other(_)) => {}
             }
             if let Some(detail) = media.detail.as_ref().filter(|_| media.kind == MediaKind::Image) {
                 inner.string(&mut self.out, Name::Detail, detail);

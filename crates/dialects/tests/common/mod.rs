@@ -22,7 +22,7 @@ pub fn one_message(message: &str) -> Result<Message, Error> {
     let parsed = chat(&format!(r#"{{"messages":[{message}]}}"#))?;
     match parsed.request.input {
         Input::Chat(mut messages) => Ok(messages.remove(0)),
-        Input::Completion(_) => unreachable!("a chat request"),
+        other => unreachable!("a chat request, but {other:?}"),
     }
 }
 
