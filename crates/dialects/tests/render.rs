@@ -815,7 +815,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(BlockKind::Reasoning),
         Just(BlockKind::Refusal),
         (".{0,4}", ".{0,4}").prop_map(|(id, name)| BlockKind::ToolCall(ToolCallStart { id, name })),
-        json.clone().prop_map(BlockKind::Other),
+        json.clone().prop_map(|json| BlockKind::Other(DialectJson::new("openai-chat", json))),
     ];
     let delta = (number.clone(), ".{0,8}", prop::option::of(json.clone()))
         .prop_map(|(index, text, logprobs)| BlockDelta { index, text, logprobs })
@@ -836,7 +836,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (any::<u64>(), prop::option::of(json.clone())).prop_map(|(n, raw)| Event::Usage(Usage {
             input_tokens: Some(n),
             output_tokens: Some(n),
-            raw,
+            raw: raw.map(|raw| DialectJson::new("openai-chat", raw)),
             ..Usage::default()
         })),
         (number, ".{0,4}").prop_map(|(choice, raw)| Event::finish(choice, FinishReason::Other(raw), None)),
