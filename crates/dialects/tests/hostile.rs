@@ -80,6 +80,7 @@ fn ten_mebibytes_of_anything_end_in_linear_time() {
                     witgate_model::Part::Text(text) => text.text.len(),
                     other => panic!("{other:?}"),
                 },
+                other => panic!("{other:?}"),
             };
             assert_eq!(length, 5 * 1024 * 1024);
         });
