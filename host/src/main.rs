@@ -382,7 +382,7 @@ fn add_local(config: &mut Config, model: &Path, endpoint: String) {
     for alias in [stem, "*"] {
         config.models.entry(alias.to_owned()).or_insert_with(|| Model {
             alias: alias.to_owned(),
-            targets: vec![Target { provider: LOCAL.to_owned(), model: Some(stem.to_owned()) }],
+            targets: vec![Target::new(LOCAL, Some(stem.to_owned()))],
         });
     }
 }

@@ -1,6 +1,7 @@
 //! The resolved configuration: every default filled in, every reference checked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{nearest, quote};
@@ -212,6 +213,24 @@ pub struct Target {
     pub provider: String,
     /// The backend's name for the model; `None` is the name as the client wrote it.
     pub model: Option<String>,
+    /// The provider's settings with the target's own over them; `None` where it has no own ones.
+    pub settings: Option<Arc<Settings>>,
+}
+
+impl Target {
+    /// A target without settings of its own.
+    pub fn new(provider: impl Into<String>, model: Option<String>) -> Self {
+        Target { provider: provider.into(), model, settings: None }
+    }
+}
+
+/// What an adapter gets to see, where a target has settings of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A JSON object that matches the adapter's settings schema.
+    pub json: serde_json::Value,
+    /// The same as text.
+    pub text: String,
 }
 
 /// An adapter of the user's own.
@@ -282,10 +301,7 @@ impl Config {
             places: BTreeMap::new(),
         };
         config.providers.insert("stub".into(), Provider::stub());
-        config.models.insert(
-            "*".into(),
-            Model { alias: "*".into(), targets: vec![Target { provider: "stub".into(), model: None }] },
-        );
+        config.models.insert("*".into(), Model { alias: "*".into(), targets: vec![Target::new("stub", None)] });
         config
     }
 
@@ -310,7 +326,7 @@ impl Config {
             && !name.is_empty()
             && self.providers.contains_key(provider)
         {
-            return Ok(vec![Target { provider: provider.into(), model: Some(name.into()) }]);
+            return Ok(vec![Target::new(provider, Some(name.into()))]);
         }
         if let Some(any) = any {
             return Ok(any.targets.clone());

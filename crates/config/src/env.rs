@@ -105,7 +105,7 @@ pub(crate) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Probl
             _ => {}
         }
         config.providers.insert(name.clone(), provider);
-        targets.push(Target { provider: name, model });
+        targets.push(Target::new(name, model));
     }
     config.models.insert("*".into(), Model { alias: "*".into(), targets });
     if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }

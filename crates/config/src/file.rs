@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use crate::config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Target, Timeouts,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Settings, Target,
+    Timeouts,
 };
 use crate::endpoint::{self, Flaw};
 use crate::names::{did_you_mean, list, quote};
@@ -141,6 +143,8 @@ table! {
         provider: Text [required];
         /// The backend's name for the model; absent, the name as the client wrote it.
         model: Text;
+        /// What the adapter is told where it differs from the provider's settings.
+        settings: Anything;
     }
 }
 
@@ -167,12 +171,17 @@ impl Kind for TargetKind {
     fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Target> {
         let target = match &node.value {
             Value::String(text) => match text.split_once('/') {
-                None => Target { provider: text.clone(), model: None },
-                Some((provider, model)) => Target { provider: provider.into(), model: Some(model.into()) },
+                None => Target::new(text.as_str(), None),
+                Some((provider, model)) => Target::new(provider, Some(model.into())),
             },
             Value::Table(_) => {
                 let table = TargetTable::read(node, path, reader)?;
-                Target { provider: table.provider?.value, model: table.model.map(|model| model.value) }
+                {
+                    let own = table.settings.map(|at| at.value).filter(|own| own != &json!({}));
+                    // The provider's own are laid under them when all providers are known.
+                    let settings = own.map(|json| Arc::new(Settings { json, text: String::new() }));
+                    Target { provider: table.provider?.value, model: table.model.map(|model| model.value), settings }
+                }
             }
             _ => {
                 reader.expected_target(node, path);
@@ -288,6 +297,17 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         let Some(At { value, .. }) = entry.at else { continue };
         if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
             models.insert(alias.clone(), Model { alias, targets });
+        }
+    }
+
+    for target in models.values_mut().flat_map(|model: &mut Model| &mut model.targets) {
+        if let (Some(own), Some(provider)) = (&target.settings, providers.get(&target.provider)) {
+            let mut json = provider.settings.clone();
+            if let (Some(all), Some(own)) = (json.as_object_mut(), own.json.as_object()) {
+                all.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            let text = json.to_string();
+            target.settings = Some(Arc::new(Settings { json, text }));
         }
     }
 
@@ -445,7 +465,7 @@ fn provider(
         reader.problem(&adapter.span, &join(&path, "adapter"), message, Some(help));
         return None;
     };
-    Some(Provider {
+    let mut provider = Provider {
         name: name.into(),
         adapter,
         endpoints,
@@ -453,7 +473,9 @@ fn provider(
         secrets,
         headers,
         timeouts: timeouts(table.timeouts.map(|at| at.value), defaults),
-    })
+    };
+    crate::aws::complete(&mut provider, reader.env());
+    Some(provider)
 }
 
 fn targets(

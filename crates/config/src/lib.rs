@@ -43,6 +43,7 @@
 //! written `"15s"`, `"500ms"`, `"2m"`, `"1h"` or as a number of seconds; sizes `"10MiB"`, `"64KiB"` or as a number of
 //! bytes. The file at the root of the repository, `witgate.toml`, shows every key.
 
+mod aws;
 mod config;
 mod endpoint;
 mod env;
@@ -56,8 +57,8 @@ mod settings;
 mod units;
 
 pub use config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Target, Timeouts,
-    UnknownModel,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Settings, Target,
+    Timeouts, UnknownModel,
 };
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -297,6 +297,11 @@ impl<'a> Reader<'a> {
         Ok((out, from))
     }
 
+    /// The environment.
+    pub(crate) fn env(&self) -> &'a dyn Fn(&str) -> Option<String> {
+        self.env
+    }
+
     fn expected(&mut self, node: &Node, path: &str, what: &str, help: Option<&str>) {
         if !matches!(node.value, Value::Broken) {
             let message = match (&node.value, &node.variable) {

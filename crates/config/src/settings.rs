@@ -48,10 +48,26 @@ impl Config {
             Ok(validator) => validator,
             Err(error) => return unusable(quote(&error.to_string(), 300)),
         };
-        let settings = join(&table, "settings");
         let mut problems = Vec::new();
-        for error in validator.iter_errors(&config.settings).take(MAX_PROBLEMS) {
-            let key = key(&settings, &config.settings, error.instance_path().as_str());
+        let own = (join(&table, "settings"), &config.settings);
+        let of_targets = self.models.iter().flat_map(|(alias, model)| {
+            let path = join("models", alias);
+            let several = self.places.contains_key(&join(&path, "targets"));
+            model.targets.iter().enumerate().filter_map(move |(at, target)| {
+                let key = if several { format!("{}[{at}]", join(&path, "targets")) } else { join(&path, "target") };
+                let settings = target.settings.as_ref().filter(|_| target.provider == provider)?;
+                Some((join(&key, "settings"), &settings.json))
+            })
+        });
+        // What is wrong with the provider's own settings is told once.
+        let mut errors: Vec<_> = validator.iter_errors(own.1).take(MAX_PROBLEMS).map(|e| (own.clone(), e)).collect();
+        let told: Vec<_> = errors.iter().map(|(_, error)| error.to_string()).collect();
+        for of in of_targets {
+            let new = validator.iter_errors(of.1).filter(|error| !told.contains(&error.to_string()));
+            errors.extend(new.take(MAX_PROBLEMS).map(|error| (of.clone(), error)));
+        }
+        for ((settings, instance), error) in errors {
+            let key = key(&settings, instance, error.instance_path().as_str());
             let names = || {
                 let parent = error.schema_path().as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
                 let properties = schema.pointer(parent).and_then(|schema| schema.get("properties"));

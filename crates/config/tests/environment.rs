@@ -17,7 +17,7 @@ fn good(variables: &[(&str, &str)]) -> Config {
 
 fn chain(config: &Config) -> Vec<(String, Option<String>)> {
     let targets = config.resolve("gpt").unwrap();
-    targets.into_iter().map(|Target { provider, model }| (provider, model)).collect()
+    targets.into_iter().map(|Target { provider, model, .. }| (provider, model)).collect()
 }
 
 fn named(name: &str, model: Option<&str>) -> (String, Option<String>) {

@@ -43,7 +43,7 @@ fn gives(text: &str, expected: &[&str]) {
 }
 
 fn target(provider: &str, model: Option<&str>) -> Target {
-    Target { provider: provider.into(), model: model.map(str::to_owned) }
+    Target::new(provider, model.map(str::to_owned))
 }
 
 #[test]

@@ -90,6 +90,13 @@ impl Failed {
         Failed { error, status: 502, error_type: "api_error", provider: provider.map(str::to_owned) }
     }
 
+    /// There is nothing to sign with.
+    pub fn no_credentials(provider: &Provider, why: &str) -> Self {
+        let message = format!("provider \"{}\" has no AWS credentials: {why}", provider.name);
+        let error = Error::new(ErrorKind::Unauthenticated, message).with_code("aws_credentials");
+        Failed { provider: Some(provider.name.clone()), ..Failed::request(error.with_retry(Retry::OtherTarget)) }
+    }
+
     /// The network failed before or inside the answer.
     pub fn transport(error: &TransportError, provider: &str, connect: Duration) -> Self {
         if *error == TransportError::ConnectTimeout {

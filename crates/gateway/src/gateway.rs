@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::join_all;
-use witgate_config::{Config, Provider};
-use witgate_model::Field;
+use witgate_config::{Config, Provider, Target};
 use witgate_model::normaliser::{Parsed, Route};
+use witgate_model::{Event, Field, Input};
 
+use crate::aws::Clocks;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response};
-use crate::path::{self, Ended, Flight};
+use crate::path::{self, Call, Ended, Flight, Reply};
 use crate::ports::{Adapter, Ports, UpstreamBody};
 use crate::record::Outcome;
 use crate::routes::{self, Endpoint, Missing};
@@ -24,6 +25,32 @@ use crate::stream::{Answer, First, Writer};
 const READY_FOR: Duration = Duration::from_secs(1);
 /// How long a backend may take to answer a readiness probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the backends' lists of models count.
+const LISTED_FOR: Duration = Duration::from_secs(60);
+/// How long a backend may take to list its models.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most models of one backend that are listed.
+const MOST_MODELS: usize = 2_000;
+
+/// A model that clients may ask for.
+#[derive(Clone)]
+struct ModelEntry {
+    id: String,
+    provider: String,
+    created: u64,
+    owned_by: String,
+}
+
+impl ModelEntry {
+    /// In OpenAI's shape, with its provider.
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id, "object": "model", "created": self.created, "owned_by": self.owned_by,
+            "provider": self.provider,
+        })
+    }
+}
 
 /// A provider, and whether it serves; if not, why.
 type State = (String, Result<(), String>);
@@ -36,6 +63,10 @@ pub struct Gateway {
     settings: BTreeMap<String, Arc<str>>,
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
+    /// The clocks of those whose signatures have a time.
+    pub(crate) clocks: Clocks,
+    /// The backends' own models, and when they were last asked.
+    listed: Mutex<Option<(Duration, Arc<Vec<ModelEntry>>)>>,
     /// When the backends were last asked, and what they said.
     ready: Mutex<Option<(Duration, Vec<State>)>>,
 }
@@ -60,13 +91,27 @@ impl Gateway {
             settings,
             in_flight: Arc::default(),
             draining: AtomicBool::new(false),
+            clocks: Clocks::default(),
+            listed: Mutex::new(None),
             ready: Mutex::new(None),
         }
     }
 
-    /// A provider's settings, as JSON text.
-    pub(crate) fn settings(&self, provider: &Provider) -> Arc<str> {
-        self.settings.get(&provider.name).map_or_else(|| Arc::from("{}"), Arc::clone)
+    /// The settings that count for a target, also as text.
+    pub(crate) fn settings<'a>(
+        &'a self,
+        provider: &'a Provider,
+        target: &'a Target,
+    ) -> (&'a serde_json::Value, &'a str) {
+        match &target.settings {
+            Some(settings) => (&settings.json, &settings.text),
+            None => self.own_settings(provider),
+        }
+    }
+
+    /// A provider's settings, also as text.
+    fn own_settings<'a>(&'a self, provider: &'a Provider) -> (&'a serde_json::Value, &'a str) {
+        (&provider.settings, self.settings.get(&provider.name).map_or("{}", |text| text))
     }
 
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
@@ -153,12 +198,15 @@ impl Gateway {
         self.authenticate(request).map_err(|failed| (failed, None))?;
         Ok(match endpoint {
             Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
-            Endpoint::Model(name) => match self.models().into_iter().find(|(id, _)| id == name) {
-                Some((id, provider)) => Routed::Own(200, self.model_json(&id, &provider).to_string()),
-                None => return Err((self.unknown_model(name), None)),
-            },
+            Endpoint::Model(name) => {
+                let models = self.models(flight).await;
+                match models.iter().find(|model| model.id == name) {
+                    Some(model) => Routed::Own(200, model.json().to_string()),
+                    None => return Err((self.unknown_model(name), None)),
+                }
+            }
             _ => {
-                let models: Vec<_> = self.models().iter().map(|(id, provider)| self.model_json(id, provider)).collect();
+                let models: Vec<_> = self.models(flight).await.iter().map(ModelEntry::json).collect();
                 Routed::Own(200, serde_json::json!({"object": "list", "data": models}).to_string())
             }
         })
@@ -194,28 +242,65 @@ impl Gateway {
         Err(Failed::ours(503, "overloaded_error", "too_many_requests", message))
     }
 
-    /// What `/v1/models` lists: aliases with the provider of their first target; without any, the targets of the
-    /// catch-all alias.
-    fn models(&self) -> Vec<(String, String)> {
-        let mut models: Vec<_> = self
-            .config
-            .models
-            .iter()
-            .filter(|(alias, _)| *alias != "*")
-            .filter_map(|(alias, model)| Some((alias.clone(), model.targets.first()?.provider.clone())))
-            .collect();
-        if models.is_empty()
-            && let Some(all) = self.config.models.get("*")
+    /// What `/v1/models` lists: the aliases, each with the provider of its first target; then, as `provider/model`, what
+    /// each backend says that it has.
+    async fn models<P: Ports>(&self, flight: &Flight<P>) -> Arc<Vec<ModelEntry>> {
+        let known = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, models)) = known
+            && flight.ports.now().saturating_sub(at) < LISTED_FOR
         {
-            models.extend(all.targets.iter().map(|target| {
-                (target.model.clone().unwrap_or_else(|| target.provider.clone()), target.provider.clone())
-            }));
+            return models;
+        }
+        let named = self.config.models.iter().filter(|(alias, _)| *alias != "*");
+        let mut models: Vec<_> = named
+            .filter_map(|(alias, model)| {
+                let provider = model.targets.first()?.provider.clone();
+                Some(ModelEntry { id: alias.clone(), owned_by: provider.clone(), provider, created: 0 })
+            })
+            .collect();
+        let lists =
+            join_all(self.config.providers.values().map(|provider| self.backend_models(flight, provider))).await;
+        let complete = lists.iter().all(Option::is_some);
+        for model in lists.into_iter().flatten().flatten() {
+            if models.iter().all(|known| known.id != model.id) {
+                models.push(model);
+            }
+        }
+        let models = Arc::new(models);
+        // One that did not answer is asked again next time.
+        if complete {
+            *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some((flight.ports.now(), models.clone()));
         }
         models
     }
 
-    fn model_json(&self, id: &str, provider: &str) -> serde_json::Value {
-        serde_json::json!({"id": id, "object": "model", "created": 0, "owned_by": provider})
+    /// The models that a backend lists: none where it cannot; `None` where it did not answer, which is no error to a
+    /// client, since other backends did.
+    async fn backend_models<P: Ports>(&self, flight: &Flight<P>, provider: &Provider) -> Option<Vec<ModelEntry>> {
+        let ports = flight.ports.as_ref();
+        let lists = ports.adapter(&provider.name).and_then(|mut adapter| adapter.describe());
+        if !lists.is_ok_and(|description| description.operations.iter().any(|operation| operation == "models")) {
+            return Some(Vec::new());
+        }
+        let request = witgate_model::Request::new("", "", Input::Models);
+        let settings = self.own_settings(provider);
+        let call = Call { gateway: self, ports, provider, settings, request_id: &flight.record.request_id };
+        let ask = async {
+            let mut dropped = Vec::new();
+            let reply = Reply::open(call, (&Arc::new(request), None, ports.now()), &mut dropped).await?;
+            reply.all(&Input::Models).await
+        };
+        let events = path::before(ports, ports.now() + LIST_TIMEOUT, ask).await?.ok()?;
+        let models = events.into_iter().filter_map(|event| match event {
+            Event::Model(model) => Some(ModelEntry {
+                id: format!("{}/{}", provider.name, model.id),
+                created: model.created.unwrap_or(0),
+                owned_by: model.owned_by.unwrap_or_else(|| provider.name.clone()),
+                provider: provider.name.clone(),
+            }),
+            _ => None,
+        });
+        Some(models.take(MOST_MODELS).collect())
     }
 
     pub(crate) fn unknown_model(&self, name: &str) -> Failed {
@@ -272,14 +357,20 @@ impl Gateway {
     /// Asks one backend whether it serves. The error is for people and names no address.
     async fn probe<P: Ports>(&self, ports: &P, provider: &Provider) -> Result<(), String> {
         let mut adapter = ports.adapter(&provider.name).map_err(|fault| fault.to_string())?;
-        let request = match adapter.probe(&self.settings(provider)).map_err(|fault| fault.to_string())? {
+        let (settings, text) = self.own_settings(provider);
+        let request = match adapter.probe(text).map_err(|fault| fault.to_string())? {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
             Err(error) => return Err(error.message),
         };
         let mut last = Err("has no endpoint".to_owned());
-        for endpoint in path::endpoints(provider, &mut adapter).map_err(|fault| fault.to_string())? {
-            let request = crate::sign::sign(provider, &endpoint, request.clone(), None).map_err(|f| f.to_string())?;
+        let region = path::region(&request.auth, settings);
+        let endpoints = path::endpoints(provider, settings, region, &mut adapter).map_err(|fault| fault.to_string())?;
+        for endpoint in endpoints.iter() {
+            let prepared = crate::sign::prepare(provider, endpoint, region, request.clone(), None);
+            let prepared = prepared.map_err(|fault| fault.to_string())?;
+            let now = self.clocks.time(&provider.name, ports.unix_time());
+            let request = prepared.signed(ports, provider, now).await.map_err(|failed| failed.error.message)?;
             let deadline = ports.now() + PROBE_TIMEOUT;
             let answer = path::before(ports, deadline, ports.send(request)).await;
             last = match answer {

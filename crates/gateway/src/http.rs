@@ -86,6 +86,22 @@ pub enum Body<S> {
     Stream(S),
 }
 
+/// A header's value that lists texts: what a header cannot carry becomes `?`, and it is at most 1 KiB long.
+pub(crate) fn list(texts: &[String]) -> String {
+    let mut out = String::new();
+    for text in texts {
+        if out.len() + text.len() + 2 > 1024 {
+            out.push_str(", ...");
+            break;
+        }
+        if !out.is_empty() {
+            out.push_str(", ");
+        }
+        out.extend(text.chars().map(|c| if c.is_ascii_graphic() && c != ',' { c } else { '?' }));
+    }
+    out
+}
+
 /// A request id that a client may choose: visible ASCII, at most 128 characters.
 pub(crate) fn is_request_id(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
@@ -141,6 +157,14 @@ mod tests {
         ] {
             assert_eq!(traceparent(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_list_in_a_header_is_visible_ascii_and_bounded() {
+        assert_eq!(list(&["n".into(), "messages[0].naïve, \r\n".into()]), "n, messages[0].na?ve????");
+        let long = list(&vec!["tools[0].strict".to_owned(); 64]);
+        assert_eq!(list(&vec!["x".repeat(300); 9]).len(), 3 * 302 - 2 + 5);
+        assert!(long.len() <= 1029, "{}", long.len());
     }
 
     #[test]

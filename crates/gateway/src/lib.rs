@@ -7,6 +7,7 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod aws;
 mod check;
 mod failure;
 mod gateway;
@@ -18,6 +19,7 @@ mod routes;
 mod sign;
 mod stream;
 
+pub use aws_credential_types::Credentials;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};

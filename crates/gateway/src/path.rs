@@ -1,5 +1,6 @@
 //! The path of one request: route, then for each target encode, sign, send, frame, decode, and render for the client.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,16 @@ use futures_util::future::{Either, select};
 use witgate_config::Provider;
 use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{AnswerStart, Limits, Parsed};
-use witgate_model::{Event, Field, Frame, ResponseHead};
+use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead};
 
+use crate::aws;
 use crate::check::{Order, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
+use crate::sign;
 use crate::stream::Writer;
 
 /// A request on its way: what will be logged of it. Dropped before its end, it is logged as abandoned by its client.
@@ -54,6 +57,7 @@ impl<P: Ports> Flight<P> {
             usage: None,
             error_type: None,
             unmapped: Vec::new(),
+            dropped: Vec::new(),
         };
         Flight { ports, record, place: None, start, ended: false }
     }
@@ -78,6 +82,9 @@ impl<P: Ports> Flight<P> {
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
+        }
+        if !self.record.dropped.is_empty() {
+            headers.push(("x-witgate-dropped".to_owned(), http::list(&self.record.dropped)));
         }
         if self.record.attempts > 1 {
             headers.push(("x-witgate-attempts".to_owned(), self.record.attempts.to_string()));
@@ -137,22 +144,41 @@ pub(crate) async fn before<P: Ports, F: Future>(ports: &P, deadline: Duration, f
     }
 }
 
-/// The base URLs of a provider: the configured ones, else the adapter's own with its settings filled in.
-pub(crate) fn endpoints<A: Adapter>(provider: &Provider, adapter: &mut A) -> Result<Vec<String>, Fault> {
+/// The base URLs of a provider: the configured ones, else the adapter's own with `settings` filled in, and with `region`,
+/// that of a signature.
+pub(crate) fn endpoints<'p, A: Adapter>(
+    provider: &'p Provider,
+    settings: &serde_json::Value,
+    region: Option<&str>,
+    adapter: &mut A,
+) -> Result<Cow<'p, [String]>, Fault> {
     if !provider.endpoints.is_empty() {
-        return Ok(provider.endpoints.clone());
+        return Ok(Cow::Borrowed(&provider.endpoints));
     }
-    let Some(mut endpoint) = adapter.describe()?.default_endpoint else { return Ok(Vec::new()) };
+    let Some(mut endpoint) = adapter.describe()?.default_endpoint else { return Ok(Cow::Borrowed(&[])) };
     while let Some((before, rest)) = endpoint.split_once('{') {
         let Some((name, after)) = rest.split_once('}') else { break };
-        // A setting becomes a part of a host name: letters, digits, hyphens and dots only.
-        let value = provider.settings.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+        // It becomes a part of a host name: letters, digits, hyphens and dots only.
+        let value = match (name, region) {
+            ("region", Some(region)) => region,
+            ("dns_suffix", Some(region)) => aws::dns_suffix(region),
+            _ => settings.get(name).and_then(|value| value.as_str()).unwrap_or_default(),
+        };
         if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
-            return Ok(Vec::new());
+            return Ok(Cow::Borrowed(&[]));
         }
         endpoint = format!("{before}{value}{after}");
     }
-    Ok(vec![endpoint])
+    Ok(Cow::Owned(vec![endpoint]))
+}
+
+/// The region that a request is signed for: the adapter's choice, as of an ARN, else that of the settings.
+pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Option<&'r str> {
+    let own = match auth {
+        Auth::AwsSigv4(auth) => auth.region.as_deref(),
+        _ => None,
+    };
+    own.or_else(|| settings.get("region")?.as_str())
 }
 
 /// Has the normaliser parse a request; gives what it made, and the normaliser for the answer.
@@ -253,7 +279,8 @@ impl<N: Normaliser> Run<N> {
             flight.record.provider = Some(provider.name.clone());
             // Alone here: nothing is copied.
             Arc::make_mut(&mut self.request).model = target.model.clone().unwrap_or_else(|| client_model.clone());
-            match self.attempt(&mut flight, provider, writer).await {
+            let settings = gateway.settings(provider, target);
+            match self.attempt(&mut flight, provider, settings, writer).await {
                 Ok(ended) => {
                     flight.end(200, Outcome::Complete);
                     return ended;
@@ -304,84 +331,180 @@ impl<N: Normaliser> Run<N> {
         &mut self,
         flight: &mut Flight<P>,
         provider: &Provider,
+        settings: (&serde_json::Value, &str),
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
-        let settings = self.gateway.settings(provider);
         let request_id = flight.record.request_id.clone();
-        let fault = |fault: Fault| {
-            ports.warn(&Warning::Fault { request_id: &request_id, fault: &fault });
-            Attempt::Before(Failed::fault(&fault, Some(&provider.name)))
-        };
-        let mut adapter = ports.adapter(&provider.name).map_err(fault)?;
-        let encoded = adapter.encode(&settings, &self.request).map_err(fault)?;
-        let request = encoded.map_err(|error| Attempt::Before(Failed::provider(error, provider)))?;
-        let endpoints = endpoints(provider, &mut adapter).map_err(fault)?;
-        let Some(endpoint) = endpoints.first() else {
-            let message = format!("provider \"{}\" has no endpoint", provider.name);
-            return Err(Attempt::Before(Failed::ours(500, "api_error", "no_endpoint", message)));
-        };
-        let (framing, context) = (request.framing.clone(), request.context.clone());
-        let signed = crate::sign::sign(provider, endpoint, request, self.traceparent.clone()).map_err(fault)?;
-        let mut answer = Exchange::send(ports.as_ref(), provider, signed, self.request.stream, flight.start).await?;
-        let framing = effective(&framing, answer.status, http::header(&answer.headers, "content-type"));
-        let limits = witgate_framing::Limits {
-            max_frame_bytes: self.gateway.config.limits.max_frame_bytes,
-            max_body_bytes: self.gateway.config.limits.max_response_bytes,
-        };
-        let mut framer = Framer::new(&framing, limits).map_err(|error| {
-            fault(Fault { component: component(provider), what: format!("asked for a framing: {error}") })
-        })?;
-        let head = ResponseHead {
-            status: answer.status,
-            headers: std::mem::take(&mut answer.headers),
-            framing,
-            stream: self.request.stream,
-        };
-        adapter.start(&settings, context, head).map_err(fault)?;
+        let gateway = Arc::clone(&self.gateway);
+        let call = Call { gateway: &gateway, ports: ports.as_ref(), provider, settings, request_id: &request_id };
+        let asked = (&self.request, self.traceparent.clone(), flight.start);
+        let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
         let mut sink = Sink { order: Order::new(&self.request.input), held: Vec::new(), content: false, body: None };
-        let mut frames: Vec<Frame> = Vec::new();
         loop {
-            let chunk = answer.chunk(sink.content).await.map_err(|failed| sink.attempt(failed))?;
-            let end = chunk.is_none();
-            let framed = match &chunk {
-                Some(chunk) => framer.push(chunk, &mut frames),
-                None => framer.finish(&mut frames),
-            };
-            let mut events = Vec::new();
-            if !frames.is_empty() {
-                events = adapter.feed(std::mem::take(&mut frames)).map_err(|f| sink.fault(f, &fault))?;
-            }
-            if !events.last().is_some_and(Event::is_last) {
-                if let Err(error) = framed {
-                    let error = witgate_model::Error::malformed(format!(
-                        "provider \"{}\" sent an answer that cannot be read: {error}",
-                        provider.name
-                    ));
-                    events.push(Event::Failed(error));
-                } else if end {
-                    events.extend(adapter.finish().map_err(|f| sink.fault(f, &fault))?);
-                    if !events.last().is_some_and(Event::is_last) {
-                        let message = format!("provider \"{}\" ended its answer early", provider.name);
-                        events.push(Event::Failed(witgate_model::Error::malformed(message)));
-                    }
-                }
-            }
-            if sink.take(self, flight, provider, events, writer, &mut answer).await.map_err(|error| match error {
-                Refused::Fault(f) => sink.fault(f, &fault),
+            let events = reply.events(sink.content).await.map_err(|failed| sink.attempt(failed))?;
+            let taken = sink.take(self, flight, provider, events, writer, &mut reply.exchange).await;
+            let done = taken.map_err(|refused| match refused {
+                Refused::Fault(fault) => sink.attempt(call.fault(&fault)),
                 Refused::Failed(failed) => sink.attempt(failed),
-            })? {
+            })?;
+            if done {
                 break;
             }
         }
         match sink.body {
             None => Ok(Ended::Streamed),
             Some(body) => {
-                let head = self.normaliser.head().map_err(fault)?;
+                let head = self.normaliser.head().map_err(|fault| Attempt::Before(call.fault(&fault)))?;
                 flight.record.status = head.status;
                 Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
             }
         }
+    }
+}
+
+/// What one question to a backend needs.
+pub(crate) struct Call<'p, P: Ports> {
+    pub gateway: &'p Gateway,
+    pub ports: &'p P,
+    pub provider: &'p Provider,
+    /// The settings that count for it, also as text.
+    pub settings: (&'p serde_json::Value, &'p str),
+    pub request_id: &'p str,
+}
+
+impl<P: Ports> Clone for Call<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Ports> Copy for Call<'_, P> {}
+
+impl<P: Ports> Call<'_, P> {
+    /// Reports what a component did.
+    fn fault(&self, fault: &Fault) -> Failed {
+        self.ports.warn(&Warning::Fault { request_id: self.request_id, fault });
+        Failed::fault(fault, Some(&self.provider.name))
+    }
+}
+
+/// A backend's answer, as events.
+pub(crate) struct Reply<'p, P: Ports> {
+    call: Call<'p, P>,
+    exchange: Exchange<'p, P>,
+    framer: Framer,
+    adapter: P::Adapter,
+    frames: Vec<Frame>,
+}
+
+impl<'p, P: Ports> Reply<'p, P> {
+    /// Encodes, signs and sends; the answer's head has come. What the adapter left out is added to `dropped`.
+    pub async fn open(
+        call: Call<'p, P>,
+        (request, traceparent, start): (&Arc<witgate_model::Request>, Option<String>, Duration),
+        dropped: &mut Vec<String>,
+    ) -> Result<Self, Failed> {
+        let Call { gateway, ports, provider, settings: (settings, text), .. } = call;
+        let fault = |fault: Fault| call.fault(&fault);
+        let mut adapter = ports.adapter(&provider.name).map_err(fault)?;
+        let encoded = adapter.encode(text, request).map_err(fault)?;
+        let mut asked = encoded.map_err(|error| Failed::provider(error, provider))?;
+        let region = region(&asked.auth, settings).map(str::to_owned);
+        if region.is_none() && matches!(asked.auth, Auth::AwsSigv4(_)) {
+            let message = format!(
+                "provider \"{}\" has no AWS region: set settings.region, or the variable AWS_REGION",
+                provider.name
+            );
+            return Err(Failed::ours(500, "api_error", "no_region", message));
+        }
+        let endpoints = endpoints(provider, settings, region.as_deref(), &mut adapter).map_err(fault)?;
+        let Some(endpoint) = endpoints.first() else {
+            let message = format!("provider \"{}\" has no endpoint", provider.name);
+            return Err(Failed::ours(500, "api_error", "no_endpoint", message));
+        };
+        let (framing, context) = (asked.framing.clone(), asked.context.take());
+        let left_out = std::mem::take(&mut asked.dropped);
+        let prepared = sign::prepare(provider, endpoint, region.as_deref(), asked, traceparent).map_err(fault)?;
+        *dropped = left_out;
+        let mut exchange = if prepared.is_signed() {
+            let signed_at = gateway.clocks.time(&provider.name, ports.unix_time());
+            let signed = prepared.signed(ports, provider, signed_at).await?;
+            let exchange = Exchange::send(ports, provider, signed, request.stream, start).await?;
+            let (clocks, now) = (&gateway.clocks, ports.unix_time());
+            if clocks.learn(&provider.name, exchange.status, &exchange.headers, signed_at, now) {
+                drop(exchange);
+                let signed = prepared.signed(ports, provider, clocks.time(&provider.name, now)).await?;
+                Exchange::send(ports, provider, signed, request.stream, start).await?
+            } else {
+                exchange
+            }
+        } else {
+            Exchange::send(ports, provider, prepared.unsigned(), request.stream, start).await?
+        };
+        let framing = effective(&framing, exchange.status, http::header(&exchange.headers, "content-type"));
+        let limits = witgate_framing::Limits {
+            max_frame_bytes: gateway.config.limits.max_frame_bytes,
+            max_body_bytes: gateway.config.limits.max_response_bytes,
+        };
+        let framer = Framer::new(&framing, limits).map_err(|error| {
+            fault(Fault { component: component(provider), what: format!("asked for a framing: {error}") })
+        })?;
+        let head = ResponseHead {
+            status: exchange.status,
+            headers: std::mem::take(&mut exchange.headers),
+            framing,
+            stream: request.stream,
+        };
+        adapter.start(text, context, head).map_err(fault)?;
+        Ok(Reply { call, exchange, framer, adapter, frames: Vec::new() })
+    }
+
+    /// The events of the next network read, perhaps none; the last of all is `done` or `failed`. `content`: some has
+    /// gone to the client.
+    pub async fn events(&mut self, content: bool) -> Result<Vec<Event>, Failed> {
+        let chunk = self.exchange.chunk(content).await?;
+        let framed = match &chunk {
+            Some(chunk) => self.framer.push(chunk, &mut self.frames),
+            None => self.framer.finish(&mut self.frames),
+        };
+        let name = &self.call.provider.name;
+        let fault = |fault: Fault| self.call.fault(&fault);
+        let mut events = Vec::new();
+        if !self.frames.is_empty() {
+            events = self.adapter.feed(std::mem::take(&mut self.frames)).map_err(fault)?;
+        }
+        if !events.last().is_some_and(Event::is_last) {
+            if let Err(error) = framed {
+                let message = format!("provider \"{name}\" sent an answer that cannot be read: {error}");
+                events.push(Event::Failed(witgate_model::Error::malformed(message)));
+            } else if chunk.is_none() {
+                events.extend(self.adapter.finish().map_err(fault)?);
+                if !events.last().is_some_and(Event::is_last) {
+                    let message = format!("provider \"{name}\" ended its answer early");
+                    events.push(Event::Failed(witgate_model::Error::malformed(message)));
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// All events of an answer that is not streamed, checked.
+    pub async fn all(mut self, input: &Input) -> Result<Vec<Event>, Failed> {
+        let mut order = Order::new(input);
+        let mut all = Vec::new();
+        while !order.ended {
+            for event in self.events(false).await? {
+                order
+                    .next(&event)
+                    .map_err(|what| self.call.fault(&Fault { component: component(self.call.provider), what }))?;
+                match event {
+                    Event::Failed(error) => return Err(Failed::provider(error, self.call.provider)),
+                    event => all.push(event),
+                }
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -405,13 +528,6 @@ struct Sink {
 impl Sink {
     fn attempt(&self, failed: Failed) -> Attempt {
         if self.content { Attempt::After(failed) } else { Attempt::Before(failed) }
-    }
-
-    fn fault(&self, fault: Fault, tell: &impl Fn(Fault) -> Attempt) -> Attempt {
-        match tell(fault) {
-            Attempt::Before(failed) if self.content => Attempt::After(failed),
-            attempt => attempt,
-        }
     }
 
     /// Takes the events of one network read. True when the answer is complete.
@@ -512,18 +628,17 @@ impl<'p, P: Ports> Exchange<'p, P> {
         request: UpstreamRequest,
         stream: bool,
         start: Duration,
-    ) -> Result<Self, Attempt> {
+    ) -> Result<Self, Failed> {
         let timeouts = &provider.timeouts;
         let total = start + timeouts.total;
         let token = stream.then(|| ports.now() + timeouts.first_token);
         let deadline = token.map_or(total, |token| token.min(total));
         let answer = match before(ports, deadline, ports.send(request)).await {
             None => {
-                let failed = Self::timed_out(provider, total, token, false);
-                return Err(Attempt::Before(failed));
+                return Err(Self::timed_out(provider, total, token, false));
             }
             Some(Err(error)) => {
-                return Err(Attempt::Before(Failed::transport(&error, &provider.name, timeouts.connect)));
+                return Err(Failed::transport(&error, &provider.name, timeouts.connect));
             }
             Some(Ok(answer)) => answer,
         };

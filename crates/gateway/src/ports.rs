@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
 use bytes::Bytes;
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
 use witgate_model::{Description, Error, Event, Field, Frame, HttpRequest, Request, ResponseHead};
@@ -33,6 +34,10 @@ pub trait Ports {
         &self,
         request: UpstreamRequest,
     ) -> impl Future<Output = Result<UpstreamResponse<Self::Body>, TransportError>>;
+
+    /// The AWS credentials that the runtime itself has for the provider of this name, for one that has no secrets of its
+    /// own: refreshed before they expire. Cheap but for that. The error says for people why there are none.
+    fn credentials(&self, provider: &str) -> impl Future<Output = Result<Credentials, String>>;
 
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;
@@ -108,6 +113,7 @@ pub struct Fault {
 }
 
 /// A request to a backend, signed.
+#[derive(Clone)]
 pub struct UpstreamRequest {
     /// The provider's name, for pools and logs.
     pub provider: String,

@@ -65,6 +65,9 @@ pub struct Record {
     pub error_type: Option<String>,
     /// Members of the backend's answer that the client's dialect could not carry: names only.
     pub unmapped: Vec<String>,
+    /// Fields of the client's request that the backend cannot do and that were left out, because the provider's setting
+    /// `drop_unsupported` says so: JSON paths.
+    pub dropped: Vec<String>,
 }
 
 /// Something for the operator's log.

@@ -2,13 +2,18 @@
 //!
 //! This is the only module that resolves a secret.
 
+use std::borrow::Cow;
+
+use aws_credential_types::Credentials;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use witgate_config::{Provider, Secret};
 use witgate_model::{Auth, HttpRequest};
 
+use crate::aws::{self, Scope};
+use crate::failure::Failed;
 use crate::path::component;
-use crate::ports::{Fault, UpstreamRequest};
+use crate::ports::{Fault, Ports, UpstreamRequest};
 
 /// All but the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -36,14 +41,70 @@ const MAX_CONTEXT: usize = 64 * 1024;
 /// The most headers of one request.
 const MAX_HEADERS: usize = 64;
 
-/// Checks what the adapter made, joins it to `endpoint` and authenticates it.
-pub(crate) fn sign(
+/// The most fields that an adapter may say it dropped.
+const MAX_DROPPED: usize = 64;
+
+/// A request that only lacks a signature, if it needs one.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    request: UpstreamRequest,
+    aws: Option<Aws>,
+}
+
+/// A signature to make.
+#[derive(Debug)]
+struct Aws {
+    scope: Scope,
+    /// The provider's own; none where the runtime's are to be used.
+    credentials: Option<Credentials>,
+}
+
+impl Prepared {
+    /// Whether each sending needs a signature of its own.
+    pub fn is_signed(&self) -> bool {
+        self.aws.is_some()
+    }
+
+    /// The request to send, signed at `now`, time since 1970.
+    pub async fn signed<P: Ports>(
+        &self,
+        ports: &P,
+        provider: &Provider,
+        now: std::time::Duration,
+    ) -> Result<UpstreamRequest, Failed> {
+        let mut request = self.request.clone();
+        if let Some(aws) = &self.aws {
+            let credentials = match &aws.credentials {
+                Some(credentials) => Cow::Borrowed(credentials),
+                None => Cow::Owned(
+                    ports.credentials(&provider.name).await.map_err(|why| Failed::no_credentials(provider, &why))?,
+                ),
+            };
+            aws::sign(&mut request, &aws.scope, &credentials, now)
+                .map_err(|why| Failed::no_credentials(provider, &format!("cannot sign: {why}")))?;
+        }
+        Ok(request)
+    }
+
+    /// The request, where it needs no signature.
+    pub fn unsigned(self) -> UpstreamRequest {
+        self.request
+    }
+}
+
+/// Checks what the adapter made, joins it to `endpoint` and puts in the secret that it names. `region` is the one to sign
+/// for, where it asks for a signature.
+pub(crate) fn prepare(
     provider: &Provider,
     endpoint: &str,
+    region: Option<&str>,
     request: HttpRequest,
     traceparent: Option<String>,
-) -> Result<UpstreamRequest, Fault> {
+) -> Result<Prepared, Fault> {
     let broke = |what: String| Fault { component: component(provider), what };
+    if request.dropped.len() > MAX_DROPPED {
+        return Err(broke(format!("dropped over {MAX_DROPPED} fields")));
+    }
     if !matches!(request.method.as_str(), "GET" | "POST" | "PUT" | "DELETE" | "PATCH") {
         return Err(broke(format!("asked for the HTTP method {:?}", clip(&request.method))));
     }
@@ -80,6 +141,7 @@ pub(crate) fn sign(
         url.push('=');
         url.extend(utf8_percent_encode(value, SEGMENT));
     }
+    let mut aws = None;
     match &request.auth {
         Auth::None => {}
         Auth::Header(header) => {
@@ -90,8 +152,13 @@ pub(crate) fn sign(
                 headers.push((header.name.clone(), format!("{}{}", header.prefix, secret.expose())));
             }
         }
-        Auth::AwsSigv4(_) => {
-            return Err(broke("asked for AWS signatures, which this gateway does not make yet".into()));
+        Auth::AwsSigv4(auth) => {
+            let name = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+            let Some(region) = region.filter(|region| aws::is_region(region) && name(&auth.service)) else {
+                return Err(broke("asked for an AWS signature without a valid service or region".into()));
+            };
+            let scope = Scope { service: auth.service.clone(), region: region.to_owned() };
+            aws = Some(Aws { scope, credentials: own_credentials(provider, &auth.slot) });
         }
         Auth::Other(name) => {
             return Err(broke(format!("asked for the authentication {:?}, which is unknown", clip(name))));
@@ -105,14 +172,22 @@ pub(crate) fn sign(
     if let Some(traceparent) = traceparent {
         headers.push(("traceparent".to_owned(), traceparent));
     }
-    Ok(UpstreamRequest {
+    let request = UpstreamRequest {
         provider: provider.name.clone(),
         method: request.method,
         url,
         headers,
         body: Bytes::from(request.body),
         connect_timeout: provider.timeouts.connect,
-    })
+    };
+    Ok(Prepared { request, aws })
+}
+
+/// The AWS credentials among a provider's own secrets.
+fn own_credentials(provider: &Provider, slot: &str) -> Option<Credentials> {
+    let secret = |part: &str| provider.secrets.get(&format!("{slot}_{part}")).map(Secret::expose);
+    let token = secret("session_token").map(str::to_owned);
+    Some(Credentials::new(secret("access_key_id")?, secret("secret_access_key")?, token, None, "witgate"))
 }
 
 /// Takes a provider's secrets out of a failure: some backends repeat the key that they refuse.
@@ -158,6 +233,10 @@ mod tests {
         config.providers["p"].clone()
     }
 
+    fn sign(p: &Provider, endpoint: &str, r: HttpRequest, trace: Option<String>) -> Result<UpstreamRequest, Fault> {
+        prepare(p, endpoint, None, r, trace).map(Prepared::unsigned)
+    }
+
     fn request(path: &[&str]) -> HttpRequest {
         HttpRequest {
             method: "POST".into(),
@@ -174,8 +253,11 @@ mod tests {
 
     #[test]
     fn a_model_id_stays_inside_its_path_segment() {
-        let signed = sign(&provider(), "http://h/base/", request(&["model", "a/../b?c#d%2F:e", "converse"]), None);
-        assert_eq!(signed.unwrap().url, "http://h/base/model/a%2F..%2Fb%3Fc%23d%252F%3Ae/converse");
+        let made = request(&["model", "a/../b?c#d%2F:e", "converse"]);
+        assert_eq!(
+            sign(&provider(), "http://h/base/", made, None).unwrap().url,
+            "http://h/base/model/a%2F..%2Fb%3Fc%23d%252F%3Ae/converse"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ def refuse(param):
 
 def http(method, path, body, framing):
     auth = t.Auth_Header(t.HeaderAuth("authorization", "Bearer ", "api_key"))
-    return t.HttpRequest(method, path, [], [("content-type", "application/json")], body, auth, framing, None)
+    return t.HttpRequest(method, path, [], [("content-type", "application/json")], body, auth, framing, None, [])
 
 class Chat(exports.Chat):
     def describe(self):

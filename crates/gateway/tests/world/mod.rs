@@ -1,6 +1,8 @@
 //! A simulated world: a clock that jumps to the next timer, an upstream that plays scripts, clients that may leave. One
 //! seed decides everything.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,13 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use witgate_adapters::OpenAi;
+use witgate_adapters::bedrock::Bedrock;
 use witgate_config::Config;
 use witgate_gateway::{
-    Adapter, Body, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody, UpstreamRequest,
-    UpstreamResponse, Warning,
+    Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
+    UpstreamRequest, UpstreamResponse, Warning,
 };
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
-use witgate_model::{Adapter as _, Decoder as _, Description, Error, Event, Frame, HttpRequest, ResponseHead};
+use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
 pub fn config() -> Config {
@@ -102,6 +105,7 @@ pub enum Act {
     Refuse,
     ConnectTimeout,
     Head(u16, &'static str),
+    HeadWith(u16, Vec<(&'static str, String)>),
     Bytes(Bytes),
     Break,
     Stall,
@@ -224,7 +228,9 @@ struct State {
     timers: RefCell<Vec<Duration>>,
     random: Cell<u64>,
     scripts: RefCell<VecDeque<Script>>,
-    sent: Cell<usize>,
+    sent: RefCell<Vec<UpstreamRequest>>,
+    /// What the runtime's own AWS credentials are.
+    credentials: RefCell<Option<Credentials>>,
     open: Rc<Cell<usize>>,
     records: RefCell<Vec<Record>>,
 }
@@ -282,7 +288,17 @@ impl World {
     }
 
     pub fn sent(&self) -> usize {
-        self.state.sent.get()
+        self.state.sent.borrow().len()
+    }
+
+    /// What was sent to the upstreams.
+    pub fn requests_sent(&self) -> Vec<UpstreamRequest> {
+        self.state.sent.borrow().clone()
+    }
+
+    /// The runtime has these AWS credentials of its own.
+    pub fn credentials(&self, credentials: Credentials) {
+        *self.state.credentials.borrow_mut() = Some(credentials);
     }
 
     pub fn open_bodies(&self) -> usize {
@@ -387,13 +403,13 @@ impl Ports for SimPorts {
         Ok(NativeNormaliser(None))
     }
 
-    fn adapter(&self, _provider: &str) -> Result<NativeAdapter, Fault> {
-        Ok(NativeAdapter(None))
+    fn adapter(&self, provider: &str) -> Result<NativeAdapter, Fault> {
+        let functions = if provider.starts_with("aws") { &BEDROCK } else { &OPENAI };
+        Ok(NativeAdapter { functions, decoder: None })
     }
 
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<SimBody>, TransportError> {
-        assert!(request.url.ends_with("/v1/chat/completions"), "{}", request.url);
-        self.0.sent.set(self.0.sent.get() + 1);
+        self.0.sent.borrow_mut().push(request);
         let script = self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)]));
         self.0.open.set(self.0.open.get() + 1);
         let mut body = SimBody { state: Rc::clone(&self.0), script, since: self.0.now.get() };
@@ -402,10 +418,19 @@ impl Ports for SimPorts {
                 let headers = vec![("content-type".to_owned(), content_type.to_owned())];
                 Ok(UpstreamResponse { status, headers, body })
             }
+            Act::HeadWith(status, headers) => {
+                let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                Ok(UpstreamResponse { status, headers, body })
+            }
             Act::ConnectTimeout => Err(TransportError::ConnectTimeout),
             Act::Refuse => Err(TransportError::Connect("refused".to_owned())),
             _ => Err(TransportError::Broken("reset".to_owned())),
         }
+    }
+
+    async fn credentials(&self, _provider: &str) -> Result<Credentials, String> {
+        self.0.sleep_until(self.0.now.get() + Duration::from_millis(5)).await;
+        self.0.credentials.borrow().clone().ok_or_else(|| "nothing in the chain".to_owned())
     }
 
     fn now(&self) -> Duration {
@@ -513,31 +538,63 @@ impl Normaliser for NativeNormaliser {
     }
 }
 
-/// The adapter `openai` without a component.
-pub struct NativeAdapter(Option<<OpenAi as witgate_model::Adapter>::Decoder>);
+/// A built-in adapter without its component.
+pub struct NativeAdapter {
+    functions: &'static Functions,
+    decoder: Option<Box<dyn witgate_model::Decoder>>,
+}
+
+/// The functions of an adapter.
+struct Functions {
+    describe: fn() -> Description,
+    probe: fn(&str) -> Result<Option<HttpRequest>, Error>,
+    encode: fn(&str, witgate_model::Request) -> Result<HttpRequest, Error>,
+    decoder: fn(&str, Option<String>, ResponseHead) -> Box<dyn witgate_model::Decoder>,
+}
+
+const fn functions<A: witgate_model::Adapter>() -> Functions
+where
+    A::Decoder: 'static,
+{
+    Functions {
+        describe: A::describe,
+        probe: A::probe,
+        encode: A::encode,
+        decoder: |settings, context, head| Box::new(A::decoder(settings, context, head)),
+    }
+}
+
+static OPENAI: Functions = functions::<OpenAi>();
+static BEDROCK: Functions = functions::<Bedrock>();
+
+impl NativeAdapter {
+    fn decoder(&mut self) -> &mut dyn witgate_model::Decoder {
+        self.decoder.as_deref_mut().expect("start comes first")
+    }
+}
 
 impl Adapter for NativeAdapter {
     fn describe(&mut self) -> Result<Description, Fault> {
-        Ok(OpenAi::describe())
+        Ok((self.functions.describe)())
     }
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
-        Ok(OpenAi::probe(settings))
+        Ok((self.functions.probe)(settings))
     }
     fn encode(
         &mut self,
         settings: &str,
         request: &Arc<witgate_model::Request>,
     ) -> Result<Result<HttpRequest, Error>, Fault> {
-        Ok(OpenAi::encode(settings, witgate_model::Request::clone(request)))
+        Ok((self.functions.encode)(settings, witgate_model::Request::clone(request)))
     }
     fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault> {
-        self.0 = Some(OpenAi::decoder(settings, context, head));
+        self.decoder = Some((self.functions.decoder)(settings, context, head));
         Ok(())
     }
     fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault> {
-        Ok(self.0.as_mut().expect("start comes first").feed(frames))
+        Ok(self.decoder().feed(frames))
     }
     fn finish(&mut self) -> Result<Vec<Event>, Fault> {
-        Ok(self.0.as_mut().expect("start comes first").finish())
+        Ok(self.decoder().finish())
     }
 }

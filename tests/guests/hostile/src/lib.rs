@@ -96,6 +96,7 @@ impl Guest for Hostile {
             auth: Auth::None,
             framing: Framing::Whole,
             context: None,
+            dropped: vec![],
         };
         match what {
             "bad-path" => http.path.push("..".into()),
