@@ -9,7 +9,9 @@ use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
 use witgate_gateway::{Adapter, Fault, Normaliser};
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
-use witgate_model::{Description, Error, Event, Frame, HttpRequest, Input, Part, Request, ResponseHead, ResultContent};
+use witgate_model::{
+    Description, EmbeddingText, Error, Event, Frame, HttpRequest, Input, Part, Request, ResponseHead, ResultContent,
+};
 
 use crate::components::{AdapterExports, AdapterUnit, Exports, Held, NormaliserExports, NormaliserUnit, Unit};
 
@@ -281,11 +283,21 @@ impl Adapter for AdapterSession {
 /// About how many bytes of text and media a request holds.
 fn size(request: &Request) -> usize {
     let messages = match &request.input {
-        Input::Chat(messages) => messages,
+        Input::Chat(messages) | Input::CountTokens(messages) => messages,
         Input::Completion(prompt) => return prompt.text.len(),
+        Input::Embedding(input) => {
+            let text = |text: &EmbeddingText| match text {
+                EmbeddingText::Text(text) => text.len(),
+                EmbeddingText::Tokens(tokens) => 4 * tokens.len(),
+            };
+            return input.texts.iter().map(text).sum();
+        }
+        Input::Models => return 0,
+        Input::Other(other) => return other.value.len(),
     };
     let media = |source: &witgate_model::MediaSource| match source {
         witgate_model::MediaSource::Base64(text)
+        | witgate_model::MediaSource::Text(text)
         | witgate_model::MediaSource::Url(text)
         | witgate_model::MediaSource::FileId(text)
         | witgate_model::MediaSource::Other(text) => text.len(),

@@ -44,6 +44,7 @@
 mod builtin;
 mod cache;
 mod components;
+mod credentials;
 mod engine;
 mod host;
 mod instances;

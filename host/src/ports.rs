@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::{Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning};
 
 use crate::components::{AdapterComponent, NormaliserComponent};
+use crate::credentials::AwsCredentials;
 use crate::instances::{AdapterSession, NormaliserSession};
 use crate::upstream::{Body, Upstream};
 
@@ -16,6 +18,7 @@ pub struct HostPorts {
     /// By the provider's name.
     adapters: BTreeMap<String, AdapterComponent>,
     upstream: Upstream,
+    aws: AwsCredentials,
     record: Recorder,
     start: Instant,
 }
@@ -30,7 +33,8 @@ impl HostPorts {
         adapters: BTreeMap<String, AdapterComponent>,
         record: Recorder,
     ) -> Self {
-        HostPorts { normaliser, adapters, upstream: Upstream::new(config), record, start: Instant::now() }
+        let upstream = Upstream::new(config);
+        HostPorts { normaliser, adapters, upstream, aws: AwsCredentials::default(), record, start: Instant::now() }
     }
 }
 
@@ -55,6 +59,10 @@ impl Ports for HostPorts {
 
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Body>, TransportError> {
         self.upstream.send(request).await
+    }
+
+    async fn credentials(&self, _: &str) -> Result<Credentials, String> {
+        self.aws.get().await
     }
 
     fn now(&self) -> Duration {

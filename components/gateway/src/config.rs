@@ -45,7 +45,8 @@ fn read() -> Result<Config, Vec<String>> {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable; none where it is unset or empty.
+pub fn variable(name: &str) -> Option<String> {
     let spin = store::get(&name.to_ascii_lowercase()).unwrap_or_else(|error| {
         log(json!({ "event": "warning", "what": format!("the variable {name}: {error}") }));
         None

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use aws_credential_types::Credentials;
 use serde_json::json;
 use wasip3::clocks::system_clock;
 use wasip3::random::random;
@@ -50,6 +51,14 @@ impl Ports for Wasi {
 
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Body>, TransportError> {
         client::send(request).await
+    }
+
+    /// The runtime's variables, as AWS names them: there is no profile, and no metadata service, at the edge.
+    async fn credentials(&self, _: &str) -> Result<Credentials, String> {
+        let missing = |name: &str| format!("the variable {name} is not set");
+        let get = |name| crate::config::variable(name).ok_or_else(|| missing(name));
+        let token = crate::config::variable("AWS_SESSION_TOKEN");
+        Ok(Credentials::new(get("AWS_ACCESS_KEY_ID")?, get("AWS_SECRET_ACCESS_KEY")?, token, None, "variables"))
     }
 
     fn now(&self) -> Duration {
