@@ -56,6 +56,8 @@ async fn it_is_started_with_its_model_and_port_and_stopped_when_dropped() {
     let calls = std::fs::read_to_string(stage.path("calls")).unwrap();
     let model = stage.path("model.gguf");
     assert_eq!(calls, format!("--model {} --host 127.0.0.1 --port {port} --jinja --ctx-size 512\n", model.display()));
+    // The program runs before its starter has noted that it does.
+    within(5000, "the start", || server.pid().is_some()).await;
     let pid = server.pid().unwrap();
     assert!(runs(pid));
     drop(server);

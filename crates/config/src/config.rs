@@ -58,6 +58,23 @@ pub struct Server {
     pub keep_alive: Duration,
     /// How long a shutdown waits for running requests.
     pub shutdown_timeout: Duration,
+    /// Pages of which other origins may ask.
+    pub cors: Cors,
+}
+
+/// What browsers are told of other origins (CORS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// The origins whose pages may ask, as `https://example.com`; `*` is every one. Without any, none may.
+    pub origins: Vec<String>,
+    /// How long a browser may keep what it was told.
+    pub max_age: Duration,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Cors { origins: Vec::new(), max_age: Duration::from_secs(600) }
+    }
 }
 
 impl Default for Server {
@@ -68,6 +85,7 @@ impl Default for Server {
             threads: 0,
             keep_alive: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(30),
+            cors: Cors::default(),
         }
     }
 }

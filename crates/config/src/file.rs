@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Limits, Model, Origin, Provider, Server, Settings, Target,
-    Timeouts,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Limits, Model, Origin, Provider, Server, Settings,
+    Target, Timeouts,
 };
 use crate::endpoint::{self, Flaw};
 use crate::names::{did_you_mean, list, quote};
@@ -59,6 +59,18 @@ table! {
         keep_alive: Time = Server::default().keep_alive, 10 * MS..=HOUR;
         /// How long a shutdown waits for running requests.
         shutdown_timeout: Time = Server::default().shutdown_timeout, MS..=HOUR;
+        /// Pages of which other origins may ask (CORS). Default: none.
+        cors: CorsTable;
+    }
+}
+
+table! {
+    /// What browsers are told of other origins.
+    struct CorsTable {
+        /// The origins whose pages may ask, as "https://example.com"; "*" is every one.
+        origins: ListOf<Text>;
+        /// How long a browser may keep what it was told.
+        max_age: Time = Cors::default().max_age, Duration::ZERO..=DAY;
     }
 }
 
@@ -338,7 +350,22 @@ fn server(table: ServerTable, reader: &mut Reader<'_>) -> Server {
         }
         api_keys.push(key.value);
     }
+    let cors = table.cors.map(|at| at.value).unwrap_or_default();
+    let mut origins = Vec::new();
+    for (i, origin) in cors.origins.map(|at| at.value).unwrap_or_default().into_iter().enumerate() {
+        if !is_origin(&origin.value) {
+            let shown = match &origin.variable {
+                Some(name) => format!("the value of ${{{name}}}"),
+                None => quote(&origin.value, 60),
+            };
+            let help = "write scheme and host, as \"https://example.com\", or \"*\"";
+            let path = format!("server.cors.origins[{i}]");
+            reader.problem(&origin.span, &path, format!("{shown} is no origin"), Some(help.into()));
+        }
+        origins.push(origin.value);
+    }
     Server {
+        cors: Cors { origins, max_age: cors.max_age.map_or(Cors::default().max_age, |at| at.value) },
         listen: table.listen.map_or(default.listen, |at| at.value),
         api_keys,
         threads: table.threads.map_or(default.threads, |at| at.value as usize),
@@ -579,6 +606,12 @@ fn header_flaw(name: &str) -> Option<(&'static str, &'static str)> {
         }
         _ => None,
     }
+}
+
+/// `*`, or scheme, host and perhaps port, as browsers write them.
+fn is_origin(text: &str) -> bool {
+    let host = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*".contains(&b));
+    text == "*" || text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && host(rest))
 }
 
 fn is_component(path: &str) -> bool {

@@ -9,13 +9,16 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::join_all;
 use witgate_config::{Config, Provider, Target};
+use witgate_model::Field;
 use witgate_model::normaliser::{Parsed, Route};
-use witgate_model::{Event, Field, Input};
 
 use crate::aws::Clocks;
+use crate::cors;
+use crate::encoding;
 use crate::failure::Failed;
-use crate::http::{self, Body, BodyError, Request, RequestBody, Response};
-use crate::path::{self, Call, Ended, Flight, Reply};
+use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
+use crate::models::{self, Listed, ModelEntry, Shape};
+use crate::path::{self, Ended, Flight};
 use crate::ports::{Adapter, Ports, UpstreamBody};
 use crate::record::Outcome;
 use crate::routes::{self, Endpoint, Missing};
@@ -26,31 +29,8 @@ const READY_FOR: Duration = Duration::from_secs(1);
 /// How long a backend may take to answer a readiness probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the backends' lists of models count.
-const LISTED_FOR: Duration = Duration::from_secs(60);
-/// How long a backend may take to list its models.
-const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most models of one backend that are listed.
-const MOST_MODELS: usize = 2_000;
-
-/// A model that clients may ask for.
-#[derive(Clone)]
-struct ModelEntry {
-    id: String,
-    provider: String,
-    created: u64,
-    owned_by: String,
-}
-
-impl ModelEntry {
-    /// In OpenAI's shape, with its provider.
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "id": self.id, "object": "model", "created": self.created, "owned_by": self.owned_by,
-            "provider": self.provider,
-        })
-    }
-}
+/// Dialects whose services have always answered to pages of every origin.
+const OPEN: [&str; 1] = ["bedrock-chat"];
 
 /// A provider, and whether it serves; if not, why.
 type State = (String, Result<(), String>);
@@ -66,7 +46,7 @@ pub struct Gateway {
     /// The clocks of those whose signatures have a time.
     pub(crate) clocks: Clocks,
     /// The backends' own models, and when they were last asked.
-    listed: Mutex<Option<(Duration, Arc<Vec<ModelEntry>>)>>,
+    pub(crate) listed: Mutex<Listed>,
     /// When the backends were last asked, and what they said.
     ready: Mutex<Option<(Duration, Vec<State>)>>,
 }
@@ -110,7 +90,7 @@ impl Gateway {
     }
 
     /// A provider's settings, also as text.
-    fn own_settings<'a>(&'a self, provider: &'a Provider) -> (&'a serde_json::Value, &'a str) {
+    pub(crate) fn own_settings<'a>(&'a self, provider: &'a Provider) -> (&'a serde_json::Value, &'a str) {
         (&provider.settings, self.settings.get(&provider.name).map_or("{}", |text| text))
     }
 
@@ -130,6 +110,17 @@ impl Gateway {
         ports: &Arc<P>,
         request: Request<B>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
+        let cors = cors::headers(&self.config.server.cors, self.is_open(&request.path), &request);
+        let mut response = self.answer(ports, request).await;
+        response.headers.extend(cors);
+        response
+    }
+
+    async fn answer<P: Ports, B: RequestBody>(
+        self: &Arc<Self>,
+        ports: &Arc<P>,
+        request: Request<B>,
+    ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
         let head_only = request.method == "HEAD";
         let mut response = match self.route(&mut flight, &request).await {
@@ -138,6 +129,11 @@ impl Gateway {
                 flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
                 flight.respond(status, headers, Bytes::from(json)).response()
             }
+            Ok(Routed::Options(headers)) => {
+                flight.end(200, Outcome::Complete);
+                flight.respond(200, headers, Bytes::new()).response()
+            }
+            Ok(Routed::Show) => self.show(flight, request).await.response(),
             Ok(Routed::Dialect(dialect)) => {
                 flight.record.dialect = Some(dialect.clone());
                 match self.admit() {
@@ -162,6 +158,7 @@ impl Gateway {
     fn dialect_of(&self, path: &str) -> String {
         match routes::find(&self.routes, "POST", path) {
             Ok(Endpoint::Dialect(dialect)) => dialect.to_owned(),
+            _ if path.starts_with("/api/") => "ollama-chat".to_owned(),
             _ => "openai-chat".to_owned(),
         }
     }
@@ -181,6 +178,9 @@ impl Gateway {
                 }
                 return Err((Failed::ours(404, "not_found_error", "route_not_found", message), None));
             }
+            Err(Missing::Method(allow)) if request.method == "OPTIONS" => {
+                return Ok(Routed::Options(cors::preflight(&self.config.server.cors, &allow, request)));
+            }
             Err(Missing::Method(allow)) => {
                 let message = format!("{} is not served at {}; use {allow}", request.method, request.path);
                 let failed = Failed::ours(405, "invalid_request_error", "method_not_allowed", message);
@@ -196,20 +196,67 @@ impl Gateway {
             _ => {}
         }
         self.authenticate(request).map_err(|failed| (failed, None))?;
+        // Anthropic's SDKs ask at the same path.
+        let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
         Ok(match endpoint {
             Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
-            Endpoint::Model(name) => {
-                let models = self.models(flight).await;
-                match models.iter().find(|model| model.id == name) {
-                    Some(model) => Routed::Own(200, model.json().to_string()),
-                    None => return Err((self.unknown_model(name), None)),
-                }
-            }
-            _ => {
-                let models: Vec<_> = self.models(flight).await.iter().map(ModelEntry::json).collect();
-                Routed::Own(200, serde_json::json!({"object": "list", "data": models}).to_string())
-            }
+            Endpoint::Show => Routed::Show,
+            // Which models a backend holds in memory nobody says; Ollama with none in it says the same.
+            Endpoint::Running => Routed::Own(200, models::list(&[], Shape::Ollama).to_string()),
+            Endpoint::Version => Routed::Own(200, models::version().to_string()),
+            Endpoint::Tags => Routed::Own(200, models::list(&self.models(flight).await, Shape::Ollama).to_string()),
+            Endpoint::Model(name) => Routed::Own(200, self.model(flight, name).await?.json(shape).to_string()),
+            _ => Routed::Own(200, models::list(&self.models(flight).await, shape).to_string()),
         })
+    }
+
+    /// The model of this name.
+    async fn model<P: Ports>(&self, flight: &Flight<P>, name: &str) -> Result<ModelEntry, (Failed, Option<Field>)> {
+        let models = self.models(flight).await;
+        models.iter().find(|model| model.id == name).cloned().ok_or_else(|| (self.unknown_model(name), None))
+    }
+
+    /// Ollama's description of a model.
+    async fn show<P: Ports, B: RequestBody>(&self, mut flight: Flight<P>, request: Request<B>) -> Whole {
+        #[derive(serde::Deserialize)]
+        struct Asked {
+            #[serde(alias = "name")]
+            model: String,
+        }
+        let dialect = self.dialect_of("/api/chat");
+        let shown = async {
+            let body = self.body(request.body, &request.headers).await?;
+            let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+                let message = format!("the body is not {{\"model\": NAME}}: {error}");
+                Failed::ours(400, "invalid_request_error", "invalid_json", message)
+            })?;
+            // Ollama's clients write the tag that is meant where there is none.
+            let name = asked.model.strip_suffix(":latest").unwrap_or(&asked.model);
+            self.model(&flight, name).await.map_err(|(failed, _)| failed)
+        };
+        match shown.await {
+            Ok(model) => {
+                flight.end(200, Outcome::Complete);
+                let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+                flight.respond(200, headers, Bytes::from(model.shown().to_string()))
+            }
+            Err(failed) => flight.refuse(&dialect, failed),
+        }
+    }
+
+    /// Whether every origin may ask at this path, whatever the configuration says of origins.
+    fn is_open(&self, path: &str) -> bool {
+        matches!(routes::find(&self.routes, "POST", path), Ok(Endpoint::Dialect(dialect)) if OPEN.contains(&dialect))
+    }
+
+    /// A request's body, without its encoding, bounded.
+    async fn body<B: RequestBody>(&self, body: B, headers: &[Field]) -> Result<Bytes, Failed> {
+        let limit = self.config.limits.max_body_bytes;
+        match body.read(limit).await {
+            Ok(body) => encoding::decode(http::header(headers, "content-encoding"), body, limit),
+            Err(BodyError::TooLarge) => Err(encoding::too_large(limit)),
+            Err(error) => Err(Failed::ours(408, "invalid_request_error", "body_incomplete", error.to_string())),
+        }
     }
 
     /// Compares the client's key with each of ours, in constant time.
@@ -240,67 +287,6 @@ impl Gateway {
             self.config.limits.max_concurrent_requests
         );
         Err(Failed::ours(503, "overloaded_error", "too_many_requests", message))
-    }
-
-    /// What `/v1/models` lists: the aliases, each with the provider of its first target; then, as `provider/model`, what
-    /// each backend says that it has.
-    async fn models<P: Ports>(&self, flight: &Flight<P>) -> Arc<Vec<ModelEntry>> {
-        let known = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, models)) = known
-            && flight.ports.now().saturating_sub(at) < LISTED_FOR
-        {
-            return models;
-        }
-        let named = self.config.models.iter().filter(|(alias, _)| *alias != "*");
-        let mut models: Vec<_> = named
-            .filter_map(|(alias, model)| {
-                let provider = model.targets.first()?.provider.clone();
-                Some(ModelEntry { id: alias.clone(), owned_by: provider.clone(), provider, created: 0 })
-            })
-            .collect();
-        let lists =
-            join_all(self.config.providers.values().map(|provider| self.backend_models(flight, provider))).await;
-        let complete = lists.iter().all(Option::is_some);
-        for model in lists.into_iter().flatten().flatten() {
-            if models.iter().all(|known| known.id != model.id) {
-                models.push(model);
-            }
-        }
-        let models = Arc::new(models);
-        // One that did not answer is asked again next time.
-        if complete {
-            *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some((flight.ports.now(), models.clone()));
-        }
-        models
-    }
-
-    /// The models that a backend lists: none where it cannot; `None` where it did not answer, which is no error to a
-    /// client, since other backends did.
-    async fn backend_models<P: Ports>(&self, flight: &Flight<P>, provider: &Provider) -> Option<Vec<ModelEntry>> {
-        let ports = flight.ports.as_ref();
-        let lists = ports.adapter(&provider.name).and_then(|mut adapter| adapter.describe());
-        if !lists.is_ok_and(|description| description.operations.iter().any(|operation| operation == "models")) {
-            return Some(Vec::new());
-        }
-        let request = witgate_model::Request::new("", "", Input::Models);
-        let settings = self.own_settings(provider);
-        let call = Call { gateway: self, ports, provider, settings, request_id: &flight.record.request_id };
-        let ask = async {
-            let mut dropped = Vec::new();
-            let reply = Reply::open(call, (&Arc::new(request), None, ports.now()), &mut dropped).await?;
-            reply.all(&Input::Models).await
-        };
-        let events = path::before(ports, ports.now() + LIST_TIMEOUT, ask).await?.ok()?;
-        let models = events.into_iter().filter_map(|event| match event {
-            Event::Model(model) => Some(ModelEntry {
-                id: format!("{}/{}", provider.name, model.id),
-                created: model.created.unwrap_or(0),
-                owned_by: model.owned_by.unwrap_or_else(|| provider.name.clone()),
-                provider: provider.name.clone(),
-            }),
-            _ => None,
-        });
-        Some(models.take(MOST_MODELS).collect())
     }
 
     pub(crate) fn unknown_model(&self, name: &str) -> Failed {
@@ -396,22 +382,10 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let limit = self.config.limits.max_body_bytes;
         let Request { path, body, headers, .. } = request;
-        let body = match body.read(limit).await {
+        let body = match self.body(body, &headers).await {
             Ok(body) => body,
-            Err(error) => {
-                let failed = match error {
-                    BodyError::TooLarge => Failed::ours(
-                        413,
-                        "invalid_request_error",
-                        "body_too_large",
-                        format!("the body is larger than {limit} bytes (limits.max_body_bytes)"),
-                    ),
-                    error => Failed::ours(408, "invalid_request_error", "body_incomplete", error.to_string()),
-                };
-                return flight.refuse(&dialect, failed).response();
-            }
+            Err(failed) => return flight.refuse(&dialect, failed).response(),
         };
         let (parsed, normaliser) = match path::parse(self, &mut flight, &dialect, &path, &body) {
             Ok(parsed) => parsed,
@@ -453,6 +427,10 @@ impl Gateway {
 enum Routed {
     /// Answered by the gateway itself.
     Own(u16, String),
+    /// Which methods there are.
+    Options(Vec<Field>),
+    /// A model is to be described; its name is in the body.
+    Show,
     /// For the path.
     Dialect(String),
 }

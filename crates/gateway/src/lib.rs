@@ -9,9 +9,12 @@
 
 mod aws;
 mod check;
+mod cors;
+mod encoding;
 mod failure;
 mod gateway;
 mod http;
+mod models;
 mod path;
 mod ports;
 mod record;

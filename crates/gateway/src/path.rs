@@ -272,6 +272,9 @@ impl<N: Normaliser> Run<N> {
         {
             return self.fail(flight, Failed::fault(&fault, None), writer).await;
         }
+        if matches!(&self.request.input, Input::Chat(messages) if messages.is_empty()) {
+            return self.nothing(flight, writer).await;
+        }
         let mut first: Option<Failed> = None;
         for (at, target) in targets.iter().enumerate() {
             let Some(provider) = config.providers.get(&target.provider) else { continue };
@@ -308,6 +311,19 @@ impl<N: Normaliser> Run<N> {
         }
         let none = Failed::ours(500, "api_error", "no_target", format!("model \"{client_model}\" has no target"));
         self.fail(flight, first.unwrap_or(none), writer).await
+    }
+
+    /// A conversation without a message: the client only wants to know that the model is there (Ollama's clients have it
+    /// loaded so). No backend is asked.
+    async fn nothing<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
+        let rendered = self.normaliser.feed(vec![Event::Done]).and_then(|body| Ok((self.normaliser.head()?, body)));
+        match rendered {
+            Ok((head, body)) => {
+                flight.end(head.status, Outcome::Complete);
+                Ended::Whole(flight.respond(head.status, head.headers, Bytes::from(body)))
+            }
+            Err(fault) => self.fail(flight, Failed::fault(&fault, None), writer).await,
+        }
     }
 
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.

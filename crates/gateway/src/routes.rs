@@ -9,6 +9,14 @@ pub(crate) enum Endpoint<'a> {
     Ready,
     Models,
     Model(&'a str),
+    /// Ollama's list of models.
+    Tags,
+    /// Ollama's list of models in memory.
+    Running,
+    /// Ollama's version.
+    Version,
+    /// Ollama's description of a model.
+    Show,
     Dialect(&'a str),
 }
 
@@ -22,8 +30,16 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 4] =
-    [("GET", "/health"), ("GET", "/ready"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}")];
+const OWN: [(&str, &str); 8] = [
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"),
+    ("GET", "/api/tags"),
+    ("GET", "/api/ps"),
+    ("GET", "/api/version"),
+    ("POST", "/api/show"),
+];
 
 /// Finds the endpoint of a request. HEAD is taken as GET.
 pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Result<Endpoint<'a>, Missing> {
@@ -37,10 +53,14 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
                     "/health" => Endpoint::Health,
                     "/ready" => Endpoint::Ready,
                     "/v1/models" => Endpoint::Models,
+                    "/api/tags" => Endpoint::Tags,
+                    "/api/ps" => Endpoint::Running,
+                    "/api/version" => Endpoint::Version,
+                    "/api/show" => Endpoint::Show,
                     _ => Endpoint::Model(captured),
                 });
             }
-            allowed.extend(["GET", "HEAD"]);
+            allowed.extend(if route_method == "GET" { &["GET", "HEAD"][..] } else { &["POST"] });
         }
     }
     for route in routes {

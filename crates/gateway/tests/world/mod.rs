@@ -325,6 +325,13 @@ impl World {
         self.run(self.exchange("POST", Some("test-key"), path, body, leaves))
     }
 
+    /// Any request, with the right key.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Client {
+        let mut all = vec![("authorization".to_owned(), "Bearer test-key".to_owned())];
+        all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.run(self.exchange_with(method, all, path, body, None))
+    }
+
     pub fn request_with_key(&self, key: Option<&str>, path: &str, body: Bytes) -> Client {
         self.run(self.exchange("POST", key, path, body, None))
     }
@@ -344,6 +351,17 @@ impl World {
     ) -> Client {
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         headers.extend(key.map(|key| ("authorization".to_owned(), format!("Bearer {key}"))));
+        self.exchange_with(method, headers, path, body, leaves).await
+    }
+
+    async fn exchange_with(
+        &self,
+        method: &str,
+        headers: Vec<(String, String)>,
+        path: &str,
+        body: Bytes,
+        leaves: Option<Duration>,
+    ) -> Client {
         let request = Request { method: method.to_owned(), path: path.to_owned(), headers, body };
         let mut client = Client { status: 0, headers: Vec::new(), body: Vec::new(), left: false };
         let served = async {
