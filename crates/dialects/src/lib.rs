@@ -21,6 +21,7 @@
 mod answer;
 mod awa_llm;
 mod members;
+mod ollama;
 mod openai;
 mod openai_chat;
 mod openai_completions;
@@ -69,11 +70,15 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 4] = [
+static DIALECTS: [&dyn Dialect; 8] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
     &awa_llm::AwaLlm,
+    &ollama::Api::Chat,
+    &ollama::Api::Generate,
+    &ollama::Api::Embed,
+    &ollama::Api::Embeddings,
 ];
 
 fn find(name: &str) -> Option<&'static dyn Dialect> {

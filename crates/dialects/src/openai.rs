@@ -73,7 +73,7 @@ impl Common {
 }
 
 /// `stop`: one string, or an array of them.
-fn stop(reader: &mut Reader<'_>) -> Read<Vec<String>> {
+pub(crate) fn stop(reader: &mut Reader<'_>) -> Read<Vec<String>> {
     match reader.kind() {
         Kind::String => Ok(vec![reader.owned()?]),
         Kind::Array => {

@@ -183,11 +183,7 @@ impl Answer {
             out.extend_from_slice(b"{\"object\":\"embedding\",\"index\":");
             write::number(out, u64::from(index));
             out.extend_from_slice(b",\"embedding\":");
-            let start = out.len();
-            if write_vector(out, &values, self.base64).is_none() {
-                out.truncate(start);
-                out.extend_from_slice(b"null");
-            }
+            write_vector(out, &values, self.base64);
             out.push(b'}');
         }
         out.extend_from_slice(b"],\"model\":");
@@ -240,8 +236,16 @@ impl Render for Answer {
     }
 }
 
-/// Writes a vector in one of the two encodings; `None` where it cannot be read.
-fn write_vector(out: &mut Vec<u8>, vector: &Vector, base64: bool) -> Option<()> {
+/// Writes a vector in one of the two encodings; `null` where it cannot be read.
+pub(crate) fn write_vector(out: &mut Vec<u8>, vector: &Vector, base64: bool) {
+    let start = out.len();
+    if try_write_vector(out, vector, base64).is_none() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
+fn try_write_vector(out: &mut Vec<u8>, vector: &Vector, base64: bool) -> Option<()> {
     match vector {
         Vector::Numbers(json) if base64 => {
             let mut floats = Vec::with_capacity(json.len() / 2);

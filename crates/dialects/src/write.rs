@@ -79,6 +79,10 @@ impl Members {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// The object; `None` where there are no members.
     pub(crate) fn finish(mut self) -> Option<String> {
         if self.text.is_empty() {

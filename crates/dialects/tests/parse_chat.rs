@@ -40,6 +40,10 @@ fn the_routes_are_those_of_the_documents() {
             "POST /embeddings openai-embeddings",
             "POST /openai/deployments/{model}/embeddings openai-embeddings",
             "POST /llm awa-llm",
+            "POST /api/chat ollama-chat",
+            "POST /api/generate ollama-generate",
+            "POST /api/embed ollama-embed",
+            "POST /api/embeddings ollama-embeddings",
         ]
     );
 }

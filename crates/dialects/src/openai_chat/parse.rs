@@ -530,7 +530,8 @@ fn tool(reader: &mut Reader<'_>, _: &Limits) -> Read<Tool> {
     Ok(Tool::Function(function))
 }
 
-fn function_tool(reader: &mut Reader<'_>) -> Read<(FunctionTool, Members)> {
+/// The function of a tool, and its unknown members.
+pub(crate) fn function_tool(reader: &mut Reader<'_>) -> Read<(FunctionTool, Members)> {
     let start = reader.position();
     let mut name = None;
     let mut function = FunctionTool::default();
