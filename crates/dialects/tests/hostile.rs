@@ -10,7 +10,16 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 4] = ["openai-chat", "openai-completions", "openai-embeddings", "awa-llm"];
+const DIALECTS: [&str; 8] = [
+    "openai-chat",
+    "openai-completions",
+    "openai-embeddings",
+    "awa-llm",
+    "ollama-chat",
+    "ollama-generate",
+    "ollama-embed",
+    "ollama-embeddings",
+];
 
 fn megabytes(piece: &str) -> String {
     piece.repeat(10 * 1024 * 1024 / piece.len())
@@ -99,6 +108,47 @@ fn ten_mebibytes_of_texts_and_tokens_end_in_linear_time() {
         quickly(what, || {
             let result = parse("openai-embeddings", "/v1/embeddings", &default_limits(), body.as_bytes());
             assert_eq!(result.is_ok(), good, "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_mebibyte_in_ollamas_api_ends_in_linear_time() {
+    let mebibyte = |piece: &str| piece.repeat(1024 * 1024 / piece.len());
+    let assistant = |calls: &str| format!(r#"{{"role":"assistant","tool_calls":[{calls}]}}"#);
+    let chat = |messages: &str| format!(r#"{{"messages":[{messages}]}}"#);
+    let many = |piece: &str| mebibyte(piece).trim_end_matches(',').to_owned();
+    let call = r#"{"function":{"name":"f"}},"#;
+    let results = r#"{"role":"tool","tool_name":"f"},"#.repeat(9_000);
+    let nameless = r#"{"role":"tool"},"#.repeat(9_000);
+    let turns = format!("{},", assistant(r#"{"function":{"name":"f"}}"#)).repeat(9_000);
+    for (what, dialect, body, good) in [
+        ("calls", "ollama-chat", chat(&assistant(&many(call))), true),
+        (
+            "results",
+            "ollama-chat",
+            chat(&format!("{},{}", assistant(&many(call)), results.trim_end_matches(','))),
+            true,
+        ),
+        (
+            "nameless",
+            "ollama-chat",
+            chat(&format!("{},{}", assistant(&many(call)), nameless.trim_end_matches(','))),
+            true,
+        ),
+        ("turns", "ollama-chat", chat(turns.trim_end_matches(',')), true),
+        ("images", "ollama-chat", chat(&format!(r#"{{"role":"user","images":[{}]}}"#, many("\"A\","))), false),
+        ("a picture", "ollama-generate", format!(r#"{{"prompt":"a","images":["{}"]}}"#, mebibyte("A")), true),
+        ("a prompt", "ollama-generate", format!(r#"{{"prompt":"{}"}}"#, mebibyte("\\\"")), true),
+        ("context", "ollama-generate", format!(r#"{{"prompt":"a","context":[{}]}}"#, many("1,")), true),
+        ("options", "ollama-generate", format!(r#"{{"prompt":"a","options":{{"x":{}"#, mebibyte("{\"a\":")), false),
+        ("no time", "ollama-generate", format!(r#"{{"keep_alive":"{}"}}"#, mebibyte("0")), true),
+        ("texts", "ollama-embed", format!(r#"{{"input":[{}]}}"#, many("\"a\",")), false),
+        ("a text", "ollama-embeddings", format!(r#"{{"prompt":"{}"}}"#, mebibyte("\\\"")), true),
+    ] {
+        quickly(what, || {
+            let result = parse(dialect, "/", &default_limits(), body.as_bytes());
+            assert_eq!(result.is_ok(), good, "{what}: {:?}", result.map(|_| ()));
         });
     }
 }
@@ -254,6 +304,7 @@ proptest! {
         for parsed in [
             completion(&body),
             parse("awa-llm", "/llm", &default_limits(), body.as_bytes()),
+            parse("ollama-generate", "/api/generate", &default_limits(), body.as_bytes()),
         ] {
             let extra: Value = serde_json::from_str(&parsed.unwrap().request.extra.unwrap()).unwrap();
             prop_assert_eq!(&extra["x"], &value);
