@@ -359,6 +359,7 @@ pub(crate) struct NormaliserExports {
     pub renderer: ComponentExportIndex,
     pub head: ComponentExportIndex,
     pub feed: ComponentExportIndex,
+    pub end: ComponentExportIndex,
     pub fail: ComponentExportIndex,
     pub keep_alive: ComponentExportIndex,
 }
@@ -388,12 +389,13 @@ impl NormaliserComponent {
                 "[constructor]renderer",
                 "[method]renderer.head",
                 "[method]renderer.feed",
+                "[method]renderer.end",
                 "[method]renderer.fail",
                 "[method]renderer.keep-alive",
             ];
-            let [routes, parse, render_error, renderer, head, feed, fail, keep_alive] =
+            let [routes, parse, render_error, renderer, head, feed, end, fail, keep_alive] =
                 find(component, DIALECTS, names)?;
-            Ok(NormaliserExports { routes, parse, render_error, renderer, head, feed, fail, keep_alive })
+            Ok(NormaliserExports { routes, parse, render_error, renderer, head, feed, end, fail, keep_alive })
         })?;
         let mut held = unit.fresh()?;
         unit.fresh_memory = held.store.data().memory;

@@ -115,7 +115,7 @@ impl Builder {
         }
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
-        let ports = Arc::new(HostPorts::new(&config, normaliser.clone(), by_provider, self.record));
+        let ports = Arc::new(HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, self.record));
         Ok(Host { config, gateway, ports, normaliser, adapters, runtime })
     }
 }

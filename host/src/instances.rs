@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
 use witgate_gateway::{Adapter, Fault, Normaliser};
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
 use witgate_model::{
     Description, EmbeddingText, Error, Event, Frame, HttpRequest, Input, Part, Request, ResponseHead, ResultContent,
 };
@@ -328,12 +328,12 @@ fn frame_size(frame: &Frame) -> usize {
 }
 
 /// What `parse` takes.
-type Parse = (String, String, Limits, Bytes);
+type Parse = (String, Client, Limits, Bytes);
 
 /// The normaliser's instance.
 pub(crate) struct NormaliserInstance {
     instance: Instance,
-    parse: Func<Parse, Result<Parsed, Error>>,
+    parse: Func<Parse, Result<Step, Error>>,
     renderer: Func<(String, AnswerStart), ResourceAny>,
     head: Func<(ResourceAny,), Rendered>,
     keep_alive: Func<(ResourceAny,), Vec<u8>>,
@@ -361,12 +361,13 @@ impl NormaliserInstance {
     /// Compares all functions' types with the interface's.
     pub fn check(held: &mut Held<Self>, exports: &NormaliserExports) -> Checked {
         find::<_, (), Vec<Route>>(held, &exports.routes).map_err(|e| ("routes", e))?;
-        find::<_, Parse, Result<Parsed, Error>>(held, &exports.parse).map_err(|e| ("parse", e))?;
-        find::<_, (&str, &Failure), Rendered>(held, &exports.render_error).map_err(|e| ("render-error", e))?;
+        find::<_, Parse, Result<Step, Error>>(held, &exports.parse).map_err(|e| ("parse", e))?;
+        find::<_, (&str, &str, &Failure), Rendered>(held, &exports.render_error).map_err(|e| ("render-error", e))?;
         find::<_, (String, AnswerStart), ResourceAny>(held, &exports.renderer)
             .map_err(|e| ("[constructor]renderer", e))?;
         find::<_, (ResourceAny,), Rendered>(held, &exports.head).map_err(|e| ("[method]renderer.head", e))?;
         find::<_, (ResourceAny, Vec<Event>), Vec<u8>>(held, &exports.feed).map_err(|e| ("[method]renderer.feed", e))?;
+        find::<_, (ResourceAny,), Ending>(held, &exports.end).map_err(|e| ("[method]renderer.end", e))?;
         find::<_, (ResourceAny, &Failure), Vec<u8>>(held, &exports.fail).map_err(|e| ("[method]renderer.fail", e))?;
         find::<_, (ResourceAny,), Vec<u8>>(held, &exports.keep_alive)
             .map_err(|e| ("[method]renderer.keep-alive", e))?;
@@ -391,11 +392,11 @@ impl Normaliser for NormaliserSession {
     fn parse(
         &mut self,
         dialect: &str,
-        path: &str,
+        client: &Client,
         limits: &Limits,
         body: &Bytes,
-    ) -> Result<Result<Parsed, Error>, Fault> {
-        let arguments = (dialect.to_owned(), path.to_owned(), limits.clone(), body.clone());
+    ) -> Result<Result<Step, Error>, Fault> {
+        let arguments = (dialect.to_owned(), client.clone(), limits.clone(), body.clone());
         let func = |held: &mut Held<NormaliserInstance>, exports: &NormaliserExports| {
             let instance = held.instance.instance;
             held.instance.parse.get(instance, &mut held.store, &exports.parse)
@@ -403,8 +404,8 @@ impl Normaliser for NormaliserSession {
         aside(body.len(), || self.0.call(func, arguments))
     }
 
-    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
-        self.0.call(|held, exports| find(held, &exports.render_error), (dialect, failure))
+    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        self.0.call(|held, exports| find(held, &exports.render_error), (dialect, settings, failure))
     }
 
     fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
@@ -436,6 +437,11 @@ impl Normaliser for NormaliserSession {
             held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
         aside(size, || self.0.call(func, (renderer, events)))
+    }
+
+    fn end(&mut self) -> Result<Ending, Fault> {
+        let renderer = self.0.resource()?;
+        self.0.call(|held, exports| find(held, &exports.end), (renderer,))
     }
 
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {

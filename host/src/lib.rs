@@ -45,6 +45,7 @@ mod builtin;
 mod cache;
 mod components;
 mod credentials;
+mod documents;
 mod engine;
 mod host;
 mod instances;

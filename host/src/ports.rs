@@ -1,14 +1,18 @@
 //! What the gateway needs of the world, on a machine of one's own.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use witgate_config::Config;
-use witgate_gateway::{Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning};
+use witgate_gateway::{
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
+};
 
 use crate::components::{AdapterComponent, NormaliserComponent};
 use crate::credentials::AwsCredentials;
+use crate::documents::Documents;
 use crate::instances::{AdapterSession, NormaliserSession};
 use crate::upstream::{Body, Upstream};
 
@@ -19,6 +23,7 @@ pub struct HostPorts {
     adapters: BTreeMap<String, AdapterComponent>,
     upstream: Upstream,
     aws: AwsCredentials,
+    documents: Documents,
     record: Recorder,
     start: Instant,
 }
@@ -29,12 +34,15 @@ pub(crate) type Recorder = Box<dyn Fn(&Record) + Send + Sync>;
 impl HostPorts {
     pub(crate) fn new(
         config: &Config,
+        base: &Path,
         normaliser: NormaliserComponent,
         adapters: BTreeMap<String, AdapterComponent>,
         record: Recorder,
     ) -> Self {
         let upstream = Upstream::new(config);
-        HostPorts { normaliser, adapters, upstream, aws: AwsCredentials::default(), record, start: Instant::now() }
+        let documents = Documents::new(&config.documents, base);
+        let aws = AwsCredentials::default();
+        HostPorts { normaliser, adapters, upstream, aws, documents, record, start: Instant::now() }
     }
 }
 
@@ -63,6 +71,14 @@ impl Ports for HostPorts {
 
     async fn credentials(&self, _: &str) -> Result<Credentials, String> {
         self.aws.get().await
+    }
+
+    async fn document(&self, at: &DocumentRef) -> Result<Option<String>, String> {
+        self.documents.get(at).await
+    }
+
+    async fn keep(&self, document: Document) -> Result<(), String> {
+        self.documents.keep(document)
     }
 
     fn now(&self) -> Duration {

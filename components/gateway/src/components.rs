@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use witgate_gateway::{Adapter, Fault, Normaliser};
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, Request, ResponseHead};
 
 use crate::bindings::witgate::normaliser::dialects;
@@ -186,15 +186,15 @@ impl Normaliser for Dialects {
     fn parse(
         &mut self,
         dialect: &str,
-        path: &str,
+        client: &Client,
         limits: &Limits,
         body: &Bytes,
-    ) -> Result<Result<Parsed, Error>, Fault> {
-        Ok(dialects::parse(dialect, path, limits.clone(), body))
+    ) -> Result<Result<Step, Error>, Fault> {
+        Ok(dialects::parse(dialect, client, limits.clone(), body))
     }
 
-    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
-        Ok(dialects::render_error(dialect, failure))
+    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        Ok(dialects::render_error(dialect, settings, failure))
     }
 
     fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
@@ -208,6 +208,10 @@ impl Normaliser for Dialects {
 
     fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer()?.feed(&events))
+    }
+
+    fn end(&mut self) -> Result<Ending, Fault> {
+        Ok(self.renderer()?.end())
     }
 
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {

@@ -7,7 +7,9 @@ use aws_credential_types::Credentials;
 use serde_json::json;
 use wasip3::clocks::system_clock;
 use wasip3::random::random;
-use witgate_gateway::{Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning};
+use witgate_gateway::{
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
+};
 
 use crate::Shared;
 use crate::client::{self, Body};
@@ -59,6 +61,24 @@ impl Ports for Wasi {
         let get = |name| crate::config::variable(name).ok_or_else(|| missing(name));
         let token = crate::config::variable("AWS_SESSION_TOKEN");
         Ok(Credentials::new(get("AWS_ACCESS_KEY_ID")?, get("AWS_SECRET_ACCESS_KEY")?, token, None, "variables"))
+    }
+
+    /// Stored configurations are files that the runtime mounts under `/configurations`.
+    async fn document(&self, at: &DocumentRef) -> Result<Option<String>, String> {
+        let inside =
+            std::path::Path::new(&at.key).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if at.kind != "configuration" || !inside {
+            return Ok(None);
+        }
+        match std::fs::read_to_string(format!("/configurations/{}", at.key)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn keep(&self, _: Document) -> Result<(), String> {
+        Err("this runtime keeps no answers".to_owned())
     }
 
     fn now(&self) -> Duration {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use bindings::exports::witgate::normaliser::dialects::{Guest, GuestRenderer};
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
 use witgate_model::{Error, Event};
 
 #[allow(missing_docs, clippy::all)]
@@ -28,12 +28,12 @@ impl Guest for Shell {
         witgate_dialects::routes().to_vec()
     }
 
-    fn parse(dialect: String, path: String, limits: Limits, body: Vec<u8>) -> Result<Parsed, Error> {
-        witgate_dialects::parse(&dialect, &path, &limits, &body)
+    fn parse(dialect: String, client: Client, limits: Limits, body: Vec<u8>) -> Result<Step, Error> {
+        witgate_dialects::step(&dialect, &client, &limits, &body)
     }
 
-    fn render_error(dialect: String, failure: Failure) -> Rendered {
-        witgate_dialects::render_error(&dialect, &failure)
+    fn render_error(dialect: String, settings: String, failure: Failure) -> Rendered {
+        witgate_dialects::refuse(&dialect, &settings, &failure)
     }
 }
 
@@ -51,6 +51,10 @@ impl GuestRenderer for Renderer {
 
     fn feed(&self, events: Vec<Event>) -> Vec<u8> {
         self.0.borrow_mut().feed(events)
+    }
+
+    fn end(&self) -> Ending {
+        self.0.borrow_mut().end()
     }
 
     fn fail(&self, failure: Failure) -> Vec<u8> {

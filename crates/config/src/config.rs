@@ -28,6 +28,10 @@ pub struct Config {
     pub models: BTreeMap<String, Model>,
     /// Adapters of the user's own, by name; one that has the name of a built-in adapter replaces it.
     pub adapters: BTreeMap<String, AdapterConfig>,
+    /// Documents that are kept, or that the operator stored.
+    pub documents: Documents,
+    /// What the operator chose for a dialect, by its name.
+    pub dialects: BTreeMap<String, Dialect>,
     /// Where this came from.
     pub origin: Origin,
     /// Line and column of every value in the file.
@@ -251,6 +255,42 @@ pub struct Settings {
     pub text: String,
 }
 
+/// Documents that are kept, or that the operator stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Documents {
+    /// The folder of stored configurations, relative to the configuration file.
+    pub configurations: Option<String>,
+    /// How long a stored configuration counts as read.
+    pub cache_ttl: Duration,
+    /// Largest stored configuration, in bytes.
+    pub max_bytes: u64,
+    /// How long answers are kept that clients may ask for again.
+    pub keep_for: Duration,
+    /// The memory that such answers may take, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Documents {
+            configurations: None,
+            cache_ttl: Duration::from_secs(60),
+            max_bytes: MIB,
+            keep_for: Duration::from_secs(24 * 3600),
+            memory_bytes: 64 * MIB,
+        }
+    }
+}
+
+/// What the operator chose for an API that clients speak.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dialect {
+    /// The model of requests that name none, as a client would name it.
+    pub model: Option<String>,
+    /// What the dialect gets to see: a JSON object as text; empty for none.
+    pub settings: String,
+}
+
 /// An adapter of the user's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterConfig {
@@ -315,6 +355,8 @@ impl Config {
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
+            documents: Documents::default(),
+            dialects: BTreeMap::new(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),
         };

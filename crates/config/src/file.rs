@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Limits, Model, Origin, Provider, Server, Settings,
-    Target, Timeouts,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
+    Server, Settings, Target, Timeouts,
 };
 use crate::endpoint::{self, Flaw};
 use crate::names::{did_you_mean, list, quote};
@@ -19,6 +19,22 @@ use crate::read::{
 };
 use crate::secret::Secret;
 use crate::units::{GIB, KIB, MIB};
+
+/// The dialects that have something to choose.
+const DIALECTS: [&str; 12] = [
+    "anthropic-messages",
+    "awa-llm",
+    "bedrock-chat",
+    "llm-exe",
+    "llm-invocation",
+    "ollama-chat",
+    "ollama-generate",
+    "openai-chat",
+    "openai-completions",
+    "openai-embeddings",
+    "openai-responses",
+    "sagemaker-proxy",
+];
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -43,6 +59,36 @@ table! {
         models: MapOf<ModelTable>;
         /// Adapters of your own, by name; one that has the name of a built-in adapter replaces it.
         adapters: MapOf<AdapterTable>;
+        /// What you choose for an API that clients speak, by its name, as "awa-llm".
+        dialects: MapOf<DialectTable>;
+        /// Documents that are kept, or that you stored.
+        documents: DocumentsTable;
+    }
+}
+
+table! {
+    /// Documents that are kept, or that you stored.
+    struct DocumentsTable {
+        /// The folder of stored configurations, relative to this file.
+        configurations: Text;
+        /// How long a stored configuration counts as read.
+        cache_ttl: Time = Documents::default().cache_ttl, Duration::ZERO..=DAY;
+        /// Largest stored configuration.
+        max_bytes: Size = Documents::default().max_bytes, KIB..=GIB;
+        /// How long answers are kept that clients may ask for again.
+        keep_for: Time = Documents::default().keep_for, MS..=365 * DAY;
+        /// The memory that such answers may take.
+        memory_bytes: Size = Documents::default().memory_bytes, KIB..=64 * GIB;
+    }
+}
+
+table! {
+    /// What you choose for an API that clients speak.
+    struct DialectTable {
+        /// The model of requests that name none: what a client would write.
+        model: Text;
+        /// Errors have the status that the older service gave them, where this API is one of an older service. Default false.
+        legacy_status: Flag;
     }
 }
 
@@ -312,6 +358,33 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         }
     }
 
+    let documents = table.documents.map(|at| at.value).unwrap_or_default();
+    let default = Documents::default();
+    let documents = Documents {
+        configurations: documents.configurations.map(|at| at.value),
+        cache_ttl: documents.cache_ttl.map_or(default.cache_ttl, |at| at.value),
+        max_bytes: documents.max_bytes.map_or(default.max_bytes, |at| at.value),
+        keep_for: documents.keep_for.map_or(default.keep_for, |at| at.value),
+        memory_bytes: documents.memory_bytes.map_or(default.memory_bytes, |at| at.value),
+    };
+
+    let mut dialects = BTreeMap::new();
+    for entry in table.dialects.map(|at| at.value).unwrap_or_default() {
+        let name = entry.key.name;
+        if !DIALECTS.contains(&name.as_str()) {
+            let help = did_you_mean(&name, DIALECTS).unwrap_or_else(|| format!("write {}", list(DIALECTS)));
+            let message = format!("no dialect {}", quote(&name, 64));
+            reader.problem(&entry.key.span, &join("dialects", &name), message, Some(help));
+        }
+        let Some(At { value, .. }) = entry.at else { continue };
+        let mut settings = serde_json::Map::new();
+        if let Some(legacy) = value.legacy_status {
+            settings.insert("legacy_status".into(), legacy.value.into());
+        }
+        let settings = if settings.is_empty() { String::new() } else { Json::Object(settings).to_string() };
+        dialects.insert(name, Dialect { model: value.model.map(|at| at.value), settings });
+    }
+
     for target in models.values_mut().flat_map(|model: &mut Model| &mut model.targets) {
         if let (Some(own), Some(provider)) = (&target.settings, providers.get(&target.provider)) {
             let mut json = provider.settings.clone();
@@ -324,7 +397,18 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     }
 
     let origin = Origin::File(file.into());
-    Config { server, timeouts, limits, providers, models, adapters, origin, places: BTreeMap::new() }
+    Config {
+        server,
+        timeouts,
+        limits,
+        providers,
+        models,
+        adapters,
+        documents,
+        dialects,
+        origin,
+        places: BTreeMap::new(),
+    }
 }
 
 fn server(table: ServerTable, reader: &mut Reader<'_>) -> Server {

@@ -57,8 +57,8 @@ mod settings;
 mod units;
 
 pub use config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Limits, Model, Origin, Provider, Server, Settings,
-    Target, Timeouts, UnknownModel,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
+    Server, Settings, Target, Timeouts, UnknownModel,
 };
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -33,7 +33,7 @@ mod write;
 
 use std::sync::LazyLock;
 
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Parsed, Rendered, Route, Step};
 use witgate_model::{Error, ErrorKind, Event};
 
 /// An API that clients speak.
@@ -47,8 +47,19 @@ trait Dialect: Sync {
     /// One client request to a normalised one.
     fn parse(&self, path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error>;
 
+    /// What is to be done with a client's request: for dialects that need more than its path and body, or may answer
+    /// without a backend.
+    fn step(&self, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
+        self.parse(&client.path, limits, body).map(Step::Ask)
+    }
+
     /// An answer that failed before it began.
     fn render_error(&self, failure: &Failure) -> Rendered;
+
+    /// The same, for dialects whose operator may choose how: `settings` are those of this dialect.
+    fn refuse(&self, _settings: &str, failure: &Failure) -> Rendered {
+        self.render_error(failure)
+    }
 
     /// The renderer of one answer.
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render>;
@@ -61,6 +72,11 @@ trait Render {
 
     /// Events to bytes, in order.
     fn feed(&mut self, events: Vec<Event>) -> Vec<u8>;
+
+    /// What remains to be done when the answer is complete.
+    fn end(&mut self) -> Ending {
+        Ending::default()
+    }
 
     /// The bytes that tell the client of a failure after the answer began. Nothing follows.
     fn fail(&mut self, failure: &Failure) -> Vec<u8>;
@@ -110,15 +126,27 @@ pub fn routes() -> &'static [Route] {
     &ROUTES
 }
 
-/// One client request to a normalised one.
+/// One client request to a normalised one, in a dialect that needs no more than its path and body.
 ///
-/// `path` is the request's path, still percent-encoded; some dialects name the model in it. A bound of 0 in `limits`
-/// means the default ([`default_limits`]).
+/// # Errors
+/// As [`step`]; and where the dialect answers without a backend, or needs documents for its answer.
+pub fn parse(dialect: &str, path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
+    let client = Client { method: "POST".to_owned(), path: path.to_owned(), ..Client::default() };
+    match step(dialect, &client, limits, body)? {
+        Step::Ask(parsed) | Step::Follow(parsed) => Ok(parsed),
+        _ => Err(Error::invalid("", "the request is not for a backend")),
+    }
+}
+
+/// What is to be done with a client's request.
+///
+/// `client.path` is the request's path, still percent-encoded; some dialects name the model in it. A bound of 0 in
+/// `limits` means the default ([`default_limits`]).
 ///
 /// # Errors
 /// `InvalidRequest` with the status that the client shall see. `param` is the JSON path at fault; the message says what
 /// was found, what would be right, and the line and column. An unknown dialect is an error of the kind `internal`.
-pub fn parse(dialect: &str, path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
+pub fn step(dialect: &str, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
     let Some(found) = find(dialect) else {
         let names: Vec<_> = DIALECTS.into_iter().map(|dialect| dialect.name()).collect();
         let message = format!("there is no dialect {dialect:?}; there are {}", names.join(", "));
@@ -129,14 +157,19 @@ pub fn parse(dialect: &str, path: &str, limits: &Limits, body: &[u8]) -> Result<
         depth: if limits.depth == 0 { default.depth } else { limits.depth },
         messages: if limits.messages == 0 { default.messages } else { limits.messages },
     };
-    found.parse(path, &limits, body)
+    found.step(client, &limits, body)
 }
 
 /// An answer that failed before it began, in the dialect's own shape; in OpenAI's where the dialect is unknown.
 ///
 /// The status is `failure.error.status`, or, where that is none or no error status, the usual one of its kind.
 pub fn render_error(dialect: &str, failure: &Failure) -> Rendered {
-    find_or_openai(dialect).render_error(failure)
+    refuse(dialect, "", failure)
+}
+
+/// As [`render_error`]. `settings` are the operator's, of this dialect: a JSON object, or nothing.
+pub fn refuse(dialect: &str, settings: &str, failure: &Failure) -> Rendered {
+    find_or_openai(dialect).refuse(settings, failure)
 }
 
 /// The status that tells a client of `error`.
@@ -188,6 +221,11 @@ impl Renderer {
     /// An event for whose meaning the dialect has no place is left out; the gateway reports those.
     pub fn feed(&mut self, events: Vec<Event>) -> Vec<u8> {
         self.inner.feed(events)
+    }
+
+    /// What remains to be done, when [`Event::Done`] has been fed; to be called once, where [`step`] said [`Step::Follow`].
+    pub fn end(&mut self) -> Ending {
+        self.inner.end()
     }
 
     /// The answer has failed after it began: the bytes that tell the client. Nothing follows them.

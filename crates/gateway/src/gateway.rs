@@ -10,7 +10,7 @@ use futures_util::Stream;
 use futures_util::future::join_all;
 use witgate_config::{Config, Provider, Target};
 use witgate_model::Field;
-use witgate_model::normaliser::{Parsed, Route};
+use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
 use crate::aws::Clocks;
 use crate::cors;
@@ -18,9 +18,9 @@ use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::models::{self, Listed, ModelEntry, Shape};
-use crate::path::{self, Ended, Flight};
+use crate::path::{self, Asked, Ended, Flight};
 use crate::ports::{Adapter, Ports, UpstreamBody};
-use crate::record::Outcome;
+use crate::record::{Outcome, Warning};
 use crate::routes::{self, Endpoint, Missing};
 use crate::stream::{Answer, First, Writer};
 
@@ -138,12 +138,12 @@ impl Gateway {
                 flight.record.dialect = Some(dialect.clone());
                 match self.admit() {
                     Ok(place) => return self.serve(flight, dialect, request, place).await,
-                    Err(failed) => flight.refuse(&dialect, failed).response(),
+                    Err(failed) => flight.refuse(self, &dialect, failed).response(),
                 }
             }
             Err((failed, more)) => {
                 let dialect = self.dialect_of(&request.path);
-                let mut response = flight.refuse(&dialect, failed).response();
+                let mut response = flight.refuse(self, &dialect, failed).response();
                 response.headers.extend(more);
                 response
             }
@@ -240,7 +240,7 @@ impl Gateway {
                 let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
                 flight.respond(200, headers, Bytes::from(model.shown().to_string()))
             }
-            Err(failed) => flight.refuse(&dialect, failed),
+            Err(failed) => flight.refuse(self, &dialect, failed),
         }
     }
 
@@ -373,6 +373,24 @@ impl Gateway {
         last
     }
 
+    /// Gives the answer that the dialect itself has.
+    async fn reply<P: Ports>(&self, mut flight: Flight<P>, reply: witgate_model::normaliser::Reply) -> Whole {
+        for at in reply.forget {
+            if let Err(why) = flight.ports.keep(Document { at, content: None }).await {
+                let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
+                flight.ports.warn(&warning);
+            }
+        }
+        let rendered = reply.rendered;
+        flight.end(rendered.status, if rendered.status < 400 { Outcome::Complete } else { Outcome::Failed });
+        flight.respond(rendered.status, rendered.headers, Bytes::from(rendered.body))
+    }
+
+    /// The operator's settings of a dialect, as JSON text; empty for none.
+    pub(crate) fn dialect_settings(&self, dialect: &str) -> &str {
+        self.config.dialects.get(dialect).map_or("", |dialect| &dialect.settings)
+    }
+
     /// Runs the path for a request whose dialect is known.
     async fn serve<P: Ports, B: RequestBody>(
         self: &Arc<Self>,
@@ -382,32 +400,47 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let Request { path, body, headers, .. } = request;
+        let Request { method, path, body, headers } = request;
         let body = match self.body(body, &headers).await {
             Ok(body) => body,
-            Err(failed) => return flight.refuse(&dialect, failed).response(),
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
-        let (parsed, normaliser) = match path::parse(self, &mut flight, &dialect, &path, &body) {
-            Ok(parsed) => parsed,
-            Err(failed) => return flight.refuse(&dialect, failed).response(),
+        let own = |name: &str| name.starts_with("anthropic-") || name.starts_with("openai-");
+        let client = Client {
+            method,
+            path,
+            headers: headers.iter().filter(|(name, _)| own(name)).cloned().collect(),
+            settings: self.dialect_settings(&dialect).to_owned(),
+            documents: Vec::new(),
+        };
+        let (parsed, normaliser, follow) = match path::parse(self, &mut flight, &dialect, client, &body).await {
+            Ok(Asked::Backend(parsed, normaliser, follow)) => (parsed, normaliser, follow),
+            Ok(Asked::Answer(reply)) => return self.reply(flight, reply).await.response(),
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
         drop(body);
         let traceparent = http::header(&headers, "traceparent").and_then(http::traceparent);
         let traceparent = traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
-        let Parsed { request, render } = parsed;
+        let Parsed { mut request, render } = parsed;
+        if request.model.is_empty()
+            && let Some(model) = self.config.dialects.get(&dialect).and_then(|dialect| dialect.model.as_ref())
+        {
+            request.model.clone_from(model);
+        }
         let gateway = Arc::clone(self);
-        let mut run = path::Run { gateway, normaliser, dialect, render, request: Arc::new(request), traceparent };
+        let mut run =
+            path::Run { gateway, normaliser, dialect, render, request: Arc::new(request), traceparent, follow };
         let writer = Writer::default();
         if !run.request.stream {
             return match run.run(flight, &writer).await {
                 Ended::Whole(whole) => whole.response(),
-                Ended::Streamed => unreachable!("a request that asked for no stream got none"),
+                _ => unreachable!("a request that asked for no stream got none"),
             };
         }
         // What the client sees where the head has to go out before a backend has answered.
         let (early, comment) = match run.early(&flight) {
             Ok(early) => early,
-            Err(fault) => return flight.refuse(&run.dialect, Failed::fault(&fault, None)).response(),
+            Err(fault) => return flight.refuse(self, &run.dialect, Failed::fault(&fault, None)).response(),
         };
         let ports = Arc::clone(&flight.ports);
         let running = {
@@ -417,7 +450,7 @@ impl Gateway {
         let mut answer = Answer::new(ports, running, writer, (self.config.server.keep_alive, comment));
         match answer.first(|| early).await {
             First::End(Ended::Whole(whole)) => whole.response(),
-            First::End(Ended::Streamed) => unreachable!("a stream begins with its first bytes"),
+            First::End(_) => unreachable!("a stream begins with its first bytes"),
             First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
         }
     }

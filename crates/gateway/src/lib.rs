@@ -27,3 +27,4 @@ pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
 pub use record::{Outcome, Record, Warning};
+pub use witgate_model::normaliser::{Document, DocumentRef};

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use witgate_config::Provider;
+use witgate_config::{Provider, Target};
 use witgate_framing::{Framer, effective};
-use witgate_model::normaliser::{AnswerStart, Limits, Parsed};
-use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead};
+use witgate_model::normaliser::{AnswerStart, Client, Document, Limits, Parsed, Reply as OwnReply, Step};
+use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Usage};
 
 use crate::aws;
-use crate::check::{Order, merge};
+use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
@@ -28,6 +28,8 @@ pub(crate) struct Flight<P: Ports> {
     pub record: Record,
     pub place: Option<Place>,
     start: Duration,
+    /// What answers have cost that the client does not get to see.
+    spent: Option<Usage>,
     ended: bool,
 }
 
@@ -59,13 +61,14 @@ impl<P: Ports> Flight<P> {
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
-        Flight { ports, record, place: None, start, ended: false }
+        Flight { ports, record, place: None, start, spent: None, ended: false }
     }
 
     /// Says how it ended, once.
     pub fn end(&mut self, status: u16, outcome: Outcome) {
         if !self.ended {
             self.ended = true;
+            self.record.usage = add(self.spent.take(), self.record.usage.take());
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
@@ -97,9 +100,11 @@ impl<P: Ports> Flight<P> {
     }
 
     /// An error before the answer began, in the client's dialect; the end of this request.
-    pub fn refuse(&mut self, dialect: &str, failed: Failed) -> Whole {
+    pub fn refuse(&mut self, gateway: &Gateway, dialect: &str, failed: Failed) -> Whole {
         let failure = failed.render(&self.record.request_id);
-        let rendered = self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, &failure));
+        let settings = gateway.dialect_settings(dialect);
+        let rendered =
+            self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, settings, &failure));
         let (status, mut headers, body) = match rendered {
             Ok(rendered) => (rendered.status, rendered.headers, Bytes::from(rendered.body)),
             Err(fault) => {
@@ -181,30 +186,56 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
     own.or_else(|| settings.get("region")?.as_str())
 }
 
-/// Has the normaliser parse a request; gives what it made, and the normaliser for the answer.
-pub(crate) fn parse<P: Ports>(
+/// The most documents that a dialect may want for one request.
+const MOST_DOCUMENTS: usize = 8;
+
+/// What the normaliser made of a request.
+pub(crate) enum Asked<N> {
+    /// A backend is to be asked: the request, the normaliser for the answer, and whether it follows the answer to its end.
+    Backend(Parsed, N, bool),
+    /// It is answered already.
+    Answer(OwnReply),
+}
+
+/// Has the normaliser parse a request, with the documents that it needs.
+pub(crate) async fn parse<P: Ports>(
     gateway: &Gateway,
     flight: &mut Flight<P>,
     dialect: &str,
-    path: &str,
+    mut client: Client,
     body: &Bytes,
-) -> Result<(Parsed, P::Normaliser), Failed> {
+) -> Result<Asked<P::Normaliser>, Failed> {
     let limits = Limits { depth: gateway.config.limits.max_json_depth, messages: gateway.config.limits.max_messages };
-    let parsed = flight.ports.normaliser().and_then(|mut normaliser| {
-        let parsed = normaliser.parse(dialect, path, &limits, body)?;
-        Ok((parsed, normaliser))
-    });
-    match parsed {
-        Ok((Ok(parsed), normaliser)) => {
-            flight.record.request_model = Some(parsed.request.model.chars().take(256).collect());
-            flight.record.stream = parsed.request.stream;
-            Ok((parsed, normaliser))
-        }
-        Ok((Err(error), _)) => Err(Failed::request(error)),
-        Err(fault) => {
-            flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
-            Err(Failed::fault(&fault, None))
-        }
+    let ports = Arc::clone(&flight.ports);
+    let fault = |flight: &Flight<P>, fault: Fault| {
+        flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
+        Failed::fault(&fault, None)
+    };
+    let broke = |what: &str| Fault { component: "normaliser".to_owned(), what: what.to_owned() };
+    let mut normaliser = ports.normaliser().map_err(|error| fault(flight, error))?;
+    loop {
+        let step = normaliser.parse(dialect, &client, &limits, body).map_err(|error| fault(flight, error))?;
+        let (parsed, follow) = match step.map_err(Failed::request)? {
+            Step::Ask(parsed) => (parsed, false),
+            Step::Follow(parsed) => (parsed, true),
+            Step::Answer(reply) => return Ok(Asked::Answer(reply)),
+            Step::Needs(wanted) => {
+                if !client.documents.is_empty() || wanted.is_empty() || wanted.len() > MOST_DOCUMENTS {
+                    return Err(fault(flight, broke("asked for documents twice, for none, or for too many")));
+                }
+                for at in wanted {
+                    let content = ports.document(&at).await.map_err(|why| {
+                        let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
+                        Failed::ours(503, "api_error", "store_unavailable", message)
+                    })?;
+                    client.documents.push(Document { at, content });
+                }
+                continue;
+            }
+        };
+        flight.record.request_model = Some(parsed.request.model.chars().take(256).collect());
+        flight.record.stream = parsed.request.stream;
+        return Ok(Asked::Backend(parsed, normaliser, follow));
     }
 }
 
@@ -214,7 +245,12 @@ pub(crate) enum Ended {
     Whole(Whole),
     /// All bytes, an error among them if there was one, have gone through the writer.
     Streamed,
+    /// Not yet: the answer was not what the client asked for, and this is to be asked instead.
+    Again(Box<Parsed>),
 }
+
+/// How often a client's request may be asked again because of its answer.
+const MOST_AGAIN: u32 = 2;
 
 /// Why an attempt has no answer.
 enum Attempt {
@@ -233,6 +269,8 @@ pub(crate) struct Run<N> {
     pub render: String,
     pub request: Arc<witgate_model::Request>,
     pub traceparent: Option<String>,
+    /// The normaliser wants to know when the answer is complete.
+    pub follow: bool,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
@@ -275,20 +313,52 @@ impl<N: Normaliser> Run<N> {
         if matches!(&self.request.input, Input::Chat(messages) if messages.is_empty()) {
             return self.nothing(flight, writer).await;
         }
+        let mut again = 0;
+        loop {
+            match self.targets(&mut flight, &targets, &client_model, writer).await {
+                Ok(Ended::Again(parsed)) if again < MOST_AGAIN => {
+                    again += 1;
+                    self.request = Arc::new(parsed.request);
+                    self.render = parsed.render;
+                    flight.spent = add(flight.spent.take(), flight.record.usage.take());
+                    if let Err(fault) = self.start(&flight) {
+                        return self.fail(flight, Failed::fault(&fault, None), writer).await;
+                    }
+                }
+                Ok(Ended::Again(_)) => {
+                    let fault = Fault { component: "normaliser".to_owned(), what: "asked again and again".to_owned() };
+                    return self.fail(flight, Failed::fault(&fault, None), writer).await;
+                }
+                Ok(ended) => {
+                    let status = if flight.record.status == 0 { 200 } else { flight.record.status };
+                    flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
+                    return ended;
+                }
+                Err(failed) => return self.fail(flight, failed, writer).await,
+            }
+        }
+    }
+
+    /// Asks the targets in order until one has answered.
+    async fn targets<P: Ports>(
+        &mut self,
+        flight: &mut Flight<P>,
+        targets: &[Target],
+        client_model: &str,
+        writer: &Writer,
+    ) -> Result<Ended, Failed> {
+        let gateway = Arc::clone(&self.gateway);
         let mut first: Option<Failed> = None;
         for (at, target) in targets.iter().enumerate() {
-            let Some(provider) = config.providers.get(&target.provider) else { continue };
+            let Some(provider) = gateway.config.providers.get(&target.provider) else { continue };
             flight.record.attempts += 1;
             flight.record.provider = Some(provider.name.clone());
             // Alone here: nothing is copied.
-            Arc::make_mut(&mut self.request).model = target.model.clone().unwrap_or_else(|| client_model.clone());
+            Arc::make_mut(&mut self.request).model = target.model.clone().unwrap_or_else(|| client_model.to_owned());
             let settings = gateway.settings(provider, target);
-            match self.attempt(&mut flight, provider, settings, writer).await {
-                Ok(ended) => {
-                    flight.end(200, Outcome::Complete);
-                    return ended;
-                }
-                Err(Attempt::After(failed)) => return self.fail(flight, failed, writer).await,
+            match self.attempt(flight, provider, settings, writer).await {
+                Ok(ended) => return Ok(ended),
+                Err(Attempt::After(failed)) => return Err(failed),
                 Err(Attempt::Before(failed)) => {
                     let next = targets.get(at + 1).filter(|_| failed.may_fall_back());
                     if let Some(next) = next {
@@ -303,14 +373,14 @@ impl<N: Normaliser> Run<N> {
                     // The first failure explains most: later targets are the second choice.
                     let failed = first.take().unwrap_or(failed);
                     if next.is_none() {
-                        return self.fail(flight, failed, writer).await;
+                        return Err(failed);
                     }
                     first = Some(failed);
                 }
             }
         }
         let none = Failed::ours(500, "api_error", "no_target", format!("model \"{client_model}\" has no target"));
-        self.fail(flight, first.unwrap_or(none), writer).await
+        Err(first.unwrap_or(none))
     }
 
     /// A conversation without a message: the client only wants to know that the model is there (Ollama's clients have it
@@ -329,7 +399,7 @@ impl<N: Normaliser> Run<N> {
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
     async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
         if !writer.committed() {
-            return Ended::Whole(flight.refuse(&self.dialect, failed));
+            return Ended::Whole(flight.refuse(&self.gateway, &self.dialect, failed));
         }
         let failure = failed.render(&flight.record.request_id);
         flight.record.error_type = Some(failed.error_type.to_owned());
@@ -366,6 +436,18 @@ impl<N: Normaliser> Run<N> {
             })?;
             if done {
                 break;
+            }
+        }
+        if self.follow {
+            let ending = self.normaliser.end().map_err(|fault| sink.attempt(call.fault(&fault)))?;
+            for document in ending.keep {
+                // The answer is good all the same; who asks for the document later is told that it is not there.
+                if let Err(why) = ports.keep(document).await {
+                    ports.warn(&Warning::Store { request_id: &request_id, why: &why });
+                }
+            }
+            if let Some(again) = ending.again.filter(|_| !self.request.stream) {
+                return Ok(Ended::Again(Box::new(again)));
             }
         }
         match sink.body {

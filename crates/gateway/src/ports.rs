@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use bytes::Bytes;
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{
+    AnswerStart, Client, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
+};
 use witgate_model::{Description, Error, Event, Field, Frame, HttpRequest, Request, ResponseHead};
 
 /// A runtime.
@@ -39,6 +41,13 @@ pub trait Ports {
     /// own: refreshed before they expire. Cheap but for that. The error says for people why there are none.
     fn credentials(&self, provider: &str) -> impl Future<Output = Result<Credentials, String>>;
 
+    /// What a document holds that was kept, or that an operator stored; `None` where there is none. The error says for
+    /// people why that cannot be told.
+    fn document(&self, at: &DocumentRef) -> impl Future<Output = Result<Option<String>, String>>;
+
+    /// Keeps a document, in the place of an older one; one without content is forgotten.
+    fn keep(&self, document: Document) -> impl Future<Output = Result<(), String>>;
+
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;
 
@@ -63,22 +72,24 @@ pub trait Ports {
 pub trait Normaliser {
     /// All routes.
     fn routes(&mut self) -> Result<Vec<Route>, Fault>;
-    /// One client request to a normalised one.
+    /// What is to be done with a client's request.
     fn parse(
         &mut self,
         dialect: &str,
-        path: &str,
+        client: &Client,
         limits: &Limits,
         body: &Bytes,
-    ) -> Result<Result<Parsed, Error>, Fault>;
+    ) -> Result<Result<Step, Error>, Fault>;
     /// An answer that failed before it began.
-    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault>;
+    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault>;
     /// Makes the renderer.
     fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault>;
     /// Status and headers of a success answer.
     fn head(&mut self) -> Result<Rendered, Fault>;
     /// Events to bytes.
     fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault>;
+    /// What remains to be done when the answer is complete.
+    fn end(&mut self) -> Result<Ending, Fault>;
     /// The bytes that tell the client of a failure in mid-stream.
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault>;
     /// A comment that keeps a waiting connection open.

@@ -94,4 +94,11 @@ pub enum Warning<'a> {
         /// What it did.
         fault: &'a crate::Fault,
     },
+    /// A document could not be kept.
+    Store {
+        /// The request's id.
+        request_id: &'a str,
+        /// Why, for people.
+        why: &'a str,
+    },
 }

@@ -28,6 +28,43 @@ pub struct Limits {
     pub messages: u32,
 }
 
+/// Where a document is that the gateway keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct DocumentRef {
+    /// What it is: `response` is an answer that a client may ask for again, `configuration` what an operator stored.
+    pub kind: String,
+    /// Its name among those of its kind, at most 512 bytes.
+    pub key: String,
+}
+
+/// A document that the gateway keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Document {
+    /// Where it is.
+    pub at: DocumentRef,
+    /// What it holds; `none` where there is no such document.
+    pub content: Option<String>,
+}
+
+/// What a dialect may see of a client's request beside its body.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Client {
+    /// `POST`, ….
+    pub method: String,
+    /// The path, still percent-encoded.
+    pub path: String,
+    /// The headers that carry a dialect's own switches: those whose names begin with `anthropic-` or `openai-`.
+    /// Names in lower case.
+    pub headers: Vec<Field>,
+    /// The operator's settings of this dialect, a JSON object; empty for none.
+    pub settings: Json,
+    /// What an earlier `parse` of this request needed.
+    pub documents: Vec<Document>,
+}
+
 /// A parsed request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
@@ -36,6 +73,17 @@ pub struct Parsed {
     pub request: Request,
     /// Opaque: given to `renderer` with the answer.
     pub render: String,
+}
+
+/// What remains to be done when an answer is complete.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Ending {
+    /// The answer is not what the client asked for, and the backend is to be asked this instead, to be followed too:
+    /// the bytes that were rendered are thrown away. Never for a streamed answer.
+    pub again: Option<Parsed>,
+    /// Documents that are to be kept.
+    pub keep: Vec<Document>,
 }
 
 /// What the gateway knows when the answer starts.
@@ -78,4 +126,33 @@ pub struct Rendered {
     pub headers: Vec<Field>,
     /// Body.
     pub body: Vec<u8>,
+}
+
+/// An answer that needs no backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Reply {
+    /// The answer.
+    pub rendered: Rendered,
+    /// Documents that are to be thrown away.
+    pub forget: Vec<DocumentRef>,
+}
+
+/// What is to be done with a client's request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// A backend is to be asked.
+    #[cfg_attr(feature = "wasmtime", component(name = "ask"))]
+    Ask(Parsed),
+    /// A backend is to be asked, and when the answer is complete, `renderer.end` is to be called.
+    #[cfg_attr(feature = "wasmtime", component(name = "follow"))]
+    Follow(Parsed),
+    /// These documents are needed: `parse` is to be called again with them, once.
+    #[cfg_attr(feature = "wasmtime", component(name = "needs"))]
+    Needs(Vec<DocumentRef>),
+    /// It is answered already.
+    #[cfg_attr(feature = "wasmtime", component(name = "answer"))]
+    Answer(Reply),
 }

@@ -21,7 +21,9 @@ use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
     UpstreamRequest, UpstreamResponse, Warning,
 };
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered, Route};
+use witgate_model::normaliser::{
+    AnswerStart, Client as Asked, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
+};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
@@ -233,6 +235,8 @@ struct State {
     credentials: RefCell<Option<Credentials>>,
     open: Rc<Cell<usize>>,
     records: RefCell<Vec<Record>>,
+    /// What was kept, and what operators stored, by kind and key.
+    documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
 }
 
 impl State {
@@ -451,6 +455,19 @@ impl Ports for SimPorts {
         self.0.credentials.borrow().clone().ok_or_else(|| "nothing in the chain".to_owned())
     }
 
+    async fn document(&self, at: &DocumentRef) -> Result<Option<String>, String> {
+        Ok(self.0.documents.borrow().get(&(at.kind.clone(), at.key.clone())).cloned())
+    }
+
+    async fn keep(&self, document: Document) -> Result<(), String> {
+        let at = (document.at.kind, document.at.key);
+        match document.content {
+            Some(content) => self.0.documents.borrow_mut().insert(at, content),
+            None => self.0.documents.borrow_mut().remove(&at),
+        };
+        Ok(())
+    }
+
     fn now(&self) -> Duration {
         self.0.now.get()
     }
@@ -529,14 +546,14 @@ impl Normaliser for NativeNormaliser {
     fn parse(
         &mut self,
         dialect: &str,
-        path: &str,
+        client: &Asked,
         limits: &Limits,
         body: &Bytes,
-    ) -> Result<Result<Parsed, Error>, Fault> {
-        Ok(witgate_dialects::parse(dialect, path, limits, body))
+    ) -> Result<Result<Step, Error>, Fault> {
+        Ok(witgate_dialects::step(dialect, client, limits, body))
     }
-    fn render_error(&mut self, dialect: &str, failure: &Failure) -> Result<Rendered, Fault> {
-        Ok(witgate_dialects::render_error(dialect, failure))
+    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
+        Ok(witgate_dialects::refuse(dialect, settings, failure))
     }
     fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
         self.0 = Some(witgate_dialects::Renderer::new(dialect, start));
@@ -547,6 +564,9 @@ impl Normaliser for NativeNormaliser {
     }
     fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().feed(events))
+    }
+    fn end(&mut self) -> Result<Ending, Fault> {
+        Ok(self.renderer().end())
     }
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().fail(failure))
