@@ -22,6 +22,7 @@ pub mod bedrock;
 mod llama_cpp;
 mod openai;
 pub mod openai_shape;
+mod prompt;
 mod stub;
 
 pub use llama_cpp::LlamaCpp;
