@@ -65,10 +65,13 @@ fn invalid(param: &str) -> (ErrorKind, String) {
     (ErrorKind::InvalidRequest, param.to_owned())
 }
 
-/// Refused by default, and left out where the settings say so: gives the body without it.
+/// Refused by default, and left out and listed where the settings say so: gives the body without it.
 fn droppable(request: &Request, param: &str) -> Value {
     assert_eq!(refused(json!({}), request), unsupported(param));
-    body(json!({"drop_unsupported": true}), request)
+    assert!(encode(json!({}), &hello()).unwrap().dropped.is_empty());
+    let http = encode(json!({"drop_unsupported": true}), request).unwrap();
+    assert_eq!(http.dropped, [param]);
+    serde_json::from_slice(&http.body).unwrap()
 }
 
 /// Encodes, and compares with the request that is kept under this name.
@@ -178,12 +181,23 @@ fn a_model_id_is_one_segment_as_it_is() {
 }
 
 #[test]
-fn an_arn_of_another_region_is_refused_where_the_message_can_say_why() {
-    let model = "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-lite-v1:0".to_owned();
-    let request = Request { model, ..hello() };
-    assert_eq!(refused(json!({"region": "us-east-1"}), &request), invalid("model"));
-    assert!(encode(json!({"region": "us-west-2"}), &request).is_ok());
-    assert!(encode(json!({}), &request).is_ok());
+fn a_request_is_signed_for_the_region_of_its_arn() {
+    let request = |region: &str| {
+        let model = format!("arn:aws:bedrock:{region}::foundation-model/amazon.nova-lite-v1:0");
+        Request { model, ..hello() }
+    };
+    let signed_for = |settings: Value, region: &str| match encode(settings, &request(region)).unwrap().auth {
+        Auth::AwsSigv4(auth) => auth.region,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(signed_for(json!({"region": "us-east-1"}), "us-west-2").as_deref(), Some("us-west-2"));
+    assert_eq!(signed_for(json!({}), "us-gov-west-1").as_deref(), Some("us-gov-west-1"));
+    assert_eq!(signed_for(json!({"region": "us-east-1"}), ""), None);
+    // A key opens one region, the provider's.
+    let bearer = json!({"region": "us-east-1", "auth": "bearer"});
+    assert_eq!(refused(bearer.clone(), &request("us-west-2")), invalid("model"));
+    assert!(encode(bearer, &request("us-east-1")).is_ok());
+    assert_eq!(refused(json!({}), &request("a/b")), invalid("model"));
 }
 
 #[test]
@@ -872,12 +886,15 @@ fn the_schema_of_the_settings_names_every_setting() {
     assert_eq!(schema["additionalProperties"], json!(false));
     let properties = schema["properties"].as_object().unwrap();
     assert!(properties.values().all(|property| property["description"].is_string()));
-    // Each is read: a value of the wrong type is noticed.
-    for name in properties.keys() {
-        let error = encode(json!({ name: [[1]] }), &hello()).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Other("configuration".to_owned()), "{name}");
+    // Each is read: a value of the wrong type is noticed. The gateway reads the profile, and other shapes their own.
+    let of_shapes = ["stream_usage"];
+    for name in properties.keys().filter(|name| *name != "profile") {
+        let model = if of_shapes.contains(&name.as_str()) { "openai.gpt-oss-20b-1:0" } else { CLAUDE };
+        let error = encode(json!({ name: [[1]] }), &Request { model: model.to_owned(), ..hello() }).unwrap_err();
+        let configuration = error.kind == ErrorKind::Other("configuration".to_owned());
+        assert!(configuration || error.param.as_deref() == Some("settings"), "{name}: {error:?}");
     }
-    assert_eq!(description.default_endpoint.as_deref(), Some("https://bedrock-runtime.{region}.amazonaws.com"));
+    assert_eq!(description.default_endpoint.as_deref(), Some("https://bedrock-runtime.{region}.{dns_suffix}"));
     assert_eq!(Bedrock::probe("{}").unwrap(), None);
 }
 

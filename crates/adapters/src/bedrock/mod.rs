@@ -38,34 +38,136 @@
 //! - Events and members that the contract has no names for come as `other` events of the dialect `bedrock-converse`:
 //!   an unknown event as `{"its type": payload}`.
 
-mod decode;
-mod encode;
+mod answer;
+mod converse;
 mod error;
+mod http;
+mod invoke;
 mod json;
-mod media;
-mod names;
+mod model;
+pub(crate) mod names;
+mod omissions;
+mod openai;
 mod settings;
-mod wire;
+mod whole;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};
+use witgate_model::{
+    Adapter, Description, Error, ErrorKind, Event, Frame, HttpRequest, Input, Request, ResponseHead, SecretSlot,
+};
 
-pub use decode::BedrockDecoder;
+use answer::Head;
+use converse::DIALECT;
+use http::Encoding;
+use model::Family;
+use settings::{Api, Settings};
 
-/// The dialect that this adapter passes on.
-const DIALECT: &str = "bedrock-converse";
+use crate::openai_shape::CHAT;
 
-/// The adapter `bedrock`: Converse and ConverseStream.
+/// The adapter `bedrock`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bedrock;
 
+/// What an answer is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Codec {
+    #[default]
+    Converse,
+    Llama,
+    Openai,
+    Titan,
+    Cohere,
+    CountTokens,
+}
+
+impl Codec {
+    fn is_converse(&self) -> bool {
+        *self == Codec::Converse
+    }
+}
+
 /// `http-request.context`.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 struct Context {
+    #[serde(skip_serializing_if = "Codec::is_converse")]
+    codec: Codec,
     /// Mapped tool names to the client's own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tools: BTreeMap<String, String>,
+    /// The context of the shape behind the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inner: Option<String>,
+    /// Tool calls in the conversation so far.
+    #[serde(skip_serializing_if = "is_zero")]
+    calls: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Decodes one answer of Bedrock.
+#[derive(Debug)]
+pub struct BedrockDecoder(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Converse(Box<converse::Decoder>),
+    Llama(Box<invoke::llama::Decoder>),
+    Openai(Box<openai::Decoder>),
+    Whole(Box<whole::Decoder>),
+    /// The context is not ours; none once that was told.
+    Broken(Option<Error>),
+}
+
+impl BedrockDecoder {
+    fn new(context: Option<String>, head: ResponseHead) -> Self {
+        let context = context.map(|context| serde_json::from_str::<Context>(&context)).transpose();
+        let context = match context {
+            Ok(context) => context.unwrap_or_default(),
+            Err(error) => {
+                let message = format!("the context of this answer is not the one that encode made: {error}");
+                let error = Error::new(ErrorKind::Other("internal".to_owned()), message);
+                return BedrockDecoder(Kind::Broken(Some(error)));
+            }
+        };
+        BedrockDecoder(match context.codec {
+            Codec::Converse => Kind::Converse(Box::new(converse::Decoder::new(context.tools, Head::new(&head)))),
+            Codec::Llama => Kind::Llama(Box::new(invoke::llama::Decoder::new(&head))),
+            Codec::Openai => {
+                Kind::Openai(Box::new(openai::Decoder::new(context.inner.as_deref(), context.calls, head)))
+            }
+            codec @ (Codec::Titan | Codec::Cohere | Codec::CountTokens) => {
+                Kind::Whole(Box::new(whole::Decoder::new(codec, &head)))
+            }
+        })
+    }
+}
+
+impl witgate_model::Decoder for BedrockDecoder {
+    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
+        match &mut self.0 {
+            Kind::Converse(decoder) => decoder.feed(frames),
+            Kind::Llama(decoder) => decoder.feed(frames),
+            Kind::Openai(decoder) => decoder.feed(frames),
+            Kind::Whole(decoder) => decoder.feed(frames),
+            Kind::Broken(error) => error.take().map(Event::Failed).into_iter().collect(),
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Event> {
+        match &mut self.0 {
+            Kind::Converse(decoder) => decoder.finish(),
+            Kind::Llama(decoder) => decoder.finish(),
+            Kind::Openai(decoder) => decoder.finish(),
+            Kind::Whole(decoder) => decoder.finish(),
+            Kind::Broken(error) => error.take().map(Event::Failed).into_iter().collect(),
+        }
+    }
 }
 
 impl Adapter for Bedrock {
@@ -81,8 +183,10 @@ impl Adapter for Bedrock {
         Description {
             id: "bedrock".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "Amazon Bedrock by its Converse and ConverseStream APIs.".to_owned(),
-            operations: strings(&["chat"]),
+            summary: "Amazon Bedrock: Converse, InvokeModel and the OpenAI-compatible endpoint. The runtime lists no \
+                      models."
+                .to_owned(),
+            operations: strings(&["chat", "completion", "embedding", "count-tokens"]),
             capabilities: strings(&[
                 "tools",
                 "images",
@@ -93,13 +197,13 @@ impl Adapter for Bedrock {
                 "reasoning",
                 "prompt-cache",
             ]),
-            dialects: strings(&[DIALECT]),
+            dialects: strings(&[DIALECT, CHAT]),
             secrets: vec![
                 slot("aws", "AWS credentials that sign the requests, for `auth = \"sigv4\"`."),
                 slot("api_key", "Bedrock API key, for `auth = \"bearer\"`."),
             ],
             settings_schema: settings::SCHEMA.to_owned(),
-            default_endpoint: Some("https://bedrock-runtime.{region}.amazonaws.com".to_owned()),
+            default_endpoint: Some("https://bedrock-runtime.{region}.{dns_suffix}".to_owned()),
         }
     }
 
@@ -109,7 +213,34 @@ impl Adapter for Bedrock {
     }
 
     fn encode(settings: &str, request: Request) -> Result<HttpRequest, Error> {
-        encode::encode(settings, &request)
+        let parsed = Settings::parse(settings)?;
+        if matches!(request.input, Input::Models) {
+            let message = "bedrock-runtime lists no models: name those to offer in the configuration";
+            return Err(Error::unsupported("model", message).with_code("unsupported_operation"));
+        }
+        let encoding = Encoding::new(&parsed, &request)?;
+        let (family, api) = (encoding.target.family, encoding.target.api(&parsed));
+        match &request.input {
+            Input::Chat(messages) => match (api, family) {
+                (Api::Converse, _) => converse::encode(encoding, &request, messages),
+                (Api::Openai, _) => openai::encode(encoding, settings, request),
+                (Api::Invoke, Family::Llama3 | Family::Llama) => invoke::llama::chat(encoding, &request, messages),
+                (Api::Invoke, _) => Err(Error::unsupported(
+                    "model",
+                    "InvokeModel is known here for Meta's Llama 3 only: set `api = \"converse\"`, or `model_vendor` where \
+                     the ARN does not tell whose model it is",
+                )),
+            },
+            Input::Completion(prompt) => match (parsed.api, family) {
+                (None | Some(Api::Invoke), Family::Llama3 | Family::Llama) => {
+                    invoke::llama::completion(encoding, &request, prompt)
+                }
+                _ => Err(Error::no_operation("Bedrock, but for Meta's Llama by InvokeModel,", &request.input)),
+            },
+            Input::Embedding(input) => invoke::embed::encode(encoding, &request, input),
+            Input::CountTokens(messages) => invoke::count::encode(encoding, &request, messages),
+            input => Err(Error::no_operation("Bedrock", input)),
+        }
     }
 
     fn decoder(_settings: &str, context: Option<String>, head: ResponseHead) -> Self::Decoder {

@@ -145,6 +145,21 @@ pub(super) fn check_bytes(kind: &MediaKind, data: &str, at: &str) -> Result<(), 
     Ok(())
 }
 
+/// Refuses a document of plain text that is empty or too large.
+pub(super) fn check_text(text: &str, at: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(Error::invalid(at, "the document is empty"));
+    }
+    if text.len() > LARGEST_DOCUMENT {
+        let bytes = text.len();
+        let message = format!(
+            "a document may have at most 4.5 MB ({LARGEST_DOCUMENT} bytes) on Bedrock, this one has {bytes} bytes"
+        );
+        return Err(Error::new(ErrorKind::TooLarge, message).with_param(at).with_retry(Retry::OtherTarget));
+    }
+    Ok(())
+}
+
 /// Bytes behind base64 text; `None` where the text is not base64.
 pub(super) fn decoded_len(data: &str) -> Option<usize> {
     let digits = data.trim_end_matches('=');

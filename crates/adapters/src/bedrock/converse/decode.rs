@@ -4,28 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, DialectJson, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame,
-    Framing, OtherEvent, ResponseHead, Retry, Scope, Started, ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, EventMessage, Finish, FinishReason, Frame,
+    OtherEvent, Retry, Scope, Started, ToolCallStart, Usage,
 };
 
-use super::error::{Fault, bare};
-use super::json::{Members, wrap};
-use super::{Context, DIALECT};
-
-/// Largest body of a whole answer, in bytes.
-const LARGEST_BODY: usize = 64 * 1024 * 1024;
+use super::super::answer::Head;
+use super::super::json::{Members, wrap};
+use super::DIALECT;
 
 /// Most blocks in one answer: what one frame closes stays below the contract's bound on events.
 const MOST_BLOCKS: u32 = 1024;
 
-/// Decodes one answer of Bedrock's Converse or ConverseStream.
+/// Decodes one answer of Converse or ConverseStream.
 #[derive(Debug)]
-pub struct BedrockDecoder {
-    status: u16,
-    whole: bool,
-    /// `x-amzn-errortype`, cut to the name.
-    error_type: Option<String>,
-    request_id: Option<String>,
+pub(in super::super) struct Decoder {
+    head: Head,
     /// Mapped tool names to the client's own.
     tools: BTreeMap<String, String>,
     body: Vec<u8>,
@@ -37,7 +30,6 @@ pub struct BedrockDecoder {
     next: u32,
     stop: Option<Stop>,
     metadata: bool,
-    failure: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -60,23 +52,10 @@ struct Stop {
     sequence: Option<String>,
 }
 
-impl BedrockDecoder {
-    pub(super) fn new(context: Option<String>, head: ResponseHead) -> Self {
-        let header =
-            |name: &str| head.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());
-        let context = context.map(|context| serde_json::from_str::<Context>(&context)).transpose();
-        let (tools, failure) = match context {
-            Ok(context) => (context.unwrap_or_default().tools, None),
-            Err(error) => {
-                let message = format!("the context of this answer is not the one that encode made: {error}");
-                (BTreeMap::new(), Some(Error::new(ErrorKind::Other("internal".to_owned()), message)))
-            }
-        };
-        BedrockDecoder {
-            status: head.status,
-            whole: head.framing != Framing::AwsEventstream,
-            error_type: header("x-amzn-errortype").map(|name| bare(&name).to_owned()).filter(|name| !name.is_empty()),
-            request_id: header("x-amzn-requestid"),
+impl Decoder {
+    pub fn new(tools: BTreeMap<String, String>, head: Head) -> Self {
+        Decoder {
+            head,
             tools,
             body: Vec::new(),
             messages: 0,
@@ -86,12 +65,7 @@ impl BedrockDecoder {
             next: 0,
             stop: None,
             metadata: false,
-            failure,
         }
-    }
-
-    fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
     }
 
     fn fail(&mut self, error: Error, events: &mut Vec<Event>) {
@@ -100,8 +74,7 @@ impl BedrockDecoder {
     }
 
     fn malformed(&self, message: impl std::fmt::Display) -> Error {
-        let id = self.request_id.as_deref().map(|id| format!(" (AWS request id {id})")).unwrap_or_default();
-        Error::malformed(format!("Bedrock's answer is malformed: {message}{id}"))
+        self.head.malformed(message)
     }
 
     fn start(&mut self, events: &mut Vec<Event>) {
@@ -114,51 +87,19 @@ impl BedrockDecoder {
 
     fn frame(&mut self, frame: Frame, events: &mut Vec<Event>) -> Result<(), Error> {
         match frame {
-            Frame::Bytes(bytes) if self.body.len().saturating_add(bytes.len()) > LARGEST_BODY => {
-                Err(self.malformed(format_args!("the body has more than {LARGEST_BODY} bytes")))
-            }
-            Frame::Bytes(bytes) if self.body.is_empty() => {
-                self.body = bytes;
-                Ok(())
-            }
-            Frame::Bytes(bytes) => {
-                self.body.extend_from_slice(&bytes);
-                Ok(())
-            }
+            Frame::Bytes(bytes) => self.head.collect(&mut self.body, bytes),
             Frame::Message(message) => self.message(&message, events),
             Frame::Sse(_) | Frame::Line(_) => Err(self.malformed("it came as text lines, not as an AWS event stream")),
         }
     }
 
     fn message(&mut self, message: &EventMessage, events: &mut Vec<Event>) -> Result<(), Error> {
-        let header = |name: &str| message.headers.iter().find(|(header, _)| header == name).map(|(_, v)| v.as_str());
         self.messages += 1;
-        match header(":message-type") {
-            Some("event") => {
-                let Some(kind) = header(":event-type") else {
-                    return Err(self.malformed("an event without the header :event-type"));
-                };
-                let payload = Members::parse_bytes(&message.payload)
-                    .map_err(|error| self.malformed(format_args!("the payload of {kind}: {error}")))?;
-                self.start(events);
-                self.event(kind, &payload, events)
-            }
-            Some("exception") => {
-                let mut fault = Fault::of_body(&message.payload);
-                fault.name = header(":exception-type").map(|name| bare(name).into()).or(fault.name);
-                fault.request_id = self.request_id.as_deref();
-                Err(fault.into_error())
-            }
-            Some("error") => Err(Fault {
-                name: header(":error-code").map(|name| bare(name).into()),
-                message: header(":error-message").map(Into::into),
-                request_id: self.request_id.as_deref(),
-                ..Fault::default()
-            }
-            .into_error()),
-            Some(other) => Err(self.malformed(format_args!("a message of the unknown type `{other}`"))),
-            None => Err(self.malformed("a message without the header :message-type")),
-        }
+        let kind = self.head.event(message)?;
+        let payload = Members::parse_bytes(&message.payload)
+            .map_err(|error| self.malformed(format_args!("the payload of {kind}: {error}")))?;
+        self.start(events);
+        self.event(kind, &payload, events)
     }
 
     fn event(&mut self, kind: &str, payload: &Members, events: &mut Vec<Event>) -> Result<(), Error> {
@@ -376,13 +317,10 @@ impl BedrockDecoder {
     /// A body that came whole: an error, or a Converse answer.
     fn whole(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         let body = std::mem::take(&mut self.body);
-        let answer = Members::parse_bytes(&body).ok().filter(|_| self.is_success() && self.error_type.is_none());
-        if self.is_success() && body.iter().all(u8::is_ascii_whitespace) {
-            return Err(self.malformed("the body is empty"));
-        }
+        let answer = Members::parse_bytes(&body).ok().filter(|_| self.head.is_answer());
         let Some(answer) = answer.filter(|answer| answer.get("output").is_some() || answer.get("stopReason").is_some())
         else {
-            return Err(self.error_body(&body));
+            return Err(self.head.error_body(&body));
         };
         self.start(events);
         let output = answer.object("output");
@@ -449,33 +387,16 @@ impl BedrockDecoder {
         self.open.insert(number, Open { index, kind: Kind::Other });
         Ok(())
     }
-
-    /// A body that is no Converse answer.
-    fn error_body(&self, body: &[u8]) -> Error {
-        let mut fault = Fault::of_body(body);
-        fault.name = self.error_type.as_deref().map(Into::into).or(fault.name);
-        fault.request_id = self.request_id.as_deref();
-        if self.is_success() && fault.name.is_none() {
-            let words = fault.message.as_deref().unwrap_or("neither an answer of Converse nor an error");
-            return self.malformed(words);
-        }
-        fault.status = (!self.is_success()).then_some(self.status);
-        fault.into_error()
-    }
 }
 
-impl witgate_model::Decoder for BedrockDecoder {
+impl witgate_model::Decoder for Decoder {
     fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
         let mut events = Vec::new();
         for frame in frames {
             if self.ended {
                 break;
             }
-            let result = match self.failure.take() {
-                Some(error) => Err(error),
-                None => self.frame(frame, &mut events),
-            };
-            if let Err(error) = result {
+            if let Err(error) = self.frame(frame, &mut events) {
                 self.fail(error, &mut events);
             }
         }
@@ -487,9 +408,7 @@ impl witgate_model::Decoder for BedrockDecoder {
         if self.ended {
             return events;
         }
-        let result = if let Some(error) = self.failure.take() {
-            Err(error)
-        } else if self.whole || !self.is_success() || !self.body.is_empty() {
+        let result = if self.head.whole || !self.head.is_success() || !self.body.is_empty() {
             self.whole(&mut events)
         } else if self.messages == 0 {
             Err(self.malformed("status 200, but not one event"))

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    Auth, AwsSigv4Auth, CacheMark, Error, ErrorKind, Framing, FunctionTool, HeaderAuth, HttpRequest, Input, Json,
-    MediaKind, MediaPart, MediaSource, Message, Part, ReasoningPart, Request, ResponseFormat, ResultContent, Role,
-    TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    CacheMark, Error, Framing, FunctionTool, HttpRequest, Json, MediaKind, MediaPart, MediaSource, Message, Part,
+    ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
-use super::json::{Members, raw};
-use super::names::Names;
-use super::settings::{AuthKind, Settings, Vendor};
-use super::{Context, DIALECT, media, wire};
+use super::super::Context;
+use super::super::http::{Encoding, internal};
+use super::super::json::{Members, raw};
+use super::super::model::Family;
+use super::super::names::Names;
+use super::{DIALECT, media, wire};
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -22,55 +23,35 @@ const MOST_DOCUMENTS: usize = 5;
 /// Most stop sequences.
 const MOST_STOPS: usize = 2500;
 
-/// Largest `context` that the contract allows, in bytes.
-const LARGEST_CONTEXT: usize = 64 * 1024;
-
 /// Smallest thinking budget that Anthropic's models take.
 const SMALLEST_BUDGET: u64 = 1024;
 
-pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, Error> {
-    let settings = Settings::parse(settings)?;
-    let Input::Chat(messages) = &request.input else {
-        return Err(Error::no_operation("Bedrock's Converse API", &request.input));
-    };
-    let model = model_id(&settings, &request.model)?;
-    let mut encoder = Encoder::new(&settings, request, messages);
-
-    let (system, turns) = encoder.conversation(messages)?;
-    let tool_config = encoder.tool_config(request, messages)?;
-    let inference_config = encoder.sampling(request)?;
+/// Converse, or its stream.
+pub(in super::super) fn encode(
+    encoding: Encoding<'_>,
+    request: &Request,
+    messages: &[Message],
+) -> Result<HttpRequest, Error> {
+    let settings = encoding.settings;
+    let mut encoder = Encoder::new(encoding, request, messages);
+    let mut body = encoder.conversation_body(request, messages)?;
+    body.inference_config = encoder.sampling(request)?;
     let mut extra = encoder.members(&request.extra, "")?;
-    let mut fields = settings.additional_model_request_fields.clone().unwrap_or_default();
+    let fields = &mut body.additional_model_request_fields;
     if let Some(top_k) = request.sampling.top_k {
         fields.set(Cow::Borrowed("top_k"), raw(&top_k).map_err(internal)?);
     }
-    encoder.reasoning(request, &model, &mut fields, inference_config.max_tokens)?;
-    if let Some(value) = extra.take("additionalModelRequestFields") {
-        let own = match value {
-            Cow::Borrowed(value) => Members::of(value),
-            Cow::Owned(_) => None,
-        };
-        let message = "additionalModelRequestFields must be an object";
-        fields.merge(own.ok_or_else(|| Error::invalid("additionalModelRequestFields", message))?);
-    }
-
-    let mut body = wire::Body {
-        messages: turns,
-        system,
-        inference_config,
-        tool_config,
-        guardrail_config: settings.guardrail.clone().map(|mut guardrail| {
-            guardrail.stream_processing_mode = guardrail.stream_processing_mode.filter(|_| request.stream);
-            guardrail
-        }),
-        additional_model_request_fields: fields,
-        additional_model_response_field_paths: &settings.additional_model_response_field_paths,
-        request_metadata: encoder.metadata(request)?,
-        performance_config: settings.latency.as_deref().map(|latency| wire::Performance { latency }),
-        service_tier: settings.service_tier.as_deref().map(|tier| wire::ServiceTier { r#type: tier }),
-        output_config: encoder.output_config(request)?,
-        extra: Members::default(),
-    };
+    encoder.reasoning(request, fields, body.inference_config.max_tokens)?;
+    own_fields(&mut extra, fields)?;
+    body.guardrail_config = settings.guardrail.clone().map(|mut guardrail| {
+        guardrail.stream_processing_mode = guardrail.stream_processing_mode.filter(|_| request.stream);
+        guardrail
+    });
+    body.additional_model_response_field_paths = &settings.additional_model_response_field_paths;
+    body.request_metadata = encoder.metadata(request)?;
+    body.performance_config = settings.latency.as_deref().map(|latency| wire::Performance { latency });
+    body.service_tier = settings.service_tier.as_deref().map(|tier| wire::ServiceTier { r#type: tier });
+    body.output_config = encoder.output_config(request)?;
     if !extra.is_empty() {
         // A client must not reach around the operator's guardrail.
         let present = serde_json::to_vec(&body).map_err(internal)?;
@@ -82,69 +63,48 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
         body.extra = extra;
     }
     let body = serde_json::to_vec(&body).map_err(internal)?;
-
-    let (operation, accept, framing) = match request.stream {
-        true => ("converse-stream", "application/vnd.amazon.eventstream", Framing::AwsEventstream),
-        false => ("converse", "application/json", Framing::Whole),
+    let context = encoder.context();
+    let (operation, framing) = match request.stream {
+        true => ("converse-stream", Framing::AwsEventstream),
+        false => ("converse", Framing::Whole),
     };
-    Ok(HttpRequest {
-        method: "POST".to_owned(),
-        path: vec!["model".to_owned(), model, operation.to_owned()],
-        query: Vec::new(),
-        headers: vec![
-            ("content-type".to_owned(), "application/json".to_owned()),
-            ("accept".to_owned(), accept.to_owned()),
-        ],
-        body,
-        auth: match settings.auth {
-            AuthKind::Sigv4 => {
-                Auth::AwsSigv4(AwsSigv4Auth { service: "bedrock".to_owned(), slot: "aws".to_owned(), region: None })
-            }
-            AuthKind::Bearer => Auth::Header(HeaderAuth {
-                name: "authorization".to_owned(),
-                prefix: "Bearer ".to_owned(),
-                slot: "api_key".to_owned(),
-            }),
-        },
-        framing,
-        context: encoder.context()?,
-        dropped: Vec::new(),
-    })
+    let model = encoder.encoding.target.id.clone();
+    encoder.encoding.post(model, operation, framing, Vec::new(), body, &context)
 }
 
-fn internal(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::Other("internal".to_owned()), format!("the request could not be written as JSON: {error}"))
+/// The client's own `additionalModelRequestFields`, beside those of the settings.
+fn own_fields<'a>(extra: &mut Members<'a>, fields: &mut Members<'a>) -> Result<(), Error> {
+    let own = match extra.take("additionalModelRequestFields") {
+        None => return Ok(()),
+        Some(Cow::Borrowed(value)) => Members::of(value),
+        Some(Cow::Owned(_)) => None,
+    };
+    let message = "additionalModelRequestFields must be an object";
+    fields.merge(own.ok_or_else(|| Error::invalid("additionalModelRequestFields", message))?);
+    Ok(())
 }
 
-/// The model's id or ARN, with the inference profile that the settings ask for.
-fn model_id(settings: &Settings, model: &str) -> Result<String, Error> {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/');
-    if model.is_empty() || model.len() > 2048 || !model.chars().all(known) || model.chars().all(|c| c == '.') {
-        return Err(Error::invalid(
-            "model",
-            "a model of Bedrock is a model id, an inference profile's id or an ARN: 1 to 2048 letters, digits and `-_.:/`",
-        ));
+/// The body of CountTokens, and what is left of the encoding.
+pub(in super::super) fn count<'a>(
+    encoding: Encoding<'a>,
+    request: &'a Request,
+    messages: &'a [Message],
+) -> Result<(Encoding<'a>, Vec<u8>), Error> {
+    let mut encoder = Encoder::new(encoding, request, messages);
+    let mut body = encoder.conversation_body(request, messages)?;
+    let mut extra = encoder.members(&request.extra, "")?;
+    own_fields(&mut extra, &mut body.additional_model_request_fields)?;
+    encoder.encoding.refuse_members(&extra, "", "Bedrock's CountTokens")?;
+    #[derive(serde::Serialize)]
+    struct Converse<'a> {
+        converse: wire::Body<'a>,
     }
-    if let Some(arn) = model.strip_prefix("arn:") {
-        // arn:partition:service:region:account:resource
-        let region = arn.split(':').nth(2).unwrap_or_default();
-        if let Some(ours) = settings.region.as_deref()
-            && ours != region
-        {
-            return Err(Error::invalid(
-                "model",
-                format!("the ARN is of region `{region}`, but this provider is configured for `{ours}`"),
-            ));
-        }
-        return Ok(model.to_owned());
+    #[derive(serde::Serialize)]
+    struct Counted<'a> {
+        input: Converse<'a>,
     }
-    const PROFILES: [&str; 8] = ["us", "eu", "apac", "global", "us-gov", "jp", "au", "ca"];
-    Ok(match (&settings.inference_profile, model.split_once('.')) {
-        (Some(profile), Some((first, _))) if first != profile && !PROFILES.contains(&first) => {
-            format!("{profile}.{model}")
-        }
-        _ => model.to_owned(),
-    })
+    let body = serde_json::to_vec(&Counted { input: Converse { converse: body } }).map_err(internal)?;
+    Ok((encoder.encoding, body))
 }
 
 /// Where in the client's request something stands.
@@ -188,8 +148,8 @@ impl Turn<'_> {
     }
 }
 
-struct Encoder<'a> {
-    settings: &'a Settings<'a>,
+pub(super) struct Encoder<'a> {
+    pub(super) encoding: Encoding<'a>,
     /// The client speaks Converse: what the contract doesn't name is passed on.
     own: bool,
     tools: Names,
@@ -202,7 +162,7 @@ struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     /// Knows every tool name and id of the request before the first is mapped.
-    fn new(settings: &'a Settings<'a>, request: &Request, messages: &[Message]) -> Self {
+    pub(super) fn new(encoding: Encoding<'a>, request: &Request, messages: &[Message]) -> Self {
         let (mut tools, mut ids) = (Names::tools(), Names::ids());
         for tool in &request.tools {
             if let Tool::Function(tool) = tool {
@@ -219,36 +179,49 @@ impl<'a> Encoder<'a> {
                 _ => {}
             }
         }
-        Encoder { settings, own: request.dialect == DIALECT, tools, ids, documents: BTreeSet::new(), copies: 1 }
+        Encoder { encoding, own: request.dialect == DIALECT, tools, ids, documents: BTreeSet::new(), copies: 1 }
     }
 
-    /// Refuses, unless the settings say to leave such things out.
-    fn refuse(&self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
-        match self.settings.drop_unsupported {
-            true => Ok(()),
-            false => Err(Error::unsupported(param, message)),
-        }
+    /// Refuses `param`; where it returns, the caller leaves it out.
+    fn refuse(&mut self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
+        self.encoding.refuse(param, message)
+    }
+
+    /// What a conversation is made of: turns, system prompt, tools.
+    pub(super) fn conversation_body(
+        &mut self,
+        request: &'a Request,
+        messages: &'a [Message],
+    ) -> Result<wire::Body<'a>, Error> {
+        let (system, turns) = self.conversation(messages)?;
+        Ok(wire::Body {
+            messages: turns,
+            system,
+            tool_config: self.tool_config(request, messages)?,
+            additional_model_request_fields: self
+                .encoding
+                .settings
+                .additional_model_request_fields
+                .clone()
+                .unwrap_or_default(),
+            ..wire::Body::default()
+        })
     }
 
     /// The unnamed members of an object at `at`, to be passed on.
-    fn members(&self, extra: &'a Option<Json>, at: impl std::fmt::Display) -> Result<Members<'a>, Error> {
+    fn members(&mut self, extra: &'a Option<Json>, at: impl std::fmt::Display) -> Result<Members<'a>, Error> {
         let Some(extra) = extra else { return Ok(Members::default()) };
         let members = Members::parse(extra)
             .map_err(|error| Error::invalid(at.to_string(), format!("the members that have no name here: {error}")))?;
         if self.own {
             return Ok(members);
         }
-        // Usage always comes; Bedrock refuses the words.
-        if let Some(name) = members.names().find(|name| !matches!(*name, "stream_options" | "include_usage")) {
-            let at = at.to_string();
-            let param = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
-            self.refuse(param, format!("Bedrock's Converse API has nothing like `{name}`"))?;
-        }
+        self.encoding.refuse_members(&members, at, "Bedrock's Converse API")?;
         Ok(Members::default())
     }
 
     /// An object that only the client's dialect knows, to be passed on as it is.
-    fn foreign(&self, json: &'a Json, at: impl std::fmt::Display) -> Result<Option<&'a RawValue>, Error> {
+    fn foreign(&mut self, json: &'a Json, at: impl std::fmt::Display) -> Result<Option<&'a RawValue>, Error> {
         if !self.own {
             self.refuse(at.to_string(), "Bedrock's Converse API has nothing like this")?;
             return Ok(None);
@@ -345,7 +318,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// The first turn is the user's.
-    fn check_start(&self, turns: &mut Vec<Turn<'a>>) -> Result<(), Error> {
+    fn check_start(&mut self, turns: &mut Vec<Turn<'a>>) -> Result<(), Error> {
         if let Some(first) = turns.first()
             && !first.user
         {
@@ -461,7 +434,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// A block of text; none where it is empty, which Bedrock refuses.
-    fn text(&self, text: &'a TextPart, at: At) -> Result<Option<wire::Block<'a>>, Error> {
+    fn text(&mut self, text: &'a TextPart, at: At) -> Result<Option<wire::Block<'a>>, Error> {
         let extra = self.members(&text.extra, at)?;
         Ok(match (text.text.is_empty(), extra.is_empty()) {
             (true, true) => None,
@@ -485,6 +458,10 @@ impl<'a> Encoder<'a> {
                 wire::Source::Bytes(data)
             }
             MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
+            MediaSource::Text(text) if part.kind == MediaKind::Document => {
+                media::check_text(text, &at)?;
+                wire::Source::Text(text)
+            }
             MediaSource::Text(_) | MediaSource::FileId(_) => {
                 let message = "Bedrock keeps no files: send the data itself in base64, or an `s3://` address";
                 return Err(Error::unsupported(at, message));
@@ -498,6 +475,7 @@ impl<'a> Encoder<'a> {
         // Documents of the client's own dialect may hold text, which has no format.
         let format = match &source {
             wire::Source::Raw(_) if part.mime.is_none() && part.kind == MediaKind::Document => None,
+            wire::Source::Text(_) if part.mime.is_none() => Some("txt"),
             _ => Some(media::format(part, &at)?),
         };
         let name = (part.kind == MediaKind::Document).then(|| {
@@ -519,7 +497,7 @@ impl<'a> Encoder<'a> {
         }))
     }
 
-    fn reasoning_part(&self, part: &'a ReasoningPart, at: At, turn: &mut Turn<'a>) -> Result<(), Error> {
+    fn reasoning_part(&mut self, part: &'a ReasoningPart, at: At, turn: &mut Turn<'a>) -> Result<(), Error> {
         let extra = self.members(&part.extra, at)?;
         if !part.text.is_empty() || part.signature.is_some() || !extra.is_empty() {
             let text = wire::ReasoningText { text: &part.text, signature: part.signature.as_deref(), extra };
@@ -677,26 +655,10 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn sampling(&self, request: &'a Request) -> Result<wire::InferenceConfig<'a>, Error> {
+    fn sampling(&mut self, request: &'a Request) -> Result<wire::InferenceConfig<'a>, Error> {
         let sampling = &request.sampling;
-        // Values that ask for nothing special are no harm.
-        let unsupported = [
-            ("n", sampling.n.is_some_and(|n| n != 1)),
-            ("logprobs", sampling.logprobs == Some(true)),
-            ("top_logprobs", sampling.top_logprobs.is_some_and(|most| most > 0)),
-            ("seed", sampling.seed.is_some()),
-            ("logit_bias", sampling.logit_bias.as_deref().is_some_and(|bias| bias.trim() != "{}")),
-            ("frequency_penalty", sampling.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("presence_penalty", sampling.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("repetition_penalty", sampling.repetition_penalty.is_some_and(|penalty| penalty != 1.0)),
-            ("min_p", sampling.min_p.is_some_and(|p| p != 0.0)),
-        ];
-        for (name, asked) in unsupported {
-            if asked {
-                self.refuse(name, format!("Bedrock's Converse API has no `{name}`"))?;
-            }
-        }
-        let in_unit = |name: &str, value: Option<f64>| match value {
+        self.encoding.refuse_sampling(sampling, "Bedrock's Converse API")?;
+        let mut in_unit = |name: &str, value: Option<f64>| match value {
             Some(value) if !(0.0..=1.0).contains(&value) => {
                 self.refuse(name, format!("Bedrock takes a {name} from 0 to 1, not {value}"))?;
                 Ok(None)
@@ -724,9 +686,8 @@ impl<'a> Encoder<'a> {
 
     /// Reasoning is the model's own field: known for Anthropic's models, refused for others.
     fn reasoning(
-        &self,
+        &mut self,
         request: &'a Request,
-        model: &str,
         fields: &mut Members<'a>,
         max_tokens: Option<u64>,
     ) -> Result<(), Error> {
@@ -745,11 +706,7 @@ impl<'a> Encoder<'a> {
         }
         let param =
             if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
-        let anthropic = match self.settings.model_vendor {
-            Some(vendor) => vendor == Vendor::Anthropic,
-            None => model.contains("anthropic."),
-        };
-        if !anthropic {
+        if self.encoding.target.family != Family::Claude {
             return self.refuse(
                 param,
                 "how this model is told to reason is not known here: \
@@ -785,7 +742,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    fn output_config(&self, request: &'a Request) -> Result<Option<wire::OutputConfig<'a>>, Error> {
+    fn output_config(&mut self, request: &'a Request) -> Result<Option<wire::OutputConfig<'a>>, Error> {
         let schema = match &request.response_format {
             None | Some(ResponseFormat::Text) => return Ok(None),
             Some(ResponseFormat::JsonSchema(schema)) => schema,
@@ -812,8 +769,8 @@ impl<'a> Encoder<'a> {
 
     /// The settings' metadata, and the end user: Converse has no field for abuse detection, but its invocation log is
     /// where an operator looks for it.
-    fn metadata(&self, request: &'a Request) -> Result<BTreeMap<&'a str, &'a str>, Error> {
-        let own = self.settings.request_metadata.iter();
+    fn metadata(&mut self, request: &'a Request) -> Result<BTreeMap<&'a str, &'a str>, Error> {
+        let own = self.encoding.settings.request_metadata.iter();
         let mut metadata: BTreeMap<_, _> = own.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         if let Some(user) = &request.end_user {
             let fits = user.len() <= 256
@@ -831,18 +788,9 @@ impl<'a> Encoder<'a> {
     }
 
     /// What the decoder needs: the client's names of the tools that were mapped.
-    fn context(&self) -> Result<Option<String>, Error> {
-        let tools = self.tools.back();
-        if tools.is_empty() {
-            return Ok(None);
-        }
-        let context = Context { tools: tools.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect() };
-        let context = serde_json::to_string(&context).map_err(internal)?;
-        if context.len() > LARGEST_CONTEXT {
-            let message = "too many tools with names that Bedrock refuses: use 1 to 64 letters, digits, `_` and `-`";
-            return Err(Error::invalid("tools", message));
-        }
-        Ok(Some(context))
+    fn context(&self) -> Context {
+        let tools = self.tools.back().into_iter().map(|(mapped, own)| (mapped.to_owned(), own.to_owned()));
+        Context { tools: tools.collect(), ..Context::default() }
     }
 }
 

@@ -5,10 +5,10 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::json::Members;
-use super::settings::Guardrail;
+use super::super::json::Members;
+use super::super::settings::Guardrail;
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Body<'a> {
     pub messages: Vec<Turn<'a>>,
@@ -104,6 +104,8 @@ pub(super) enum Source<'a> {
     /// Base64, as JSON carries blobs.
     Bytes(&'a str),
     S3Location(S3Location<'a>),
+    /// Documents only.
+    Text(&'a str),
     #[serde(untagged)]
     Raw(&'a RawValue),
 }

@@ -1,0 +1,236 @@
+//! Answers of Bedrock's Chat Completions: those of OpenAI's shape, but for reasoning inside of the content, ids of tool
+//! calls that repeat, and errors that may be AWS's.
+
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+use witgate_model::{BlockDelta, BlockKind, BlockStart, Event, Frame, ResponseHead, Scope};
+
+use super::super::answer::Head;
+use super::lift::{Lift, Piece};
+use crate::openai_shape::{self, Flavour};
+
+/// Ids of fewer characters count from 0 in each answer.
+const SHORTEST_ID: usize = 16;
+
+/// Most bytes of an error answer that are kept.
+const LARGEST_ERROR: usize = 64 * 1024;
+
+/// Decodes one answer.
+#[derive(Debug)]
+pub(in super::super) struct Decoder {
+    head: Head,
+    inner: openai_shape::Decoder,
+    /// The body of an error answer.
+    error: Vec<u8>,
+    /// Tool calls in the conversation before this answer.
+    calls: usize,
+    /// The backend's id of the answer.
+    id: String,
+    minted: u32,
+    /// Blocks under way, by the number that `inner` gave them.
+    blocks: BTreeMap<u32, Block>,
+    /// The number of the next block.
+    next: u32,
+    ended: bool,
+}
+
+/// One block of `inner`.
+#[derive(Debug)]
+enum Block {
+    /// Of any kind but text: the number that it has outside.
+    Same(u32),
+    /// Text, whose beginning may be reasoning.
+    Text { choice: u32, lift: Lift, open: Option<(bool, u32)>, any: bool },
+}
+
+impl Decoder {
+    pub fn new(context: Option<&str>, calls: usize, head: ResponseHead) -> Self {
+        Decoder {
+            calls,
+            head: Head::new(&head),
+            inner: openai_shape::Decoder::new(Flavour::OpenAi, context, head),
+            error: Vec::new(),
+            id: String::new(),
+            minted: 0,
+            blocks: BTreeMap::new(),
+            next: 0,
+            ended: false,
+        }
+    }
+
+    fn map(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let mut out = Vec::with_capacity(events.len());
+        for event in events {
+            self.event(event, &mut out);
+        }
+        self.ended = out.last().is_some_and(Event::is_last);
+        out
+    }
+
+    fn event(&mut self, event: Event, out: &mut Vec<Event>) {
+        match event {
+            Event::Started(started) => {
+                self.id = started.id.clone().unwrap_or_default();
+                out.push(Event::Started(started));
+            }
+            Event::BlockStart(start) if start.kind == BlockKind::Text => {
+                let block = Block::Text { choice: start.choice, lift: Lift::default(), open: None, any: false };
+                self.blocks.insert(start.index, block);
+            }
+            Event::BlockStart(start) => {
+                let kind = match start.kind {
+                    BlockKind::ToolCall(mut call) if call.id.len() < SHORTEST_ID => {
+                        call.id = self.mint();
+                        BlockKind::ToolCall(call)
+                    }
+                    kind => kind,
+                };
+                let index = self.number();
+                self.blocks.insert(start.index, Block::Same(index));
+                out.push(Event::BlockStart(BlockStart { index, choice: start.choice, kind }));
+            }
+            Event::Text(delta) => self.text(delta, out),
+            Event::Reasoning(delta) => out.extend(self.same(delta).map(Event::Reasoning)),
+            Event::Signature(delta) => out.extend(self.same(delta).map(Event::Signature)),
+            Event::Redacted(delta) => out.extend(self.same(delta).map(Event::Redacted)),
+            Event::Arguments(delta) => out.extend(self.same(delta).map(Event::Arguments)),
+            Event::BlockStop(index) => self.stop(index, out),
+            Event::Other(mut other) => {
+                if let Scope::Block(index) = other.scope {
+                    other.scope = match self.blocks.get(&index) {
+                        Some(Block::Same(index) | Block::Text { open: Some((_, index)), .. }) => Scope::Block(*index),
+                        _ => Scope::Envelope,
+                    };
+                }
+                out.push(Event::Other(other));
+            }
+            event => out.push(event),
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        let index = self.next;
+        self.next = self.next.saturating_add(1);
+        index
+    }
+
+    /// The delta with the number that its block has outside.
+    fn same(&self, delta: BlockDelta) -> Option<BlockDelta> {
+        match self.blocks.get(&delta.index)? {
+            Block::Same(index) => Some(BlockDelta { index: *index, ..delta }),
+            Block::Text { .. } => None,
+        }
+    }
+
+    fn text(&mut self, delta: BlockDelta, out: &mut Vec<Event>) {
+        let Some(Block::Text { choice, lift, open, any }) = self.blocks.get_mut(&delta.index) else {
+            // A refusal's words come as text too.
+            out.extend(self.same(delta).map(Event::Text));
+            return;
+        };
+        let mut logprobs = delta.logprobs;
+        let next = &mut self.next;
+        lift.push(&delta.text, |piece| say(piece, *choice, open, any, &mut logprobs, next, out));
+        if let Some(logprobs) = logprobs {
+            // Of what is held, or of a tag.
+            let members = format!("{{\"logprobs\":{logprobs}}}");
+            out.push(Event::other(openai_shape::CHAT, Scope::Choice(*choice), members));
+        }
+    }
+
+    fn stop(&mut self, index: u32, out: &mut Vec<Event>) {
+        match self.blocks.remove(&index) {
+            Some(Block::Same(index)) => out.push(Event::BlockStop(index)),
+            Some(Block::Text { choice, mut lift, mut open, mut any }) => {
+                let next = &mut self.next;
+                lift.end(|piece| say(piece, choice, &mut open, &mut any, &mut None, next, out));
+                if !any {
+                    // An empty text is a block all the same.
+                    let index = self.number();
+                    out.push(Event::text_start(index, choice));
+                    open = Some((false, index));
+                }
+                out.extend(open.map(|(_, index)| Event::BlockStop(index)));
+            }
+            None => {}
+        }
+    }
+
+    /// An id that no other call of the conversation has: of the answer's id, and of how many calls there were before.
+    fn mint(&mut self) -> String {
+        let number = self.calls.saturating_add(self.minted as usize);
+        self.minted = self.minted.saturating_add(1);
+        format!("call_{:016x}", super::super::names::fnv1a(&format!("{} {number}", self.id)))
+    }
+
+    /// The body of an error is OpenAI's, or AWS's.
+    fn is_openai_error(&self) -> bool {
+        let object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&self.error);
+        object.is_ok_and(|members| members.contains_key("error"))
+    }
+}
+
+/// One piece of a text block, in a block of its kind.
+fn say(
+    piece: Piece<'_>,
+    choice: u32,
+    open: &mut Option<(bool, u32)>,
+    any: &mut bool,
+    logprobs: &mut Option<String>,
+    next: &mut u32,
+    out: &mut Vec<Event>,
+) {
+    let (thinks, text) = match piece {
+        Piece::Text(text) => (false, text),
+        Piece::Reasoning(text) => (true, text),
+    };
+    let index = match *open {
+        Some((kind, index)) if kind == thinks => index,
+        before => {
+            out.extend(before.map(|(_, index)| Event::BlockStop(index)));
+            let index = *next;
+            *next = next.saturating_add(1);
+            *open = Some((thinks, index));
+            *any = true;
+            let kind = if thinks { BlockKind::Reasoning } else { BlockKind::Text };
+            out.push(Event::BlockStart(BlockStart { index, choice, kind }));
+            index
+        }
+    };
+    if thinks {
+        out.push(Event::Reasoning(BlockDelta { index, text: text.to_owned(), logprobs: None }));
+    } else {
+        out.push(Event::Text(BlockDelta { index, text: text.to_owned(), logprobs: logprobs.take() }));
+    }
+}
+
+impl witgate_model::Decoder for Decoder {
+    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
+        if self.ended {
+            return Vec::new();
+        }
+        if !self.head.is_success() {
+            for frame in &frames {
+                if let Frame::Bytes(bytes) = frame {
+                    let room = LARGEST_ERROR.saturating_sub(self.error.len()).min(bytes.len());
+                    self.error.extend_from_slice(bytes.get(..room).unwrap_or_default());
+                }
+            }
+        }
+        let events = self.inner.feed(frames);
+        self.map(events)
+    }
+
+    fn finish(&mut self) -> Vec<Event> {
+        if self.ended {
+            return Vec::new();
+        }
+        if !self.head.is_success() && !self.is_openai_error() {
+            self.ended = true;
+            return vec![Event::Failed(self.head.error_body(&self.error))];
+        }
+        let events = self.inner.finish();
+        self.map(events)
+    }
+}
