@@ -700,6 +700,15 @@ fn reasoning_is_thinking_for_anthropics_models() {
     assert_eq!(refused(json!({}), &think(None, Some(5000), None, Some(5000))), invalid("reasoning"));
     assert_eq!(refused(json!({}), &think(None, Some(1000), None, None)), invalid("reasoning"));
     assert_eq!(refused(json!({}), &think(Some("huge"), None, None, None)), invalid("reasoning_effort"));
+    // Claude 4.6 and later decide by themselves how much they think.
+    let later = |request: Request| Request { model: "eu.anthropic.claude-opus-4-6-v1".to_owned(), ..request };
+    let adaptive = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}});
+    assert_eq!(budget(&later(think(Some("minimal"), None, None, None))), adaptive);
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(budget(&later(think(Some("none"), None, None, None))), off);
+    droppable(&later(think(Some("low"), Some(5000), None, None)), "reasoning.budget_tokens");
+    let forced = body(json!({"thinking": "budget"}), &later(think(Some("low"), None, None, None)));
+    assert_eq!(forced["additionalModelRequestFields"], enabled(2048));
     let nova = Request { model: "amazon.nova-lite-v1:0".to_owned(), ..think(Some("low"), None, None, None) };
     droppable(&nova, "reasoning_effort");
     assert_eq!(body(json!({"model_vendor": "anthropic"}), &nova)["additionalModelRequestFields"], enabled(2048));
@@ -887,10 +896,12 @@ fn the_schema_of_the_settings_names_every_setting() {
     let properties = schema["properties"].as_object().unwrap();
     assert!(properties.values().all(|property| property["description"].is_string()));
     // Each is read: a value of the wrong type is noticed. The gateway reads the profile, and other shapes their own.
-    let of_shapes = ["stream_usage"];
+    let of_claude = ["betas", "default_max_tokens", "thinking", "structured_output"];
     for name in properties.keys().filter(|name| *name != "profile") {
-        let model = if of_shapes.contains(&name.as_str()) { "openai.gpt-oss-20b-1:0" } else { CLAUDE };
-        let error = encode(json!({ name: [[1]] }), &Request { model: model.to_owned(), ..hello() }).unwrap_err();
+        let api = if of_claude.contains(&name.as_str()) { "invoke" } else { "openai" };
+        let mut settings = json!({ "api": api });
+        settings[name] = json!([[1]]);
+        let error = encode(settings, &hello()).unwrap_err();
         let configuration = error.kind == ErrorKind::Other("configuration".to_owned());
         assert!(configuration || error.param.as_deref() == Some("settings"), "{name}: {error:?}");
     }

@@ -21,7 +21,7 @@ pub(crate) fn budget(effort: &str) -> Option<u64> {
 ///
 /// The models that know budgets only are a closed set: everything up to Claude 4.5. Names that are not Claude's (profiles,
 /// other servers) are told a budget, which is the older way.
-pub(super) fn is_adaptive(setting: Thinking, model: &str) -> bool {
+pub(crate) fn is_adaptive(setting: Thinking, model: &str) -> bool {
     match setting {
         Thinking::Adaptive => return true,
         Thinking::Budget => return false,

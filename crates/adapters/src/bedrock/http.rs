@@ -1,11 +1,12 @@
 //! What the requests of all APIs have in common: the address, the authentication, the operator's headers.
 
+use serde_json::value::RawValue;
 use witgate_model::{
     Auth, AwsSigv4Auth, Error, ErrorKind, Field, Framing, HeaderAuth, HttpRequest, Json, Request, Retry, Sampling,
 };
 
 use super::Context;
-use super::json::Members;
+use super::json::{Members, raw};
 use super::model::Target;
 use super::omissions::Omissions;
 use super::settings::Settings;
@@ -154,6 +155,31 @@ impl<'s> Encoding<'s> {
             "async" => r#"{"streamProcessingMode":"ASYNCHRONOUS"}"#,
             _ => r#"{"streamProcessingMode":"SYNCHRONOUS"}"#,
         })
+    }
+
+    /// Adds the members that the settings want to a chat's body, which is an object with members. Those that it has stay.
+    pub fn add_members(&self, body: &mut Vec<u8>, tier: Option<&str>, stream: bool) -> Result<(), Error> {
+        let mut members = self.settings.additional_model_request_fields.clone().unwrap_or_default();
+        if let Some(tier) = tier {
+            members.set("service_tier".into(), raw(tier).map_err(internal)?);
+        }
+        if let Some(config) = self.guardrail_config(stream) {
+            let config = serde_json::from_str::<&RawValue>(config).map_err(internal)?;
+            members.set("amazon-bedrock-guardrailConfig".into(), std::borrow::Cow::Borrowed(config));
+        }
+        if members.is_empty() {
+            return Ok(());
+        }
+        let present = Members::parse_bytes(body).map_err(internal)?;
+        let names: Vec<&str> = present.names().collect();
+        let new = members.without(&names).to_text();
+        drop(present);
+        if let Some(new) = new.strip_prefix('{').filter(|new| *new != "}") {
+            body.pop();
+            body.push(b',');
+            body.extend_from_slice(new.as_bytes());
+        }
+        Ok(())
     }
 
     /// A signature for the region of the model's ARN, or a key.

@@ -136,11 +136,6 @@ pub(super) fn raw(value: &(impl Serialize + ?Sized)) -> Result<Cow<'static, RawV
     serde_json::value::to_raw_value(value).map(Cow::Owned)
 }
 
-/// A string as JSON text.
-pub(super) fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
-}
-
 /// `{"name": value}` as text.
 pub(super) fn wrap(name: &str, value: &(impl Serialize + ?Sized)) -> String {
     struct One<'a, T: ?Sized>(&'a str, &'a T);

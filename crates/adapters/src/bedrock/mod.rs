@@ -64,6 +64,7 @@ use http::Encoding;
 use model::Family;
 use settings::{Api, Settings};
 
+use crate::anthropic_shape::MESSAGES;
 use crate::openai_shape::CHAT;
 
 /// The adapter `bedrock`.
@@ -76,6 +77,7 @@ pub struct Bedrock;
 enum Codec {
     #[default]
     Converse,
+    Claude,
     Llama,
     Openai,
     Titan,
@@ -117,6 +119,7 @@ pub struct BedrockDecoder(Kind);
 #[derive(Debug)]
 enum Kind {
     Converse(Box<converse::Decoder>),
+    Claude(Box<invoke::claude::Decoder>),
     Llama(Box<invoke::llama::Decoder>),
     Openai(Box<openai::Decoder>),
     Whole(Box<whole::Decoder>),
@@ -137,6 +140,7 @@ impl BedrockDecoder {
         };
         BedrockDecoder(match context.codec {
             Codec::Converse => Kind::Converse(Box::new(converse::Decoder::new(context.tools, Head::new(&head)))),
+            Codec::Claude => Kind::Claude(Box::new(invoke::claude::Decoder::new(context.inner.as_deref(), head))),
             Codec::Llama => Kind::Llama(Box::new(invoke::llama::Decoder::new(&head))),
             Codec::Openai => {
                 Kind::Openai(Box::new(openai::Decoder::new(context.inner.as_deref(), context.calls, head)))
@@ -152,6 +156,7 @@ impl witgate_model::Decoder for BedrockDecoder {
     fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
         match &mut self.0 {
             Kind::Converse(decoder) => decoder.feed(frames),
+            Kind::Claude(decoder) => decoder.feed(frames),
             Kind::Llama(decoder) => decoder.feed(frames),
             Kind::Openai(decoder) => decoder.feed(frames),
             Kind::Whole(decoder) => decoder.feed(frames),
@@ -162,6 +167,7 @@ impl witgate_model::Decoder for BedrockDecoder {
     fn finish(&mut self) -> Vec<Event> {
         match &mut self.0 {
             Kind::Converse(decoder) => decoder.finish(),
+            Kind::Claude(decoder) => decoder.finish(),
             Kind::Llama(decoder) => decoder.finish(),
             Kind::Openai(decoder) => decoder.finish(),
             Kind::Whole(decoder) => decoder.finish(),
@@ -197,7 +203,7 @@ impl Adapter for Bedrock {
                 "reasoning",
                 "prompt-cache",
             ]),
-            dialects: strings(&[DIALECT, CHAT]),
+            dialects: strings(&[DIALECT, MESSAGES, CHAT]),
             secrets: vec![
                 slot("aws", "AWS credentials that sign the requests, for `auth = \"sigv4\"`."),
                 slot("api_key", "Bedrock API key, for `auth = \"bearer\"`."),
@@ -224,11 +230,12 @@ impl Adapter for Bedrock {
             Input::Chat(messages) => match (api, family) {
                 (Api::Converse, _) => converse::encode(encoding, &request, messages),
                 (Api::Openai, _) => openai::encode(encoding, settings, request),
+                (Api::Invoke, Family::Claude) => invoke::claude::encode(encoding, settings, &request),
                 (Api::Invoke, Family::Llama3 | Family::Llama) => invoke::llama::chat(encoding, &request, messages),
                 (Api::Invoke, _) => Err(Error::unsupported(
                     "model",
-                    "InvokeModel is known here for Meta's Llama 3 only: set `api = \"converse\"`, or `model_vendor` where \
-                     the ARN does not tell whose model it is",
+                    "InvokeModel is known here for Anthropic's Claude and Meta's Llama 3 only: set `api = \"converse\"`, or \
+                     `model_vendor` where the ARN does not tell whose model it is",
                 )),
             },
             Input::Completion(prompt) => match (parsed.api, family) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use witgate_model::{Error, ErrorKind};
 
 use super::json::Members;
+use crate::anthropic_shape::settings::Thinking;
 
 /// JSON Schema of [`Settings`].
 pub(super) const SCHEMA: &str = include_str!("settings.schema.json");
@@ -24,6 +25,7 @@ pub(super) struct Settings<'a> {
     #[serde(borrow)]
     pub inference_profile: Option<Cow<'a, str>>,
     pub model_vendor: Option<Vendor>,
+    pub thinking: Thinking,
     #[serde(borrow)]
     pub additional_model_request_fields: Option<Members<'a>>,
     pub additional_model_response_field_paths: Vec<String>,

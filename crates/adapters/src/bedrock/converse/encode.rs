@@ -15,6 +15,7 @@ use super::super::json::{Members, raw};
 use super::super::model::Family;
 use super::super::names::Names;
 use super::{DIALECT, media, wire};
+use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -22,9 +23,6 @@ const MOST_DOCUMENTS: usize = 5;
 
 /// Most stop sequences.
 const MOST_STOPS: usize = 2500;
-
-/// Smallest thinking budget that Anthropic's models take.
-const SMALLEST_BUDGET: u64 = 1024;
 
 /// Converse, or its stream.
 pub(in super::super) fn encode(
@@ -697,8 +695,15 @@ impl<'a> Encoder<'a> {
             self.refuse("reasoning.summary", "Bedrock returns the reasoning as it is, and no summary of it")?;
         }
         let effort = reasoning.effort.as_deref();
+        let claude = self.encoding.target.family == Family::Claude;
+        let adaptive = claude && is_adaptive(self.encoding.settings.thinking, &self.encoding.target.id);
         if reasoning.enabled == Some(false) || effort == Some("none") {
             fields.remove("thinking");
+            if adaptive {
+                // Only models that know budgets do not think unless they are told to.
+                let off = serde_json::json!({"type": "disabled"});
+                fields.set(Cow::Borrowed("thinking"), raw(&off).map_err(internal)?);
+            }
             return Ok(());
         }
         if effort.is_none() && reasoning.budget_tokens.is_none() && reasoning.enabled != Some(true) {
@@ -706,31 +711,35 @@ impl<'a> Encoder<'a> {
         }
         let param =
             if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
-        if self.encoding.target.family != Family::Claude {
+        if !claude {
             return self.refuse(
                 param,
                 "how this model is told to reason is not known here: \
                  put the model's own fields into the setting `additional_model_request_fields`",
             );
         }
-        let budget = match (reasoning.budget_tokens, effort) {
-            (Some(budget), _) => budget,
-            (None, effort) => {
-                let budget = match effort {
-                    Some("minimal") => SMALLEST_BUDGET,
-                    Some("low") => 2048,
-                    None | Some("medium") => 8192,
-                    Some("high") => 16_384,
-                    Some("xhigh") => 32_768,
-                    Some(word) => {
-                        let message = format!("`{word}` is not one of none, minimal, low, medium, high and xhigh");
-                        return Err(Error::invalid(param, message));
-                    }
-                };
-                // The budget is part of max_tokens: what our table says must leave room for the answer.
-                max_tokens.map_or(budget, |most| budget.min(most / 2).max(SMALLEST_BUDGET))
+        let table = thinking::budget(effort.unwrap_or("medium")).ok_or_else(|| {
+            let word = effort.unwrap_or_default();
+            Error::invalid(param, format!("`{word}` is not one of none, minimal, low, medium, high and xhigh"))
+        })?;
+        if adaptive {
+            if reasoning.budget_tokens.is_some() {
+                let message = "this model decides by itself how much it thinks: give an effort, or set \
+                               `thinking = \"budget\"` if it takes one";
+                self.refuse("reasoning.budget_tokens", message)?;
             }
-        };
+            let thinking = serde_json::json!({"type": "adaptive"});
+            fields.set(Cow::Borrowed("thinking"), raw(&thinking).map_err(internal)?);
+            if let Some(effort) = effort {
+                let effort = if effort == "minimal" { "low" } else { effort };
+                let output = serde_json::json!({"effort": effort});
+                fields.set(Cow::Borrowed("output_config"), raw(&output).map_err(internal)?);
+            }
+            return Ok(());
+        }
+        // The budget is part of max_tokens: what our table says must leave room for the answer.
+        let fits = || max_tokens.map_or(table, |most| table.min(most / 2).max(SMALLEST_BUDGET));
+        let budget = reasoning.budget_tokens.unwrap_or_else(fits);
         if budget < SMALLEST_BUDGET || max_tokens.is_some_and(|most| budget >= most) {
             let most = max_tokens.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
             let message =

@@ -1,6 +1,7 @@
 //! InvokeModel and InvokeModelWithResponseStream: each family of models has a body of its own. The rules are in the page
 //! of [`super`].
 
+pub(super) mod claude;
 pub(super) mod count;
 pub(super) mod embed;
 pub(super) mod llama;

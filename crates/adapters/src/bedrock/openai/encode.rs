@@ -3,7 +3,6 @@
 use witgate_model::{Error, HttpRequest, Message, Part, Request, ResponseFormat, Role, ToolChoice};
 
 use super::super::http::Encoding;
-use super::super::json::Members;
 use super::super::model::Family;
 use super::super::settings::Parameter;
 use super::super::{Codec, Context};
@@ -37,7 +36,7 @@ pub(in super::super) fn encode(
     }
     let mut http = openai_shape::encode(Flavour::OpenAi, settings, &request)?;
     http.path.splice(0..0, ["openai".to_owned(), "v1".to_owned()]);
-    settings_members(&encoding, request.stream, &mut http.body)?;
+    encoding.add_members(&mut http.body, encoding.settings.service_tier.as_deref(), request.stream)?;
     http.headers.extend(encoding.guardrail_headers());
     http.auth = encoding.auth();
     http.context =
@@ -123,36 +122,6 @@ fn rejected(encoding: &mut Encoding<'_>, request: &mut Request) -> Result<(), Er
             let message = format!("the model {model} rejects `{name}` on Bedrock's OpenAI-compatible endpoint");
             encoding.refuse(name, message)?;
         }
-    }
-    Ok(())
-}
-
-/// Adds what the settings say to the body. What the request says stays.
-fn settings_members(encoding: &Encoding<'_>, stream: bool, body: &mut Vec<u8>) -> Result<(), Error> {
-    let settings = encoding.settings;
-    let mut members = settings.additional_model_request_fields.as_ref().map(Members::to_text);
-    let mut add = |name: &str, value: &str| {
-        let text = members.get_or_insert_with(|| "{}".to_owned());
-        text.pop();
-        text.push_str(if text.len() > 1 { "," } else { "" });
-        text.push_str(&format!("\"{name}\":{value}}}"));
-    };
-    if let Some(tier) = &settings.service_tier {
-        add("service_tier", &super::super::json::quoted(tier));
-    }
-    if let Some(config) = encoding.guardrail_config(stream) {
-        add("amazon-bedrock-guardrailConfig", config);
-    }
-    let Some(members) = members else { return Ok(()) };
-    let own = Members::parse(&members).map_err(super::super::http::internal)?;
-    let present = Members::parse_bytes(body).map_err(super::super::http::internal)?;
-    let names: Vec<&str> = present.names().collect();
-    let new = own.without(&names).to_text();
-    drop(present);
-    if new.len() > 2 {
-        body.pop();
-        body.push(b',');
-        body.extend_from_slice(new.as_bytes().get(1..).unwrap_or_default());
     }
     Ok(())
 }
