@@ -175,6 +175,10 @@ impl Decoder {
 
     fn fail(&mut self, error: Error, events: &mut Vec<Event>) {
         self.ended = true;
+        if self.output.is_some() {
+            // What was spent is told.
+            events.push(Event::Usage(Usage { output_tokens: self.output, ..Usage::default() }));
+        }
         events.push(Event::Failed(error));
     }
 
@@ -217,9 +221,12 @@ impl Decoder {
             }
             events.push(Event::text(0, text));
         }
-        let prompt = answer.number("prompt_token_count");
-        if let Some(prompt) = prompt.filter(|_| self.input.is_none()) {
+        if let Some(prompt) = answer.number("prompt_token_count").filter(|_| self.input.is_none()) {
             self.input = Some(prompt);
+            if !self.head.whole {
+                // Told at once: who leaves in the middle has used it too.
+                events.push(Event::Usage(Usage { input_tokens: self.input, ..Usage::default() }));
+            }
         }
         self.output = answer.number("generation_token_count").or(self.output);
         self.filtered |= answer.string("amazon-bedrock-guardrailAction").is_some_and(|action| action == "INTERVENED");
