@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use base64::Engine;
 use common::{calls, check_order, text};
 use serde::Deserialize;
 use witgate_adapters::bedrock::Bedrock;
 use witgate_framing::{Framer, Limits, effective};
 use witgate_model::{
     Adapter, BlockKind, Decoder, DialectJson, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame,
-    Framing, ResponseHead, Retry, Usage, Vector,
+    Framing, ResponseHead, Retry, SseEvent, Usage, Vector,
 };
 
 #[derive(Deserialize)]
@@ -480,6 +481,64 @@ fn nonsense_is_malformed_and_never_a_panic() {
         assert_eq!(failure(&feed(vec![Frame::Message(message)])).kind, ErrorKind::MalformedResponse);
     }
     assert_eq!(failure(&feed(vec![Frame::Line("{}".to_owned())])).kind, ErrorKind::MalformedResponse);
+}
+
+#[test]
+fn nonsense_of_the_other_apis_is_a_failure_and_never_a_panic() {
+    let tags = "<reasoning>a</reasoning>".repeat(50_000);
+    let bodies = [
+        "".to_owned(),
+        "null".to_owned(),
+        "[]".to_owned(),
+        "{".to_owned(),
+        "{}".to_owned(),
+        r#"{"generation":7,"stop_reason":{}}"#.to_owned(),
+        r#"{"generation":null,"stop_reason":null}"#.to_owned(),
+        r#"{"type":"message_delta"}"#.to_owned(),
+        r#"{"type":"message_start","message":7}"#.to_owned(),
+        r#"{"choices":[{"delta":{"content":7}}]}"#.to_owned(),
+        r#"{"embedding":{"float":1},"embeddings":{"float":[1]}}"#.to_owned(),
+        r#"{"embedding":[],"inputTokens":-1,"amazon-bedrock-invocationMetrics":[]}"#.to_owned(),
+        r#"{"inputTokens":"many"}"#.to_owned(),
+        format!(r#"{{"choices":[{{"message":{{"content":"{tags}"}},"finish_reason":"stop"}}]}}"#),
+        format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+    ];
+    for codec in ["claude", "llama", "openai", "titan", "cohere", "count-tokens"] {
+        let context = Some(format!(r#"{{"codec":"{codec}"}}"#));
+        for body in &bodies {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(body);
+            let payload = format!(r#"{{"bytes":"{encoded}"}}"#);
+            let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            let headers = vec![header(":message-type", "event"), header(":event-type", "chunk")];
+            let frames = [
+                (Framing::AwsEventstream, Frame::Message(EventMessage { headers, payload: payload.into_bytes() })),
+                (Framing::Sse, Frame::Sse(SseEvent { event: None, data: body.clone(), id: None })),
+                (Framing::Whole, Frame::Bytes(body.clone().into_bytes())),
+            ];
+            for (framing, frame) in frames {
+                for status in [200, 503] {
+                    let head = ResponseHead { status, headers: Vec::new(), framing: framing.clone(), stream: true };
+                    let mut decoder = Bedrock::decoder("{}", context.clone(), head);
+                    let mut events = decoder.feed(vec![frame.clone()]);
+                    assert!(events.len() <= 4096);
+                    if !events.last().is_some_and(Event::is_last) {
+                        events.append(&mut decoder.finish());
+                    }
+                    let name = format!("{codec} {framing:?} {status} {}", body.chars().take(80).collect::<String>());
+                    check_order(&name, &events);
+                    let good = body.len() > 1_000_000 && codec == "openai" && framing != Framing::AwsEventstream;
+                    assert!(
+                        good && status == 200 || matches!(events.last(), Some(Event::Failed(_))),
+                        "{name}: {events:?}"
+                    );
+                }
+            }
+        }
+    }
+    for context in [r#"{"codec":"x"}"#, "7", "{\"calls\":-1}"] {
+        let head = ResponseHead { status: 200, headers: Vec::new(), framing: Framing::Whole, stream: false };
+        assert!(failure(&events(head, Some(context.to_owned()), [b"{}".as_slice()])).message.contains("context"));
+    }
 }
 
 #[test]

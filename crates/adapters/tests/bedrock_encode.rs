@@ -404,6 +404,23 @@ fn documents_have_a_format_a_name_and_text_beside_them() {
 }
 
 #[test]
+fn plain_text_is_a_document_too() {
+    let text = |text: &str, mime| {
+        let part = media(MediaKind::Document, MediaSource::Text(text.to_owned()), mime, Some("notes.md"));
+        chat(vec![of(Role::User, vec![part, Part::text("Read.")])])
+    };
+    let body = kept("document-text", json!({}), &text("All of it", None));
+    let wanted = json!({"format": "txt", "name": "notes", "source": {"text": "All of it"}});
+    assert_eq!(body["messages"][0]["content"][0]["document"], wanted);
+    let marked = self::body(json!({}), &text("# All", Some("text/markdown")));
+    assert_eq!(marked["messages"][0]["content"][0]["document"]["format"], "md");
+    assert_eq!(refused(json!({}), &text("", None)), invalid("messages[0].content[0]"));
+    assert_eq!(refused(json!({}), &text(&"x".repeat(4_718_593), None)).0, ErrorKind::TooLarge);
+    let image = image(MediaSource::Text("x".to_owned()), Some("image/png"));
+    assert_eq!(refused(json!({}), &chat(vec![of(Role::User, vec![image])])), unsupported("messages[0].content[0]"));
+}
+
+#[test]
 fn a_message_holds_at_most_five_documents_of_four_and_a_half_megabytes() {
     let with = |count: usize| {
         let mut parts = vec![Part::text("Read")];

@@ -146,7 +146,8 @@ pub(in super::super) fn cohere(answer: &Members<'_>, counts: Counts) -> Option<V
 
 fn vector_event(index: u32, vector: &RawValue) -> Option<Event> {
     let numbers = vector.get();
-    numbers.starts_with('[').then(|| Event::Embedding(Embedding { index, values: Vector::Numbers(numbers.to_owned()) }))
+    let is_list = numbers.starts_with('[') && numbers != "[]";
+    is_list.then(|| Event::Embedding(Embedding { index, values: Vector::Numbers(numbers.to_owned()) }))
 }
 
 fn usage(input_tokens: Option<u64>, raw: Option<&RawValue>, events: &mut Vec<Event>) {

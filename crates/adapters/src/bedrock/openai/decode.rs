@@ -16,6 +16,9 @@ const SHORTEST_ID: usize = 16;
 /// Most bytes of an error answer that are kept.
 const LARGEST_ERROR: usize = 64 * 1024;
 
+/// Most events for one frame, the contract's own bound.
+const EVENTS: usize = 4096;
+
 /// Decodes one answer.
 #[derive(Debug)]
 pub(in super::super) struct Decoder {
@@ -41,7 +44,14 @@ enum Block {
     /// Of any kind but text: the number that it has outside.
     Same(u32),
     /// Text, whose beginning may be reasoning.
-    Text { choice: u32, lift: Lift, open: Option<(bool, u32)>, any: bool },
+    Text { choice: u32, lift: Lift, open: Option<Open> },
+}
+
+/// The block outside that a text block has open.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    thinks: bool,
+    index: u32,
 }
 
 impl Decoder {
@@ -59,13 +69,18 @@ impl Decoder {
         }
     }
 
-    fn map(&mut self, events: Vec<Event>) -> Vec<Event> {
-        let mut out = Vec::with_capacity(events.len());
+    /// What `inner` told of one frame.
+    fn map(&mut self, events: Vec<Event>, out: &mut Vec<Event>) {
+        let before = out.len();
         for event in events {
-            self.event(event, &mut out);
+            self.event(event, out);
+        }
+        if out.len() - before > EVENTS {
+            out.truncate(before);
+            let what = format_args!("one piece of it makes more than {EVENTS} events");
+            out.push(Event::Failed(self.head.malformed(what)));
         }
         self.ended = out.last().is_some_and(Event::is_last);
-        out
     }
 
     fn event(&mut self, event: Event, out: &mut Vec<Event>) {
@@ -75,7 +90,7 @@ impl Decoder {
                 out.push(Event::Started(started));
             }
             Event::BlockStart(start) if start.kind == BlockKind::Text => {
-                let block = Block::Text { choice: start.choice, lift: Lift::default(), open: None, any: false };
+                let block = Block::Text { choice: start.choice, lift: Lift::default(), open: None };
                 self.blocks.insert(start.index, block);
             }
             Event::BlockStart(start) => {
@@ -99,7 +114,9 @@ impl Decoder {
             Event::Other(mut other) => {
                 if let Scope::Block(index) = other.scope {
                     other.scope = match self.blocks.get(&index) {
-                        Some(Block::Same(index) | Block::Text { open: Some((_, index)), .. }) => Scope::Block(*index),
+                        Some(Block::Same(index) | Block::Text { open: Some(Open { index, .. }), .. }) => {
+                            Scope::Block(*index)
+                        }
                         _ => Scope::Envelope,
                     };
                 }
@@ -124,34 +141,32 @@ impl Decoder {
     }
 
     fn text(&mut self, delta: BlockDelta, out: &mut Vec<Event>) {
-        let Some(Block::Text { choice, lift, open, any }) = self.blocks.get_mut(&delta.index) else {
+        let Some(Block::Text { choice, lift, open }) = self.blocks.get_mut(&delta.index) else {
             // A refusal's words come as text too.
             out.extend(self.same(delta).map(Event::Text));
             return;
         };
-        let mut logprobs = delta.logprobs;
-        let next = &mut self.next;
-        lift.push(&delta.text, |piece| say(piece, *choice, open, any, &mut logprobs, next, out));
-        if let Some(logprobs) = logprobs {
+        let choice = *choice;
+        let mut writer = Writer { choice, open, next: &mut self.next, logprobs: delta.logprobs, from: out.len(), out };
+        lift.push(&delta.text, |piece| writer.say(piece));
+        if let Some(logprobs) = writer.logprobs {
             // Of what is held, or of a tag.
             let members = format!("{{\"logprobs\":{logprobs}}}");
-            out.push(Event::other(openai_shape::CHAT, Scope::Choice(*choice), members));
+            out.push(Event::other(openai_shape::CHAT, Scope::Choice(choice), members));
         }
     }
 
     fn stop(&mut self, index: u32, out: &mut Vec<Event>) {
         match self.blocks.remove(&index) {
             Some(Block::Same(index)) => out.push(Event::BlockStop(index)),
-            Some(Block::Text { choice, mut lift, mut open, mut any }) => {
+            Some(Block::Text { choice, mut lift, mut open }) => {
                 let next = &mut self.next;
-                lift.end(|piece| say(piece, choice, &mut open, &mut any, &mut None, next, out));
-                if !any {
-                    // An empty text is a block all the same.
-                    let index = self.number();
-                    out.push(Event::text_start(index, choice));
-                    open = Some((false, index));
-                }
-                out.extend(open.map(|(_, index)| Event::BlockStop(index)));
+                let mut writer = Writer { choice, open: &mut open, next, logprobs: None, from: out.len(), out };
+                lift.end(|piece| writer.say(piece));
+                // An empty text is a block all the same.
+                let thinks = writer.open.is_some_and(|open| open.thinks);
+                let index = writer.block(thinks);
+                out.push(Event::BlockStop(index));
             }
             None => {}
         }
@@ -171,55 +186,70 @@ impl Decoder {
     }
 }
 
-/// One piece of a text block, in a block of its kind.
-fn say(
-    piece: Piece<'_>,
+/// Writes pieces of one text block, each in a block of its kind.
+struct Writer<'a> {
     choice: u32,
-    open: &mut Option<(bool, u32)>,
-    any: &mut bool,
-    logprobs: &mut Option<String>,
-    next: &mut u32,
-    out: &mut Vec<Event>,
-) {
-    let (thinks, text) = match piece {
-        Piece::Text(text) => (false, text),
-        Piece::Reasoning(text) => (true, text),
-    };
-    let index = match *open {
-        Some((kind, index)) if kind == thinks => index,
-        before => {
-            out.extend(before.map(|(_, index)| Event::BlockStop(index)));
-            let index = *next;
-            *next = next.saturating_add(1);
-            *open = Some((thinks, index));
-            *any = true;
-            let kind = if thinks { BlockKind::Reasoning } else { BlockKind::Text };
-            out.push(Event::BlockStart(BlockStart { index, choice, kind }));
-            index
+    open: &'a mut Option<Open>,
+    next: &'a mut u32,
+    /// For the first text.
+    logprobs: Option<String>,
+    /// How many events there were: to those behind, pieces add up.
+    from: usize,
+    out: &'a mut Vec<Event>,
+}
+
+impl Writer<'_> {
+    /// The open block of this kind.
+    fn block(&mut self, thinks: bool) -> u32 {
+        match *self.open {
+            Some(open) if open.thinks == thinks => return open.index,
+            Some(open) => self.out.push(Event::BlockStop(open.index)),
+            None => {}
         }
-    };
-    if thinks {
-        out.push(Event::Reasoning(BlockDelta { index, text: text.to_owned(), logprobs: None }));
-    } else {
-        out.push(Event::Text(BlockDelta { index, text: text.to_owned(), logprobs: logprobs.take() }));
+        let index = *self.next;
+        *self.next = index.saturating_add(1);
+        *self.open = Some(Open { thinks, index });
+        let kind = if thinks { BlockKind::Reasoning } else { BlockKind::Text };
+        self.out.push(Event::BlockStart(BlockStart { index, choice: self.choice, kind }));
+        index
+    }
+
+    fn say(&mut self, piece: Piece<'_>) {
+        let (thinks, text) = match piece {
+            Piece::Text(text) => (false, text),
+            Piece::Reasoning(text) => (true, text),
+        };
+        let index = self.block(thinks);
+        if self.out.len() > self.from
+            && let Some(Event::Text(last) | Event::Reasoning(last)) = self.out.last_mut()
+            && last.index == index
+        {
+            last.text.push_str(text);
+            return;
+        }
+        let logprobs = if thinks { None } else { self.logprobs.take() };
+        let delta = BlockDelta { index, text: text.to_owned(), logprobs };
+        self.out.push(if thinks { Event::Reasoning(delta) } else { Event::Text(delta) });
     }
 }
 
 impl witgate_model::Decoder for Decoder {
     fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        if self.ended {
-            return Vec::new();
-        }
-        if !self.head.is_success() {
-            for frame in &frames {
-                if let Frame::Bytes(bytes) = frame {
-                    let room = LARGEST_ERROR.saturating_sub(self.error.len()).min(bytes.len());
-                    self.error.extend_from_slice(bytes.get(..room).unwrap_or_default());
-                }
+        let mut out = Vec::with_capacity(frames.len() + 2);
+        for frame in frames {
+            if self.ended {
+                break;
             }
+            if let Frame::Bytes(bytes) = &frame
+                && !self.head.is_success()
+            {
+                let room = LARGEST_ERROR.saturating_sub(self.error.len()).min(bytes.len());
+                self.error.extend_from_slice(bytes.get(..room).unwrap_or_default());
+            }
+            let events = self.inner.feed(vec![frame]);
+            self.map(events, &mut out);
         }
-        let events = self.inner.feed(frames);
-        self.map(events)
+        out
     }
 
     fn finish(&mut self) -> Vec<Event> {
@@ -231,6 +261,8 @@ impl witgate_model::Decoder for Decoder {
             return vec![Event::Failed(self.head.error_body(&self.error))];
         }
         let events = self.inner.finish();
-        self.map(events)
+        let mut out = Vec::with_capacity(events.len());
+        self.map(events, &mut out);
+        out
     }
 }
