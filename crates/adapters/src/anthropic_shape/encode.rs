@@ -1029,7 +1029,7 @@ impl<'a> Encoder<'a> {
         ];
         for (name, asked) in unsupported {
             if asked {
-                self.refuse(name, format!("{backend} has no `{name}`"))?;
+                self.refuse(name, format!("{backend} has no `{name}`: leave it out"))?;
             }
         }
         for (name, value) in [("temperature", sampling.temperature), ("top_p", sampling.top_p)] {

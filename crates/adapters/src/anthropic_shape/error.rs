@@ -57,7 +57,11 @@ pub(crate) fn of_answer(backend: &str, status: u16, headers: &[Field], body: &[u
 /// The failure that an error object tells: `{"type":"error","error":{"type","message"},"request_id"}`. In a stream there
 /// is no status: the error's type stands for one.
 pub(crate) fn of_object(backend: &str, status: Option<u16>, json: &str) -> Error {
-    let outer = Members::parse(Some(json)).unwrap_or_default();
+    let Ok(outer) = Members::parse(Some(json)) else {
+        let quoted: String = json.chars().take(SNIPPET).collect();
+        let message = format!("{backend} sent an error that is none of its API: {quoted}");
+        return judge(status, None, message);
+    };
     let text = |members: &Members<'_>, name: &str| {
         let (_, value) = members.0.iter().find(|(key, _)| key == name)?;
         stated(value).map(|text| cut(&text, MESSAGE))
@@ -82,6 +86,8 @@ pub(crate) fn of_object(backend: &str, status: Option<u16>, json: &str) -> Error
     // What is wrong in detail, where the API tells by a code.
     let detail = inner.nested("details");
     let code = text(&detail, "error_code").or_else(|| text(&inner, "code"));
+    // A number only repeats a status.
+    let code = code.filter(|code| !code.bytes().all(|byte| byte.is_ascii_digit()));
     let mut error = judge(status, kind.as_deref(), message);
     if let Some(code) = code {
         match code.as_str() {
