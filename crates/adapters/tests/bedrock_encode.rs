@@ -1192,6 +1192,8 @@ fn the_openai_compatible_endpoint_gets_openais_body() {
     let sampling = Sampling { max_tokens: Some(64), ..Sampling::default() };
     let request = Request { sampling, ..to(GPT_OSS, &hello()) };
     assert_eq!(self::body(json!({"max_tokens_field": "max_tokens"}), &request)["max_tokens"], 64);
+    let silent = self::body(json!({"stream_usage": false}), &Request { stream: true, ..request.clone() });
+    assert_eq!(silent.get("stream_options"), None);
     let profile = self::body(json!({"inference_profile": "us"}), &request);
     assert_eq!(profile["model"], format!("us.{GPT_OSS}"));
 }

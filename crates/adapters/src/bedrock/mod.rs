@@ -286,7 +286,7 @@ impl Adapter for Bedrock {
         match &request.input {
             Input::Chat(messages) => match (api, family) {
                 (Api::Converse, _) => converse::encode(encoding, &request, messages),
-                (Api::Openai, _) => openai::encode(encoding, settings, request),
+                (Api::Openai, _) => openai::encode(encoding, request),
                 (Api::Invoke, Family::Claude) => invoke::claude::encode(encoding, settings, &request),
                 (Api::Invoke, Family::Llama3 | Family::Llama) => invoke::llama::chat(encoding, &request, messages),
                 (Api::Invoke, _) => Err(Error::unsupported(

@@ -12,7 +12,7 @@ use crate::anthropic_shape::settings::Thinking;
 /// JSON Schema of [`Settings`].
 pub(super) const SCHEMA: &str = include_str!("settings.schema.json");
 
-/// What this adapter reads itself. The gateway reads `region` too, and `profile`; `openai_shape` reads the settings of its
+/// What this adapter reads itself. The gateway reads `region` too, and `profile`; `anthropic_shape` reads settings of its
 /// own.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -36,6 +36,7 @@ pub(super) struct Settings<'a> {
     pub unsupported_parameters: Option<Vec<Parameter>>,
     #[serde(borrow)]
     pub max_tokens_field: Option<Cow<'a, str>>,
+    pub stream_usage: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -1,20 +1,27 @@
 //! A conversation to Bedrock's Chat Completions.
 
+use serde::Serialize;
 use witgate_model::{Error, HttpRequest, Message, Part, Request, ResponseFormat, Role, ToolChoice};
 
-use super::super::http::Encoding;
+use super::super::http::{Encoding, internal};
 use super::super::model::Family;
 use super::super::settings::Parameter;
 use super::super::{Codec, Context};
 use super::lift::{CLOSE, OPEN};
 use crate::openai_shape::{self, Flavour};
 
-/// `POST /openai/v1/chat/completions`. `settings` is the text that `encoding.settings` was read from.
-pub(in super::super) fn encode(
-    mut encoding: Encoding<'_>,
-    settings: &str,
-    mut request: Request,
-) -> Result<HttpRequest, Error> {
+/// The settings of the shape.
+#[derive(Serialize)]
+struct ShapeSettings<'a> {
+    drop_unsupported: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens_field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_usage: Option<bool>,
+}
+
+/// `POST /openai/v1/chat/completions`.
+pub(in super::super) fn encode(mut encoding: Encoding<'_>, mut request: Request) -> Result<HttpRequest, Error> {
     request.model.clone_from(&encoding.target.id);
     rejected(&mut encoding, &mut request)?;
     let family = encoding.target.family;
@@ -34,7 +41,13 @@ pub(in super::super) fn encode(
             }
         }
     }
-    let mut http = openai_shape::encode(Flavour::OpenAi, settings, &request)?;
+    let settings = ShapeSettings {
+        drop_unsupported: encoding.settings.drop_unsupported,
+        max_tokens_field: encoding.settings.max_tokens_field.as_deref(),
+        stream_usage: encoding.settings.stream_usage,
+    };
+    let settings = serde_json::to_string(&settings).map_err(internal)?;
+    let mut http = openai_shape::encode(Flavour::OpenAi, &settings, &request)?;
     http.path.splice(0..0, ["openai".to_owned(), "v1".to_owned()]);
     encoding.add_members(&mut http.body, encoding.settings.service_tier.as_deref(), request.stream)?;
     http.headers.extend(encoding.guardrail_headers());
