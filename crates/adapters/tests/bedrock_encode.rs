@@ -832,6 +832,18 @@ fn members_of_other_dialects_are_refused_by_name() {
 }
 
 #[test]
+fn at_most_sixty_four_of_what_was_left_out_are_listed_and_none_twice() {
+    let named = |n: usize| Message { name: Some(format!("u{n}")), ..user("Hi") };
+    let request = chat((0..100).map(named).collect());
+    let dropped = encode(json!({"drop_unsupported": true}), &request).unwrap().dropped;
+    assert_eq!(dropped.len(), 64);
+    assert_eq!((dropped[0].as_str(), dropped[63].as_str()), ("messages[0].name", "messages[63].name"));
+    let sampling = Sampling { seed: Some(1), n: Some(3), ..Sampling::default() };
+    let twice = Request { extra: Some(r#"{"seed":2}"#.to_owned()), ..sampled(sampling) };
+    assert_eq!(encode(json!({"drop_unsupported": true}), &twice).unwrap().dropped, ["n", "seed"]);
+}
+
+#[test]
 fn usage_options_are_never_forwarded_and_never_refused() {
     for extra in [r#"{"stream_options":{"include_usage":true}}"#, r#"{"include_usage":true}"#] {
         let request = Request { extra: Some(extra.to_owned()), ..hello() };
