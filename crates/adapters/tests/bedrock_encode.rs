@@ -728,6 +728,16 @@ fn reasoning_is_thinking_for_anthropics_models() {
     droppable(&later(think(Some("low"), Some(5000), None, None)), "reasoning.budget_tokens");
     let forced = body(json!({"thinking": "budget"}), &later(think(Some("low"), None, None, None)));
     assert_eq!(forced["additionalModelRequestFields"], enabled(2048));
+    // gpt-oss has efforts of its own.
+    let oss = |effort: &str| Request { model: GPT_OSS.to_owned(), ..think(Some(effort), None, None, None) };
+    let converse = json!({"api": "converse"});
+    assert_eq!(
+        body(converse.clone(), &oss("high"))["additionalModelRequestFields"],
+        json!({"reasoning_effort": "high"})
+    );
+    for effort in ["none", "xhigh"] {
+        assert_eq!(refused(converse.clone(), &oss(effort)), unsupported("reasoning_effort"));
+    }
     let nova = Request { model: "amazon.nova-lite-v1:0".to_owned(), ..think(Some("low"), None, None, None) };
     droppable(&nova, "reasoning_effort");
     assert_eq!(body(json!({"model_vendor": "anthropic"}), &nova)["additionalModelRequestFields"], enabled(2048));
@@ -889,6 +899,16 @@ fn a_client_cannot_reach_around_the_operators_guardrail() {
     assert_eq!(body(json!({}), &request)["guardrailConfig"]["guardrailIdentifier"], "weak");
     let settings = json!({"guardrail": {"identifier": "strict1", "version": "1"}});
     assert_eq!(refused(settings, &request), unsupported("guardrailConfig"));
+    for (api, dialect) in [("invoke", "anthropic-messages"), ("openai", "openai-chat")] {
+        let request = Request {
+            dialect: dialect.to_owned(),
+            extra: Some(r#"{"amazon-bedrock-guardrailConfig":{"tagSuffix":"x"}}"#.to_owned()),
+            ..hello()
+        };
+        assert_eq!(body(json!({"api": api}), &request)["amazon-bedrock-guardrailConfig"], json!({"tagSuffix": "x"}));
+        let settings = json!({"api": api, "guardrail": {"identifier": "strict1", "version": "1"}});
+        assert_eq!(refused(settings, &request), unsupported("amazon-bedrock-guardrailConfig"));
+    }
 }
 
 #[test]
@@ -1293,13 +1313,14 @@ fn gpt_oss_gets_its_reasoning_back_as_it_gave_it() {
         of(Role::Assistant, vec![thought("Hm."), Part::text("42")]),
         user("Sure?"),
         of(Role::Assistant, vec![thought("Look."), call("call_0", "f", "{}")]),
-        of(Role::Tool, vec![result("call_0", "yes")]),
+        Message { name: Some("f".to_owned()), ..of(Role::Tool, vec![result("call_0", "yes")]) },
     ];
     let http = encode(json!({}), &to(GPT_OSS, &chat(messages))).unwrap();
     let body: Value = serde_json::from_slice(&http.body).unwrap();
     assert_eq!(body["messages"][1], json!({"role": "assistant", "content": "<reasoning>Hm.</reasoning>42"}));
     assert_eq!(body["messages"][3]["content"], "<reasoning>Look.</reasoning>");
     assert_eq!(body["messages"][3]["tool_calls"][0]["id"], "call_0");
+    assert_eq!(body["messages"][4], json!({"role": "tool", "tool_call_id": "call_0", "content": "yes"}));
     // The decoder knows how many calls there were.
     assert_eq!(http.context.as_deref(), Some(r#"{"codec":"openai","calls":1}"#));
 }

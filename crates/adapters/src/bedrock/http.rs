@@ -17,6 +17,9 @@ const LARGEST_CONTEXT: usize = 64 * 1024;
 /// Largest body of InvokeModel, in bytes.
 const LARGEST_BODY: usize = 25_000_000;
 
+/// Beside the model's own members: how the guardrail works.
+pub(super) const GUARDRAIL: &str = "amazon-bedrock-guardrailConfig";
+
 /// One request under way.
 #[derive(Debug)]
 pub(super) struct Encoding<'s> {
@@ -148,7 +151,7 @@ impl<'s> Encoding<'s> {
         headers
     }
 
-    /// `amazon-bedrock-guardrailConfig`, where the settings say how a stream is guarded.
+    /// [`GUARDRAIL`], where the settings say how a stream is guarded.
     pub fn guardrail_config(&self, stream: bool) -> Option<&'static str> {
         let mode = self.settings.guardrail.as_ref().filter(|_| stream)?.stream_processing_mode.as_deref()?;
         Some(match mode {
@@ -165,12 +168,19 @@ impl<'s> Encoding<'s> {
         }
         if let Some(config) = self.guardrail_config(stream) {
             let config = serde_json::from_str::<&RawValue>(config).map_err(internal)?;
-            members.set("amazon-bedrock-guardrailConfig".into(), std::borrow::Cow::Borrowed(config));
+            members.set(GUARDRAIL.into(), std::borrow::Cow::Borrowed(config));
         }
-        if members.is_empty() {
+        if members.is_empty() && self.settings.guardrail.is_none() {
             return Ok(());
         }
         let present = Members::parse_bytes(body).map_err(internal)?;
+        // A client must not reach around the operator's guardrail.
+        if self.settings.guardrail.is_some() && present.get(GUARDRAIL).is_some() {
+            return Err(Error::unsupported(
+                GUARDRAIL,
+                "the provider's settings have a guardrail, which is not yours to set",
+            ));
+        }
         let names: Vec<&str> = present.names().collect();
         let new = members.without(&names).to_text();
         drop(present);

@@ -43,7 +43,7 @@
 //!   `toolConfig` out, and is refused where the history has tool blocks, because Bedrock has no such choice.
 //! - `response_format: json_schema` is `outputConfig.textFormat`. A JSON object without a schema is refused.
 //! - `top_k` is `additionalModelRequestFields.top_k`. A request to reason is `additionalModelRequestFields.thinking` for
-//!   Claude and refused for others (their own fields go into the settings): `adaptive` with `output_config.effort` for
+//!   Claude, `reasoning_effort` there for gpt-oss, and refused for others (their own fields go into the settings). Claude: `adaptive` with `output_config.effort` for
 //!   Claude 4.6 and later, else a budget. Efforts are budgets of 1,024 (minimal), 2,048 (low), 8,192 (medium), 16,384
 //!   (high) and 32,768 (xhigh) tokens, at most half of `max_tokens`. The setting `thinking` knows better.
 //! - Cache marks are `cachePoint` blocks; one inside of a tool's result comes behind the whole result.
@@ -75,6 +75,7 @@
 //! - Some models reject parameters. What the setting `unsupported_parameters` lists is refused before the model is asked,
 //!   or left out and listed. Without the setting that is `logit_bias` and `n` for gpt-oss; the penalties, `stop`,
 //!   `logprobs`, `top_logprobs` and `n` for OpenAI's other models; the penalties and `n` for Grok.
+//! - The name of a tool's message is redundant and not sent: the endpoint refuses it.
 //! - Reasoning goes back to gpt-oss as it came: between tags, in front of what the assistant said.
 //!
 //! # Answers

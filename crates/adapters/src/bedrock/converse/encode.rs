@@ -695,6 +695,18 @@ impl<'a> Encoder<'a> {
             self.refuse("reasoning.summary", "Bedrock returns the reasoning as it is, and no summary of it")?;
         }
         let effort = reasoning.effort.as_deref();
+        let param =
+            if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
+        if self.encoding.target.family == Family::GptOss {
+            return match (effort, reasoning.budget_tokens, reasoning.enabled) {
+                (None, None, None | Some(true)) => Ok(()),
+                (Some(effort @ ("low" | "medium" | "high")), None, None | Some(true)) => {
+                    fields.set(Cow::Borrowed("reasoning_effort"), raw(effort).map_err(internal)?);
+                    Ok(())
+                }
+                _ => self.refuse(param, "gpt-oss always reasons, and is told how much by low, medium or high"),
+            };
+        }
         let claude = self.encoding.target.family == Family::Claude;
         let adaptive = claude && is_adaptive(self.encoding.settings.thinking, &self.encoding.target.id);
         if reasoning.enabled == Some(false) || effort == Some("none") {
@@ -709,8 +721,6 @@ impl<'a> Encoder<'a> {
         if effort.is_none() && reasoning.budget_tokens.is_none() && reasoning.enabled != Some(true) {
             return Ok(());
         }
-        let param =
-            if reasoning.budget_tokens.is_none() && effort.is_some() { "reasoning_effort" } else { "reasoning" };
         if !claude {
             return self.refuse(
                 param,

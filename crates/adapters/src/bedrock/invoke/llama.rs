@@ -10,7 +10,7 @@ use witgate_model::{
 };
 
 use super::super::answer::Head;
-use super::super::http::{Encoding, internal};
+use super::super::http::{Encoding, GUARDRAIL, internal};
 use super::super::json::Members;
 use super::super::model::Family;
 use super::super::{Codec, Context};
@@ -131,7 +131,7 @@ fn send(encoding: Encoding<'_>, request: &Request, prompt: &str) -> Result<witga
     }
     if let Some(config) = encoding.guardrail_config(request.stream) {
         let config = serde_json::from_str::<&RawValue>(config).map_err(internal)?;
-        fields.set(Cow::Borrowed("amazon-bedrock-guardrailConfig"), Cow::Borrowed(config));
+        fields.set(Cow::Borrowed(GUARDRAIL), Cow::Borrowed(config));
     }
     let body = Body { prompt, max_gen_len, temperature, top_p, fields };
     let body = serde_json::to_vec(&body).map_err(internal)?;

@@ -35,6 +35,9 @@ pub(in super::super) fn encode(mut encoding: Encoding<'_>, mut request: Request)
     let mut calls = 0;
     if let witgate_model::Input::Chat(messages) = &mut request.input {
         for message in messages {
+            if message.role == Role::Tool {
+                message.name = None;
+            }
             calls += message.parts.iter().filter(|part| matches!(part, Part::ToolCall(_))).count();
             if family == Family::GptOss {
                 tag_reasoning(message);
