@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use base64::Engine;
 use common::{calls, check_order, text};
 use serde::Deserialize;
 use witgate_adapters::bedrock::Bedrock;
 use witgate_framing::{Framer, Limits, effective};
 use witgate_model::{
     Adapter, BlockKind, Decoder, DialectJson, Error, ErrorKind, Event, EventMessage, Finish, FinishReason, Frame,
-    Framing, ResponseHead, Retry, Usage,
+    Framing, ResponseHead, Retry, SseEvent, Usage, Vector,
 };
 
 #[derive(Deserialize)]
@@ -24,6 +25,7 @@ struct Meta {
     status: u16,
     stream: bool,
     headers: BTreeMap<String, String>,
+    context: Option<String>,
 }
 
 fn folder() -> PathBuf {
@@ -39,7 +41,12 @@ fn body(name: &str) -> Vec<u8> {
 }
 
 fn head(meta: &Meta) -> ResponseHead {
-    let wanted = if meta.stream { Framing::AwsEventstream } else { Framing::Whole };
+    let wanted = match (meta.stream, meta.headers.get("content-type").map(String::as_str)) {
+        (false, _) => Framing::Whole,
+        // The OpenAI-compatible endpoint.
+        (true, Some("text/event-stream")) => Framing::Sse,
+        (true, _) => Framing::AwsEventstream,
+    };
     ResponseHead {
         status: meta.status,
         headers: meta.headers.clone().into_iter().collect(),
@@ -72,7 +79,8 @@ fn events<'a>(head: ResponseHead, context: Option<String>, pieces: impl IntoIter
 
 fn fixture(name: &str) -> Vec<Event> {
     let body = body(name);
-    events(head(&metas()[name]), None, [body.as_slice()])
+    let meta = &metas()[name];
+    events(head(meta), meta.context.clone(), [body.as_slice()])
 }
 
 fn failure(events: &[Event]) -> &Error {
@@ -99,7 +107,6 @@ fn usage(events: &[Event]) -> &Usage {
 fn others(events: &[Event]) -> Vec<&str> {
     fn members(event: &Event) -> Option<&str> {
         let Event::Other(other) = event else { return None };
-        assert_eq!(other.dialect, "bedrock-converse");
         Some(&other.members)
     }
     events.iter().filter_map(members).collect()
@@ -126,13 +133,14 @@ fn every_fixture_gives_the_events_that_are_kept_beside_it() {
 fn any_split_of_an_answer_gives_the_same_events() {
     for (name, meta) in metas() {
         let body = body(&name);
-        let wanted = events(head(&meta), None, [body.as_slice()]);
+        let events = |pieces: Vec<&[u8]>| events(head(&meta), meta.context.clone(), pieces);
+        let wanted = events(vec![body.as_slice()]);
         for at in 0..=body.len() {
             let (left, right) = body.split_at(at);
-            assert_eq!(events(head(&meta), None, [left, right]), wanted, "{name} split at byte {at}");
+            assert_eq!(events(vec![left, right]), wanted, "{name} split at byte {at}");
         }
-        assert_eq!(events(head(&meta), None, body.chunks(1)), wanted, "{name} byte by byte");
-        assert_eq!(events(head(&meta), None, body.chunks(7)), wanted, "{name} by seven bytes");
+        assert_eq!(events(body.chunks(1).collect()), wanted, "{name} byte by byte");
+        assert_eq!(events(body.chunks(7).collect()), wanted, "{name} by seven bytes");
     }
 }
 
@@ -476,6 +484,64 @@ fn nonsense_is_malformed_and_never_a_panic() {
 }
 
 #[test]
+fn nonsense_of_the_other_apis_is_a_failure_and_never_a_panic() {
+    let tags = "<reasoning>a</reasoning>".repeat(50_000);
+    let bodies = [
+        "".to_owned(),
+        "null".to_owned(),
+        "[]".to_owned(),
+        "{".to_owned(),
+        "{}".to_owned(),
+        r#"{"generation":7,"stop_reason":{}}"#.to_owned(),
+        r#"{"generation":null,"stop_reason":null}"#.to_owned(),
+        r#"{"type":"message_delta"}"#.to_owned(),
+        r#"{"type":"message_start","message":7}"#.to_owned(),
+        r#"{"choices":[{"delta":{"content":7}}]}"#.to_owned(),
+        r#"{"embedding":{"float":1},"embeddings":{"float":[1]}}"#.to_owned(),
+        r#"{"embedding":[],"inputTokens":-1,"amazon-bedrock-invocationMetrics":[]}"#.to_owned(),
+        r#"{"inputTokens":"many"}"#.to_owned(),
+        format!(r#"{{"choices":[{{"message":{{"content":"{tags}"}},"finish_reason":"stop"}}]}}"#),
+        format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+    ];
+    for codec in ["claude", "llama", "openai", "titan", "cohere", "count-tokens"] {
+        let context = Some(format!(r#"{{"codec":"{codec}"}}"#));
+        for body in &bodies {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(body);
+            let payload = format!(r#"{{"bytes":"{encoded}"}}"#);
+            let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            let headers = vec![header(":message-type", "event"), header(":event-type", "chunk")];
+            let frames = [
+                (Framing::AwsEventstream, Frame::Message(EventMessage { headers, payload: payload.into_bytes() })),
+                (Framing::Sse, Frame::Sse(SseEvent { event: None, data: body.clone(), id: None })),
+                (Framing::Whole, Frame::Bytes(body.clone().into_bytes())),
+            ];
+            for (framing, frame) in frames {
+                for status in [200, 503] {
+                    let head = ResponseHead { status, headers: Vec::new(), framing: framing.clone(), stream: true };
+                    let mut decoder = Bedrock::decoder("{}", context.clone(), head);
+                    let mut events = decoder.feed(vec![frame.clone()]);
+                    assert!(events.len() <= 4096);
+                    if !events.last().is_some_and(Event::is_last) {
+                        events.append(&mut decoder.finish());
+                    }
+                    let name = format!("{codec} {framing:?} {status} {}", body.chars().take(80).collect::<String>());
+                    check_order(&name, &events);
+                    let good = body.len() > 1_000_000 && codec == "openai" && framing != Framing::AwsEventstream;
+                    assert!(
+                        good && status == 200 || matches!(events.last(), Some(Event::Failed(_))),
+                        "{name}: {events:?}"
+                    );
+                }
+            }
+        }
+    }
+    for context in [r#"{"codec":"x"}"#, "7", "{\"calls\":-1}"] {
+        let head = ResponseHead { status: 200, headers: Vec::new(), framing: Framing::Whole, stream: false };
+        assert!(failure(&events(head, Some(context.to_owned()), [b"{}".as_slice()])).message.contains("context"));
+    }
+}
+
+#[test]
 fn too_many_blocks_are_refused() {
     let blocks: Vec<_> = (0..2000).map(|n| format!(r#"{{"contentBlockIndex":{n},"delta":{{"text":"x"}}}}"#)).collect();
     let messages: Vec<_> = blocks.iter().map(|block| ("contentBlockDelta", block.as_str())).collect();
@@ -505,6 +571,208 @@ fn our_binaries_are_what_awss_own_writer_makes() {
         if !written.is_empty() {
             assert_eq!(written, body(name), "{name}");
         }
+    }
+}
+
+// --- InvokeModel ---
+
+#[test]
+fn llamas_answers_come_in_chunks_and_end_with_their_metrics() {
+    for name in
+        ["llama-stream-text.bin", "llama-stream-no-metrics.bin", "llama-stream-metrics-later.bin", "llama-whole.json"]
+    {
+        let events = fixture(name);
+        assert_eq!(text(&events), "Hello!", "{name}");
+        assert_eq!(finish(&events).reason, FinishReason::Stop, "{name}");
+        assert_eq!(finish(&events).raw.as_deref(), Some("stop"));
+        assert_eq!(
+            (common::usage(&events).input_tokens, common::usage(&events).output_tokens),
+            (Some(12), Some(5)),
+            "{name}"
+        );
+    }
+    let metrics = common::usage(&fixture("llama-stream-text.bin")).raw.unwrap();
+    assert_eq!(metrics.dialect, "bedrock-llama");
+    assert!(metrics.value.contains("\"firstByteLatency\":120"));
+    let events = fixture("llama-stream-characters.bin");
+    assert_eq!(text(&events), "Grüße, 世界 🦀\n\"quoted\" \\ end");
+    assert_eq!(finish(&events).reason, FinishReason::Length);
+}
+
+#[test]
+fn counts_in_headers_stand_in_for_those_that_a_body_lacks() {
+    for name in ["llama-whole-headers.json", "claude-whole-headers.json"] {
+        let events = fixture(name);
+        assert_eq!(
+            (common::usage(&events).input_tokens, common::usage(&events).output_tokens),
+            (Some(12), Some(5)),
+            "{name}"
+        );
+        assert_eq!(common::usage(&events).raw, None);
+    }
+    let events = fixture("claude-whole.json");
+    assert_eq!((common::usage(&events).input_tokens, common::usage(&events).output_tokens), (Some(110), Some(7)));
+}
+
+#[test]
+fn what_a_guardrail_stopped_is_filtered_content_whatever_the_model_says() {
+    for name in ["llama-stream-guardrail.bin", "claude-stream-guardrail.bin", "claude-whole-guardrail.json"] {
+        let events = fixture(name);
+        assert_eq!(finish(&events).reason, FinishReason::ContentFilter, "{name}");
+        assert!(others(&events).iter().any(|members| members.contains("INTERVENED")), "{name}");
+    }
+}
+
+#[test]
+fn what_a_broken_answer_has_cost_is_told() {
+    for name in ["llama-stream-truncated.bin", "llama-stream-timeout.bin"] {
+        let said = common::usage(&fixture(name));
+        assert_eq!((said.input_tokens, said.output_tokens), (Some(12), Some(3)), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_reason_of_a_llama_keeps_its_text() {
+    let events = fixture("llama-stream-unknown.bin");
+    assert_eq!(finish(&events).reason, FinishReason::Other("tired".to_owned()));
+    assert!(others(&events).contains(&r#"{"mood":"bright"}"#));
+}
+
+#[test]
+fn failures_of_invoked_models_have_the_status_and_the_advice_of_the_table() {
+    use ErrorKind as Kind;
+    const AGAIN: Retry = Retry::SameTarget(None);
+    let table = [
+        ("llama-stream-throttled.bin", "ThrottlingException", Kind::RateLimited, 429, AGAIN),
+        ("llama-stream-timeout.bin", "ModelTimeoutException", Kind::Timeout, 408, AGAIN),
+        ("llama-stream-model-error.bin", "ModelStreamErrorException", Kind::Overloaded, 424, AGAIN),
+        ("llama-error.json", "ValidationException", Kind::ContextLength, 400, Retry::OtherTarget),
+        ("claude-stream-throttled.bin", "ThrottlingException", Kind::RateLimited, 429, AGAIN),
+        ("claude-error-context.json", "ValidationException", Kind::ContextLength, 400, Retry::OtherTarget),
+        ("claude-error-throttled.json", "ThrottlingException", Kind::RateLimited, 429, AGAIN),
+        ("titan-error.json", "ValidationException", Kind::InvalidRequest, 400, Retry::Never),
+        ("count-tokens-error.json", "ThrottlingException", Kind::RateLimited, 429, AGAIN),
+        ("openai-error-aws.json", "AccessDeniedException", Kind::Unauthenticated, 403, Retry::OtherTarget),
+        ("openai-error-throttled.json", "ThrottlingException", Kind::RateLimited, 429, AGAIN),
+    ];
+    for (name, code, kind, status, retry) in table {
+        let events = fixture(name);
+        let error = failure(&events);
+        assert_eq!(error.code.as_deref(), Some(code), "{name}");
+        assert_eq!((&error.kind, error.status, &error.retry), (&kind, Some(status), &retry), "{name}");
+        assert!(error.message.contains("(AWS request id 7d5b1a0e-"), "{name}: {}", error.message);
+    }
+    // Told by the model's own API.
+    assert_eq!(failure(&fixture("claude-stream-overloaded.bin")).kind, Kind::Overloaded);
+    assert_eq!(failure(&fixture("openai-error.json")).param.as_deref(), Some("logit_bias"));
+    assert_eq!(failure(&fixture("openai-error-context.json")).kind, Kind::ContextLength);
+    assert_eq!(failure(&fixture("openai-stream-error.sse")).kind, Kind::RateLimited);
+}
+
+#[test]
+fn what_is_no_answer_of_an_invoked_model_is_malformed() {
+    for name in [
+        "llama-stream-truncated.bin",
+        "llama-stream-empty.bin",
+        "llama-stream-nonsense.bin",
+        "llama-stream-no-base64.bin",
+        "llama-whole-none.json",
+        "claude-stream-truncated.bin",
+        "claude-stream-empty.bin",
+        "titan-none.json",
+        "openai-stream-truncated.sse",
+    ] {
+        assert_eq!(failure(&fixture(name)).kind, ErrorKind::MalformedResponse, "{name}");
+    }
+}
+
+#[test]
+fn claudes_events_come_in_chunks() {
+    let events = fixture("claude-stream-text.bin");
+    assert_eq!(text(&events), "Hello!");
+    assert_eq!(finish(&events).raw.as_deref(), Some("end_turn"));
+    assert!(others(&events).iter().any(|members| members.contains("amazon-bedrock-invocationMetrics")));
+    let said = common::usage(&events);
+    assert_eq!((said.input_tokens, said.output_tokens), (Some(110), Some(7)));
+    assert_eq!((said.cache_read_tokens, said.cache_write_tokens), (Some(80), Some(20)));
+    assert_eq!(finish(&fixture("claude-stream-stop.bin")).stop_sequence.as_deref(), Some("###"));
+}
+
+#[test]
+fn claudes_tools_and_thoughts_come_through_with_mapped_names_mapped_back() {
+    let events = fixture("claude-stream-tools.bin");
+    assert_eq!(common::thought(&events), "Let me think.");
+    let wanted = [
+        ("toolu_bdrk_a".to_owned(), "weather.get/v2".to_owned(), "{\"city\":\"Zürich\"}".to_owned()),
+        ("toolu_bdrk_b".to_owned(), "now".to_owned(), String::new()),
+    ];
+    assert_eq!(calls(&events), wanted);
+    assert_eq!(finish(&events).reason, FinishReason::ToolCalls);
+    assert_eq!(calls(&fixture("claude-whole-tools.json"))[0].1, "weather.get/v2");
+}
+
+// --- vectors, counts ---
+
+#[test]
+fn vectors_come_as_the_models_write_them() {
+    let vectors = |events: &[Event]| -> Vec<(u32, Vector)> {
+        let of = |event: &Event| match event {
+            Event::Embedding(embedding) => Some((embedding.index, embedding.values.clone())),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    };
+    let numbers = |text: &str| Vector::Numbers(text.to_owned());
+    for (name, wanted, tokens) in [
+        ("titan-1.json", vec![(0, numbers("[0.25,-0.0015]"))], 4),
+        ("titan-2.json", vec![(0, numbers("[0.25,-0.5]"))], 4),
+        ("cohere-types.json", vec![(0, numbers("[0.25,1]")), (1, numbers("[-0.5,2]"))], 6),
+        ("cohere-floats.json", vec![(0, numbers("[0.25,1]"))], 3),
+    ] {
+        let events = fixture(name);
+        assert_eq!(vectors(&events), wanted, "{name}");
+        assert_eq!(usage(&events).input_tokens, Some(tokens), "{name}");
+    }
+}
+
+#[test]
+fn a_count_is_the_input_of_the_usage() {
+    assert_eq!(usage(&fixture("count-tokens.json")).input_tokens, Some(42));
+}
+
+// --- the OpenAI-compatible endpoint ---
+
+#[test]
+fn reasoning_inside_of_the_content_is_lifted_out() {
+    for (name, thought, said) in [
+        ("openai-stream-reasoning.sse", "The user says <hi>.", "Hello! <reasoning>"),
+        ("openai-stream-reasonings.sse", "The user", "Hi"),
+        ("openai-stream-unclosed.sse", "So</", ""),
+        ("openai-stream-tag.sse", "", "<reas"),
+        ("openai-whole-reasoning.json", "The user says hi.", "Hello!"),
+    ] {
+        let events = fixture(name);
+        assert_eq!((common::thought(&events).as_str(), text(&events).as_str()), (thought, said), "{name}");
+        assert_eq!((usage(&events).input_tokens, usage(&events).output_tokens), (Some(70), Some(30)), "{name}");
+    }
+}
+
+#[test]
+fn ids_of_tool_calls_that_repeat_each_turn_are_replaced_by_unique_ones() {
+    let first = calls(&fixture("openai-stream-tools.sse"));
+    let later = calls(&fixture("openai-stream-tools-later.sse"));
+    for calls in [&first, &later] {
+        assert_eq!(calls[0].1, "get_weather");
+        assert_eq!(calls[0].2, "{\"city\":\"Zürich\"}");
+        assert_eq!((calls[1].1.as_str(), calls[1].2.as_str()), ("now", "{}"));
+    }
+    let whole = calls(&fixture("openai-whole-tools.json"));
+    assert_eq!(whole[1].0, "chatcmpl-tool-4f1c9d0a2b");
+    // Even of two answers of one id: there are more calls before the later.
+    assert_ne!(first[0].0, first[1].0);
+    assert_ne!(first[0].0, later[0].0);
+    for id in [&first[0].0, &first[1].0, &later[0].0, &whole[0].0] {
+        assert!(id.starts_with("call_") && id.len() == 21, "{id}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests to Bedrock, rule by rule.
+//! Requests to Bedrock, rule by rule: first those of Converse, then those of the other APIs.
 //!
 //! Requests that go through [`kept`] are also kept in `tests/fixtures/upstream/bedrock/requests`, where
 //! `check_requests.py` holds them against AWS's own model. `WITGATE_UPDATE=1` writes them anew.
@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use witgate_adapters::bedrock::Bedrock;
 use witgate_model::{
-    Adapter, Auth, AwsSigv4Auth, CacheMark, Error, ErrorKind, Framing, FunctionTool, HeaderAuth, HttpRequest,
-    JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart, Request, ResponseFormat,
-    ResultContent, Retry, Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    Adapter, Auth, AwsSigv4Auth, CacheMark, CompletionPrompt, DialectJson, EmbeddingInput, EmbeddingText, Error,
+    ErrorKind, Framing, FunctionTool, HeaderAuth, HttpRequest, Input, JsonSchema, MediaKind, MediaPart, MediaSource,
+    Message, Part, Reasoning, ReasoningPart, Request, ResponseFormat, ResultContent, Retry, Role, Sampling, TextPart,
+    Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 /// A PNG of one pixel.
@@ -65,10 +66,13 @@ fn invalid(param: &str) -> (ErrorKind, String) {
     (ErrorKind::InvalidRequest, param.to_owned())
 }
 
-/// Refused by default, and left out where the settings say so: gives the body without it.
+/// Refused by default, and left out and listed where the settings say so: gives the body without it.
 fn droppable(request: &Request, param: &str) -> Value {
     assert_eq!(refused(json!({}), request), unsupported(param));
-    body(json!({"drop_unsupported": true}), request)
+    assert!(encode(json!({}), &hello()).unwrap().dropped.is_empty());
+    let http = encode(json!({"drop_unsupported": true}), request).unwrap();
+    assert_eq!(http.dropped, [param]);
+    serde_json::from_slice(&http.body).unwrap()
 }
 
 /// Encodes, and compares with the request that is kept under this name.
@@ -77,8 +81,9 @@ fn kept(name: &str, settings: Value, request: &Request) -> Value {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/upstream/bedrock/requests");
     let body: &RawValue = serde_json::from_slice(&http.body).unwrap();
     let text = format!(
-        "{{\"path\":{},\"context\":{},\n\"body\":{}}}\n",
+        "{{\"path\":{},\"headers\":{},\"context\":{},\n\"body\":{}}}\n",
         serde_json::to_string(&http.path).unwrap(),
+        serde_json::to_string(&http.headers).unwrap(),
         serde_json::to_string(&http.context).unwrap(),
         body.get()
     );
@@ -178,12 +183,23 @@ fn a_model_id_is_one_segment_as_it_is() {
 }
 
 #[test]
-fn an_arn_of_another_region_is_refused_where_the_message_can_say_why() {
-    let model = "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-lite-v1:0".to_owned();
-    let request = Request { model, ..hello() };
-    assert_eq!(refused(json!({"region": "us-east-1"}), &request), invalid("model"));
-    assert!(encode(json!({"region": "us-west-2"}), &request).is_ok());
-    assert!(encode(json!({}), &request).is_ok());
+fn a_request_is_signed_for_the_region_of_its_arn() {
+    let request = |region: &str| {
+        let model = format!("arn:aws:bedrock:{region}::foundation-model/amazon.nova-lite-v1:0");
+        Request { model, ..hello() }
+    };
+    let signed_for = |settings: Value, region: &str| match encode(settings, &request(region)).unwrap().auth {
+        Auth::AwsSigv4(auth) => auth.region,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(signed_for(json!({"region": "us-east-1"}), "us-west-2").as_deref(), Some("us-west-2"));
+    assert_eq!(signed_for(json!({}), "us-gov-west-1").as_deref(), Some("us-gov-west-1"));
+    assert_eq!(signed_for(json!({"region": "us-east-1"}), ""), None);
+    // A key opens one region, the provider's.
+    let bearer = json!({"region": "us-east-1", "auth": "bearer"});
+    assert_eq!(refused(bearer.clone(), &request("us-west-2")), invalid("model"));
+    assert!(encode(bearer, &request("us-east-1")).is_ok());
+    assert_eq!(refused(json!({}), &request("a/b")), invalid("model"));
 }
 
 #[test]
@@ -385,6 +401,23 @@ fn documents_have_a_format_a_name_and_text_beside_them() {
         refused(json!({}), &chat(vec![of(Role::User, vec![document("a.pdf")])])),
         invalid("messages[0].content")
     );
+}
+
+#[test]
+fn plain_text_is_a_document_too() {
+    let text = |text: &str, mime| {
+        let part = media(MediaKind::Document, MediaSource::Text(text.to_owned()), mime, Some("notes.md"));
+        chat(vec![of(Role::User, vec![part, Part::text("Read.")])])
+    };
+    let body = kept("document-text", json!({}), &text("All of it", None));
+    let wanted = json!({"format": "txt", "name": "notes", "source": {"text": "All of it"}});
+    assert_eq!(body["messages"][0]["content"][0]["document"], wanted);
+    let marked = self::body(json!({}), &text("# All", Some("text/markdown")));
+    assert_eq!(marked["messages"][0]["content"][0]["document"]["format"], "md");
+    assert_eq!(refused(json!({}), &text("", None)), invalid("messages[0].content[0]"));
+    assert_eq!(refused(json!({}), &text(&"x".repeat(4_718_593), None)).0, ErrorKind::TooLarge);
+    let image = image(MediaSource::Text("x".to_owned()), Some("image/png"));
+    assert_eq!(refused(json!({}), &chat(vec![of(Role::User, vec![image])])), unsupported("messages[0].content[0]"));
 }
 
 #[test]
@@ -686,6 +719,25 @@ fn reasoning_is_thinking_for_anthropics_models() {
     assert_eq!(refused(json!({}), &think(None, Some(5000), None, Some(5000))), invalid("reasoning"));
     assert_eq!(refused(json!({}), &think(None, Some(1000), None, None)), invalid("reasoning"));
     assert_eq!(refused(json!({}), &think(Some("huge"), None, None, None)), invalid("reasoning_effort"));
+    // Claude 4.6 and later decide by themselves how much they think.
+    let later = |request: Request| Request { model: "eu.anthropic.claude-opus-4-6-v1".to_owned(), ..request };
+    let adaptive = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}});
+    assert_eq!(budget(&later(think(Some("minimal"), None, None, None))), adaptive);
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(budget(&later(think(Some("none"), None, None, None))), off);
+    droppable(&later(think(Some("low"), Some(5000), None, None)), "reasoning.budget_tokens");
+    let forced = body(json!({"thinking": "budget"}), &later(think(Some("low"), None, None, None)));
+    assert_eq!(forced["additionalModelRequestFields"], enabled(2048));
+    // gpt-oss has efforts of its own.
+    let oss = |effort: &str| Request { model: GPT_OSS.to_owned(), ..think(Some(effort), None, None, None) };
+    let converse = json!({"api": "converse"});
+    assert_eq!(
+        body(converse.clone(), &oss("high"))["additionalModelRequestFields"],
+        json!({"reasoning_effort": "high"})
+    );
+    for effort in ["none", "xhigh"] {
+        assert_eq!(refused(converse.clone(), &oss(effort)), unsupported("reasoning_effort"));
+    }
     let nova = Request { model: "amazon.nova-lite-v1:0".to_owned(), ..think(Some("low"), None, None, None) };
     droppable(&nova, "reasoning_effort");
     assert_eq!(body(json!({"model_vendor": "anthropic"}), &nova)["additionalModelRequestFields"], enabled(2048));
@@ -790,6 +842,18 @@ fn members_of_other_dialects_are_refused_by_name() {
 }
 
 #[test]
+fn at_most_sixty_four_of_what_was_left_out_are_listed_and_none_twice() {
+    let named = |n: usize| Message { name: Some(format!("u{n}")), ..user("Hi") };
+    let request = chat((0..100).map(named).collect());
+    let dropped = encode(json!({"drop_unsupported": true}), &request).unwrap().dropped;
+    assert_eq!(dropped.len(), 64);
+    assert_eq!((dropped[0].as_str(), dropped[63].as_str()), ("messages[0].name", "messages[63].name"));
+    let sampling = Sampling { seed: Some(1), n: Some(3), ..Sampling::default() };
+    let twice = Request { extra: Some(r#"{"seed":2}"#.to_owned()), ..sampled(sampling) };
+    assert_eq!(encode(json!({"drop_unsupported": true}), &twice).unwrap().dropped, ["n", "seed"]);
+}
+
+#[test]
 fn usage_options_are_never_forwarded_and_never_refused() {
     for extra in [r#"{"stream_options":{"include_usage":true}}"#, r#"{"include_usage":true}"#] {
         let request = Request { extra: Some(extra.to_owned()), ..hello() };
@@ -835,6 +899,16 @@ fn a_client_cannot_reach_around_the_operators_guardrail() {
     assert_eq!(body(json!({}), &request)["guardrailConfig"]["guardrailIdentifier"], "weak");
     let settings = json!({"guardrail": {"identifier": "strict1", "version": "1"}});
     assert_eq!(refused(settings, &request), unsupported("guardrailConfig"));
+    for (api, dialect) in [("invoke", "anthropic-messages"), ("openai", "openai-chat")] {
+        let request = Request {
+            dialect: dialect.to_owned(),
+            extra: Some(r#"{"amazon-bedrock-guardrailConfig":{"tagSuffix":"x"}}"#.to_owned()),
+            ..hello()
+        };
+        assert_eq!(body(json!({"api": api}), &request)["amazon-bedrock-guardrailConfig"], json!({"tagSuffix": "x"}));
+        let settings = json!({"api": api, "guardrail": {"identifier": "strict1", "version": "1"}});
+        assert_eq!(refused(settings, &request), unsupported("amazon-bedrock-guardrailConfig"));
+    }
 }
 
 #[test]
@@ -872,12 +946,17 @@ fn the_schema_of_the_settings_names_every_setting() {
     assert_eq!(schema["additionalProperties"], json!(false));
     let properties = schema["properties"].as_object().unwrap();
     assert!(properties.values().all(|property| property["description"].is_string()));
-    // Each is read: a value of the wrong type is noticed.
-    for name in properties.keys() {
-        let error = encode(json!({ name: [[1]] }), &hello()).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Other("configuration".to_owned()), "{name}");
+    // Each is read: a value of the wrong type is noticed. The gateway reads the profile, and other shapes their own.
+    let of_claude = ["betas", "default_max_tokens", "thinking", "structured_output"];
+    for name in properties.keys().filter(|name| *name != "profile") {
+        let api = if of_claude.contains(&name.as_str()) { "invoke" } else { "openai" };
+        let mut settings = json!({ "api": api });
+        settings[name] = json!([[1]]);
+        let error = encode(settings, &hello()).unwrap_err();
+        let configuration = error.kind == ErrorKind::Other("configuration".to_owned());
+        assert!(configuration || error.param.as_deref() == Some("settings"), "{name}: {error:?}");
     }
-    assert_eq!(description.default_endpoint.as_deref(), Some("https://bedrock-runtime.{region}.amazonaws.com"));
+    assert_eq!(description.default_endpoint.as_deref(), Some("https://bedrock-runtime.{region}.{dns_suffix}"));
     assert_eq!(Bedrock::probe("{}").unwrap(), None);
 }
 
@@ -893,4 +972,415 @@ fn hostile_requests_are_refused_or_encoded_but_never_crash() {
     assert!(encode(json!({}), &chat(vec![of(Role::User, parts)])).is_err());
     let calls = (0..5000).map(|n| call(&format!("{n}/"), "f", "{}")).collect();
     assert!(encode(json!({}), &chat(vec![user("?"), of(Role::Assistant, calls)])).is_ok());
+}
+
+// --- which API ---
+
+/// The same request to another model.
+fn to(model: &str, request: &Request) -> Request {
+    Request { model: model.to_owned(), ..request.clone() }
+}
+
+const LLAMA: &str = "us.meta.llama3-1-70b-instruct-v1:0";
+const GPT_OSS: &str = "openai.gpt-oss-20b-1:0";
+
+#[test]
+fn the_api_is_the_one_of_the_settings_or_suits_the_family() {
+    let operation = |settings: Value, model: &str| encode(settings, &to(model, &hello())).unwrap().path.pop().unwrap();
+    for model in [
+        CLAUDE,
+        LLAMA,
+        "meta.llama4-scout-17b-instruct-v1:0",
+        "apac.amazon.nova-lite-v1:0",
+        "eu.mistral.pixtral-large-2502-v1:0",
+        "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2c3",
+    ] {
+        assert_eq!(operation(json!({}), model), "converse", "{model}");
+    }
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/global.openai.gpt-oss-120b-1:0";
+    for model in [GPT_OSS, "us-gov.openai.gpt-oss-120b-1:0", arn] {
+        assert_eq!(operation(json!({}), model), "completions", "{model}");
+        assert_eq!(operation(json!({"api": "converse"}), model), "converse", "{model}");
+    }
+    for model in [CLAUDE, LLAMA, "arn:aws:bedrock:us-east-1::foundation-model/meta.llama3-70b-instruct-v1:0"] {
+        assert_eq!(operation(json!({"api": "invoke"}), model), "invoke", "{model}");
+        assert_eq!(operation(json!({"api": "openai"}), model), "completions", "{model}");
+    }
+    let invoke = |vendor: Option<&str>, model: &str| {
+        let settings = match vendor {
+            Some(vendor) => json!({"api": "invoke", "model_vendor": vendor}),
+            None => json!({"api": "invoke"}),
+        };
+        encode(settings, &to(model, &hello()))
+    };
+    for model in ["amazon.nova-lite-v1:0", GPT_OSS, "meta.llama4-scout-17b-instruct-v1:0", "a1b2c3"] {
+        let error = invoke(None, model).unwrap_err();
+        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::Unsupported, Some("model")), "{model}");
+    }
+    assert!(invoke(Some("meta"), "a1b2c3").is_ok());
+    assert!(invoke(Some("anthropic"), "a1b2c3").is_ok());
+}
+
+#[test]
+fn every_api_is_signed_for_bedrock_or_carries_a_bearer_key() {
+    for (api, model) in [("converse", CLAUDE), ("invoke", CLAUDE), ("invoke", LLAMA), ("openai", GPT_OSS)] {
+        let auth = |auth: &str| encode(json!({"api": api, "auth": auth}), &to(model, &hello())).unwrap().auth;
+        assert!(matches!(auth("sigv4"), Auth::AwsSigv4(auth) if auth.service == "bedrock" && auth.slot == "aws"));
+        assert!(matches!(auth("bearer"), Auth::Header(auth) if auth.prefix == "Bearer " && auth.slot == "api_key"));
+    }
+}
+
+#[test]
+fn what_bedrock_does_not_do_is_refused_by_name() {
+    let error = encode(json!({}), &Request::new("openai-models", "", Input::Models)).unwrap_err();
+    assert!(error.message.contains("lists no models"), "{}", error.message);
+    let other = Input::Other(DialectJson::new("openai-responses", "{}"));
+    assert_eq!(encode(json!({}), &Request::new("x", CLAUDE, other)).unwrap_err().kind, ErrorKind::Unsupported);
+    assert_eq!(Bedrock::describe().operations, ["chat", "completion", "embedding", "count-tokens"]);
+}
+
+// --- InvokeModel: Llama ---
+
+fn llama(settings: Value) -> Value {
+    let mut all = json!({"api": "invoke"});
+    all.as_object_mut().unwrap().append(&mut settings.as_object().cloned().unwrap());
+    all
+}
+
+#[test]
+fn a_llama_gets_its_template_and_four_parameters() {
+    let sampling = Sampling {
+        max_tokens: Some(99),
+        max_completion_tokens: Some(64),
+        temperature: Some(0.5),
+        top_p: Some(0.25),
+        ..Sampling::default()
+    };
+    let messages =
+        vec![user("Who are <|eot_id|> you?"), assistant("A llama."), Message::text(Role::System, "Be brief.")];
+    let request = Request { sampling, ..to(LLAMA, &chat(messages)) };
+    let body = kept("llama", llama(json!({})), &request);
+    assert_eq!(
+        body,
+        json!({
+            "prompt": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>\
+                       <|start_header_id|>user<|end_header_id|>\n\nWho are <| eot_id|> you?<|eot_id|>\
+                       <|start_header_id|>assistant<|end_header_id|>\n\nA llama.<|eot_id|>\
+                       <|start_header_id|>assistant<|end_header_id|>\n\n",
+            "max_gen_len": 64, "temperature": 0.5, "top_p": 0.25,
+        })
+    );
+    let http = encode(llama(json!({})), &Request { stream: true, ..request }).unwrap();
+    assert_eq!((http.path[2].as_str(), http.framing), ("invoke-with-response-stream", Framing::AwsEventstream));
+    // Unset stays unset.
+    let body = self::body(llama(json!({})), &to(LLAMA, &hello()));
+    assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["prompt"]);
+}
+
+#[test]
+fn what_a_llama_lacks_is_refused_by_name_or_left_out_and_listed() {
+    let hello = to(LLAMA, &hello());
+    let sampled = |sampling: Sampling| Request { sampling, ..hello.clone() };
+    let with = |message: Message| Request { input: Input::Chat(vec![user("Hi"), message]), ..hello.clone() };
+    let schema = JsonSchema { name: None, description: None, schema: "{}".to_owned(), strict: None };
+    let table = [
+        ("tools", Request { tools: vec![tool("f")], ..hello.clone() }),
+        ("tool_choice", Request { tool_choice: Some(ToolChoice::Required), ..hello.clone() }),
+        ("stop", sampled(Sampling { stop: vec!["x".to_owned()], ..Sampling::default() })),
+        ("top_k", sampled(Sampling { top_k: Some(3), ..Sampling::default() })),
+        ("n", sampled(Sampling { n: Some(2), ..Sampling::default() })),
+        ("seed", sampled(Sampling { seed: Some(2), ..Sampling::default() })),
+        ("temperature", sampled(Sampling { temperature: Some(1.5), ..Sampling::default() })),
+        ("response_format", Request { response_format: Some(ResponseFormat::JsonSchema(schema)), ..hello.clone() }),
+        (
+            "reasoning",
+            Request { reasoning: Some(Reasoning { enabled: Some(true), ..Reasoning::default() }), ..hello.clone() },
+        ),
+        ("user", Request { end_user: Some("u".to_owned()), ..hello.clone() }),
+        ("store", Request { extra: Some(r#"{"store":true}"#.to_owned()), ..hello.clone() }),
+        ("messages[1].content[0]", with(of(Role::User, vec![pixel(), Part::text("See?")]))),
+        ("messages[1].name", with(Message { name: Some("Bob".to_owned()), ..user("Hi") })),
+        ("messages[1]", with(of(Role::Tool, vec![result("1", "x")]))),
+    ];
+    for (param, request) in table {
+        assert_eq!(refused(llama(json!({})), &request), unsupported(param));
+        let http = encode(llama(json!({"drop_unsupported": true})), &request).unwrap();
+        assert_eq!(http.dropped, [param]);
+        let body: Value = serde_json::from_slice(&http.body).unwrap();
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["prompt"], "{param}");
+    }
+    let harmless = Request {
+        tool_choice: Some(ToolChoice::None),
+        response_format: Some(ResponseFormat::Text),
+        reasoning: Some(Reasoning { effort: Some("none".to_owned()), ..Reasoning::default() }),
+        extra: Some(r#"{"stream_options":{"include_usage":true}}"#.to_owned()),
+        ..hello.clone()
+    };
+    assert!(encode(llama(json!({})), &harmless).is_ok());
+    assert_eq!(
+        refused(llama(json!({})), &sampled(Sampling { max_tokens: Some(0), ..Sampling::default() })),
+        invalid("max_tokens")
+    );
+}
+
+#[test]
+fn settings_become_headers_and_members_of_what_is_invoked() {
+    let settings = llama(json!({
+        "guardrail": {"identifier": "abc1", "version": "DRAFT", "trace": "enabled", "stream_processing_mode": "async"},
+        "latency": "optimized",
+        "service_tier": "flex",
+        "additional_model_request_fields": {"max_gen_len": 9, "temperature": 0.1, "prompt": "mine"},
+    }));
+    let request =
+        Request { sampling: Sampling { temperature: Some(0.5), ..Sampling::default() }, ..to(LLAMA, &hello()) };
+    let body = kept("llama-settings", settings.clone(), &Request { stream: true, ..request.clone() });
+    assert_eq!((&body["max_gen_len"], &body["temperature"]), (&json!(9), &json!(0.5)));
+    assert_eq!(body["amazon-bedrock-guardrailConfig"], json!({"streamProcessingMode": "ASYNCHRONOUS"}));
+    assert!(body["prompt"].as_str().unwrap().contains("Hello"));
+    let http = encode(settings.clone(), &request).unwrap();
+    let header = |name: &str| http.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
+    assert_eq!(header("x-amzn-bedrock-guardrailidentifier"), Some("abc1"));
+    assert_eq!(header("x-amzn-bedrock-guardrailversion"), Some("DRAFT"));
+    assert_eq!(header("x-amzn-bedrock-trace"), Some("ENABLED"));
+    assert_eq!(header("x-amzn-bedrock-performanceconfig-latency"), Some("optimized"));
+    assert_eq!(header("x-amzn-bedrock-service-tier"), Some("flex"));
+    let body = kept("claude-settings", settings, &Request { sampling: Sampling::default(), ..hello() });
+    assert_eq!((&body["max_gen_len"], &body["max_tokens"]), (&json!(9), &json!(4096)));
+}
+
+#[test]
+fn a_llama_continues_plain_text_as_it_is() {
+    let request = Request::completion("openai-completions", LLAMA, "Once <|eot_id|>");
+    assert_eq!(kept("llama-completion", json!({}), &request), json!({"prompt": "Once <|eot_id|>"}));
+    let completion = |prompt: CompletionPrompt| Request { input: Input::Completion(prompt), ..request.clone() };
+    let prompt = || CompletionPrompt { text: "Once".to_owned(), ..CompletionPrompt::default() };
+    for (param, prompt) in [
+        ("suffix", CompletionPrompt { suffix: Some("end".to_owned()), ..prompt() }),
+        ("echo", CompletionPrompt { echo: Some(true), ..prompt() }),
+        ("best_of", CompletionPrompt { best_of: Some(2), ..prompt() }),
+    ] {
+        assert_eq!(droppable(&completion(prompt), param), json!({"prompt": "Once"}));
+    }
+    assert_eq!(refused(json!({}), &completion(CompletionPrompt::default())), invalid("prompt"));
+    assert_eq!(refused(json!({"api": "converse"}), &request), unsupported("prompt"));
+}
+
+#[test]
+fn more_than_bedrock_takes_in_a_body_is_refused() {
+    let request = to(LLAMA, &chat(vec![user(&"x".repeat(25_000_001))]));
+    assert_eq!(encode(llama(json!({})), &request).unwrap_err().kind, ErrorKind::TooLarge);
+}
+
+// --- InvokeModel: Claude ---
+
+#[test]
+fn claudes_body_is_that_of_the_messages_api_without_model_and_stream() {
+    let settings = json!({"api": "invoke", "betas": ["context-1m-2025-08-07"]});
+    let request = Request {
+        stream: true,
+        tools: vec![tool("weather.get")],
+        extra: Some(r#"{"anthropic_beta":["computer-use-2025-01-24"]}"#.to_owned()),
+        dialect: "anthropic-messages".to_owned(),
+        sampling: Sampling { max_tokens: Some(64), ..Sampling::default() },
+        ..hello()
+    };
+    let body = kept("claude-native", settings, &request);
+    assert_eq!(body["anthropic_version"], "bedrock-2023-05-31");
+    assert_eq!(body["anthropic_beta"], json!(["context-1m-2025-08-07", "computer-use-2025-01-24"]));
+    assert_eq!((body.get("model"), body.get("stream"), &body["max_tokens"]), (None, None, &json!(64)));
+    let foreign = Request { tools: vec![tool("weather.get")], end_user: Some("u".to_owned()), ..hello() };
+    let body = kept("claude", json!({"api": "invoke", "default_max_tokens": 77}), &foreign);
+    assert_eq!((&body["max_tokens"], &body["metadata"]), (&json!(77), &json!({"user_id": "u"})));
+    let http = encode(json!({"api": "invoke"}), &foreign).unwrap();
+    let context: Value = serde_json::from_str(http.context.as_deref().unwrap()).unwrap();
+    assert_eq!(context["codec"], "claude");
+    assert!(context["inner"].as_str().unwrap().contains("weather.get"));
+}
+
+#[test]
+fn what_claude_lacks_is_left_out_of_what_is_invoked_and_listed() {
+    let request = sampled(Sampling { seed: Some(1), ..Sampling::default() });
+    assert_eq!(refused(json!({"api": "invoke"}), &request), unsupported("seed"));
+    assert_eq!(encode(json!({"api": "invoke", "drop_unsupported": true}), &request).unwrap().dropped, ["seed"]);
+    let url = image(MediaSource::Url("https://example.org/a.png".to_owned()), None);
+    assert_eq!(refused(json!({"api": "invoke"}), &chat(vec![of(Role::User, vec![url])])).0, ErrorKind::Unsupported);
+}
+
+// --- the OpenAI-compatible endpoint ---
+
+#[test]
+fn the_openai_compatible_endpoint_gets_openais_body() {
+    let sampling = Sampling { max_tokens: Some(64), ..Sampling::default() };
+    let http = encode(json!({}), &Request { stream: true, sampling, ..to(GPT_OSS, &hello()) }).unwrap();
+    assert_eq!(http.path, ["openai", "v1", "chat", "completions"]);
+    assert_eq!(http.framing, Framing::Sse);
+    assert_eq!(http.context.as_deref(), Some(r#"{"codec":"openai"}"#));
+    let body: Value = serde_json::from_slice(&http.body).unwrap();
+    let wanted = json!({
+        "model": GPT_OSS, "messages": [{"role": "user", "content": "Hello"}], "stream": true,
+        "stream_options": {"include_usage": true}, "max_completion_tokens": 64,
+    });
+    assert_eq!(body, wanted);
+    let sampling = Sampling { max_tokens: Some(64), ..Sampling::default() };
+    let request = Request { sampling, ..to(GPT_OSS, &hello()) };
+    assert_eq!(self::body(json!({"max_tokens_field": "max_tokens"}), &request)["max_tokens"], 64);
+    let silent = self::body(json!({"stream_usage": false}), &Request { stream: true, ..request.clone() });
+    assert_eq!(silent.get("stream_options"), None);
+    let profile = self::body(json!({"inference_profile": "us"}), &request);
+    assert_eq!(profile["model"], format!("us.{GPT_OSS}"));
+}
+
+#[test]
+fn what_a_model_rejects_at_the_openai_compatible_endpoint_is_refused_before_it_is_asked() {
+    let openai = |settings: Value| {
+        let mut all = json!({"api": "openai"});
+        all.as_object_mut().unwrap().append(&mut settings.as_object().cloned().unwrap());
+        all
+    };
+    let bias = Sampling { logit_bias: Some(r#"{"1":5}"#.to_owned()), ..Sampling::default() };
+    let stop = Sampling { stop: vec!["x".to_owned()], ..Sampling::default() };
+    let penalty = Sampling { presence_penalty: Some(0.5), ..Sampling::default() };
+    let several = Sampling { n: Some(2), ..Sampling::default() };
+    for (model, sampling, param) in [
+        (GPT_OSS, &bias, "logit_bias"),
+        (GPT_OSS, &several, "n"),
+        ("openai.gpt-5.4", &stop, "stop"),
+        ("openai.gpt-5.4", &penalty, "presence_penalty"),
+        ("us.xai.grok-4.3", &penalty, "presence_penalty"),
+    ] {
+        let request = Request { sampling: sampling.clone(), ..to(model, &hello()) };
+        assert_eq!(refused(openai(json!({})), &request), unsupported(param), "{model}");
+        let http = encode(openai(json!({"drop_unsupported": true})), &request).unwrap();
+        assert_eq!(http.dropped, [param], "{model}");
+        let body: Value = serde_json::from_slice(&http.body).unwrap();
+        assert_eq!(body.get(param), None, "{model}");
+        // The settings know better.
+        assert!(encode(openai(json!({"unsupported_parameters": []})), &request).is_ok(), "{model}");
+    }
+    let everything = Request {
+        parallel_tool_calls: Some(false),
+        reasoning: Some(Reasoning { effort: Some("low".to_owned()), ..Reasoning::default() }),
+        response_format: Some(ResponseFormat::JsonObject),
+        tool_choice: Some(ToolChoice::Required),
+        tools: vec![tool("f")],
+        end_user: Some("u".to_owned()),
+        sampling: Sampling {
+            frequency_penalty: Some(1.0),
+            presence_penalty: Some(1.0),
+            logit_bias: Some(r#"{"1":5}"#.to_owned()),
+            logprobs: Some(true),
+            top_logprobs: Some(2),
+            n: Some(2),
+            seed: Some(1),
+            stop: vec!["x".to_owned()],
+            temperature: Some(0.5),
+            top_p: Some(0.5),
+            top_k: Some(5),
+            ..Sampling::default()
+        },
+        ..to(GPT_OSS, &hello())
+    };
+    let schema: Value = serde_json::from_str(&Bedrock::describe().settings_schema).unwrap();
+    let names = &schema["properties"]["unsupported_parameters"]["items"]["enum"];
+    let settings = openai(json!({"unsupported_parameters": names, "drop_unsupported": true}));
+    let http = encode(settings, &everything).unwrap();
+    assert_eq!(json!(http.dropped), *names);
+    let body: Value = serde_json::from_slice(&http.body).unwrap();
+    assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["messages", "model", "tools"]);
+}
+
+#[test]
+fn settings_become_members_and_headers_at_the_openai_compatible_endpoint() {
+    let settings = json!({
+        "guardrail": {"identifier": "abc1", "version": "1", "stream_processing_mode": "sync"},
+        "service_tier": "priority",
+        "additional_model_request_fields": {"seed": 1, "custom": {"a": [1]}},
+    });
+    let sampling = Sampling { seed: Some(7), ..Sampling::default() };
+    let http = encode(settings, &Request { stream: true, sampling, ..to(GPT_OSS, &hello()) }).unwrap();
+    let body: Value = serde_json::from_slice(&http.body).unwrap();
+    assert_eq!((&body["seed"], &body["custom"]), (&json!(7), &json!({"a": [1]})));
+    assert_eq!(body["service_tier"], "priority");
+    assert_eq!(body["amazon-bedrock-guardrailConfig"], json!({"streamProcessingMode": "SYNCHRONOUS"}));
+    assert!(http.headers.contains(&("x-amzn-bedrock-guardrailidentifier".to_owned(), "abc1".to_owned())));
+}
+
+#[test]
+fn gpt_oss_gets_its_reasoning_back_as_it_gave_it() {
+    let thought = |text: &str| Part::Reasoning(ReasoningPart { text: text.to_owned(), ..ReasoningPart::default() });
+    let messages = vec![
+        user("?"),
+        of(Role::Assistant, vec![thought("Hm."), Part::text("42")]),
+        user("Sure?"),
+        of(Role::Assistant, vec![thought("Look."), call("call_0", "f", "{}")]),
+        Message { name: Some("f".to_owned()), ..of(Role::Tool, vec![result("call_0", "yes")]) },
+    ];
+    let http = encode(json!({}), &to(GPT_OSS, &chat(messages))).unwrap();
+    let body: Value = serde_json::from_slice(&http.body).unwrap();
+    assert_eq!(body["messages"][1], json!({"role": "assistant", "content": "<reasoning>Hm.</reasoning>42"}));
+    assert_eq!(body["messages"][3]["content"], "<reasoning>Look.</reasoning>");
+    assert_eq!(body["messages"][3]["tool_calls"][0]["id"], "call_0");
+    assert_eq!(body["messages"][4], json!({"role": "tool", "tool_call_id": "call_0", "content": "yes"}));
+    // The decoder knows how many calls there were.
+    assert_eq!(http.context.as_deref(), Some(r#"{"codec":"openai","calls":1}"#));
+}
+
+// --- embeddings, counts ---
+
+fn embedding(model: &str, input: EmbeddingInput) -> Request {
+    Request::new("openai-embeddings", model, Input::Embedding(input))
+}
+
+fn texts(texts: &[&str]) -> EmbeddingInput {
+    let texts: Vec<_> = texts.iter().map(|text| EmbeddingText::Text((*text).to_owned())).collect();
+    EmbeddingInput { single: texts.len() == 1, texts, dimensions: None, encoding: None }
+}
+
+#[test]
+fn vectors_are_asked_of_titan_one_text_at_a_time() {
+    const TITAN: &str = "amazon.titan-embed-text-v2:0";
+    let long = EmbeddingInput { dimensions: Some(256), encoding: Some("base64".to_owned()), ..texts(&["Hi"]) };
+    let settings = json!({"additional_model_request_fields": {"normalize": false}});
+    let body = kept("titan", settings, &embedding(TITAN, long.clone()));
+    assert_eq!(body, json!({"inputText": "Hi", "normalize": false, "dimensions": 256}));
+    assert_eq!(refused(json!({}), &embedding(TITAN, texts(&["a", "b"]))), unsupported("input"));
+    assert_eq!(refused(json!({}), &embedding(TITAN, texts(&[""]))), invalid("input"));
+    let tokens = EmbeddingInput { texts: vec![EmbeddingText::Tokens(vec![1, 2])], ..texts(&["a"]) };
+    assert_eq!(refused(json!({}), &embedding(TITAN, tokens)), unsupported("input"));
+    let first = "amazon.titan-embed-text-v1";
+    assert_eq!(droppable(&embedding(first, long), "dimensions"), json!({"inputText": "Hi"}));
+    assert_eq!(
+        droppable(&Request { end_user: Some("u".to_owned()), ..embedding(TITAN, texts(&["a"])) }, "user"),
+        json!({"inputText": "a"})
+    );
+    assert_eq!(refused(json!({}), &embedding(CLAUDE, texts(&["a"]))), unsupported("model"));
+}
+
+#[test]
+fn vectors_are_asked_of_cohere_for_a_purpose() {
+    let long = EmbeddingInput { dimensions: Some(512), ..texts(&["a", "b"]) };
+    let body = kept("cohere", json!({}), &embedding("global.cohere.embed-v4:0", long));
+    let wanted = json!({"texts": ["a", "b"], "output_dimension": 512, "embedding_types": ["float"], "input_type": "search_document"});
+    assert_eq!(body, wanted);
+    let settings = json!({"additional_model_request_fields": {"input_type": "search_query", "truncate": "END"}});
+    let body = self::body(settings, &embedding("cohere.embed-english-v3", texts(&["a"])));
+    assert_eq!((&body["input_type"], &body["truncate"]), (&json!("search_query"), &json!("END")));
+    let many = texts(&["a"; 97]);
+    assert_eq!(refused(json!({}), &embedding("cohere.embed-english-v3", many)), unsupported("input"));
+    let gap = EmbeddingInput { single: false, ..texts(&["a", ""]) };
+    assert_eq!(refused(json!({}), &embedding("cohere.embed-english-v3", gap)), invalid("input[1]"));
+}
+
+#[test]
+fn tokens_are_counted_of_what_converse_would_send() {
+    let messages = vec![Message::text(Role::System, "Be brief."), user("Hello")];
+    let counted = Request::new("openai-chat", CLAUDE, Input::CountTokens(messages));
+    let body = kept("count-tokens", json!({}), &Request { tools: vec![tool("weather.get")], ..counted.clone() });
+    let converse = &body["input"]["converse"];
+    assert_eq!(converse["system"], json!([{"text": "Be brief."}]));
+    assert!(converse["toolConfig"]["tools"][0]["toolSpec"]["name"].as_str().unwrap().starts_with("weather_get_"));
+    let http = encode(json!({}), &counted).unwrap();
+    // Profiles can't count.
+    assert_eq!(http.path[1..], ["anthropic.claude-sonnet-4-5-20250929-v1:0".to_owned(), "count-tokens".to_owned()]);
+    assert_eq!(http.framing, Framing::Whole);
 }

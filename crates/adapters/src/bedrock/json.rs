@@ -132,7 +132,7 @@ pub(super) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A value of ours as JSON text.
-pub(super) fn raw(value: &impl Serialize) -> Result<Cow<'static, RawValue>, serde_json::Error> {
+pub(super) fn raw(value: &(impl Serialize + ?Sized)) -> Result<Cow<'static, RawValue>, serde_json::Error> {
     serde_json::value::to_raw_value(value).map(Cow::Owned)
 }
 

@@ -9,7 +9,7 @@ const LONGEST: usize = 64;
 ///
 /// The mapping depends on the text alone (as long as no two texts meet in one name), so a tool keeps its mapped name
 /// from request to request, and prompts stay cacheable.
-pub(super) struct Names {
+pub(crate) struct Names {
     allowed: fn(char) -> bool,
     forward: BTreeMap<String, String>,
     taken: BTreeSet<String>,
@@ -74,7 +74,7 @@ impl Names {
 }
 
 /// FNV-1a, 64 bits: short names without a dependency. Two texts of one hash are kept apart by the caller.
-fn fnv1a(text: &str) -> u64 {
+pub(super) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

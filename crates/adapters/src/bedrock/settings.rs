@@ -7,20 +7,25 @@ use serde::{Deserialize, Serialize};
 use witgate_model::{Error, ErrorKind};
 
 use super::json::Members;
+use crate::anthropic_shape::settings::Thinking;
 
 /// JSON Schema of [`Settings`].
 pub(super) const SCHEMA: &str = include_str!("settings.schema.json");
 
+/// What this adapter reads itself. The gateway reads `region` too, and `profile`; `anthropic_shape` reads settings of its
+/// own.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings<'a> {
+    pub api: Option<Api>,
     #[serde(borrow)]
     pub region: Option<Cow<'a, str>>,
-    pub auth: AuthKind,
+    auth: AuthKind,
     pub drop_unsupported: bool,
     #[serde(borrow)]
     pub inference_profile: Option<Cow<'a, str>>,
     pub model_vendor: Option<Vendor>,
+    pub thinking: Thinking,
     #[serde(borrow)]
     pub additional_model_request_fields: Option<Members<'a>>,
     pub additional_model_response_field_paths: Vec<String>,
@@ -28,11 +33,23 @@ pub(super) struct Settings<'a> {
     pub latency: Option<String>,
     pub service_tier: Option<String>,
     pub request_metadata: BTreeMap<String, String>,
+    pub unsupported_parameters: Option<Vec<Parameter>>,
+    #[serde(borrow)]
+    pub max_tokens_field: Option<Cow<'a, str>>,
+    pub stream_usage: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Api {
+    Converse,
+    Invoke,
+    Openai,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum AuthKind {
+enum AuthKind {
     #[default]
     Sigv4,
     Bearer,
@@ -41,8 +58,34 @@ pub(super) enum AuthKind {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Vendor {
+    Amazon,
     Anthropic,
+    Cohere,
+    Meta,
+    Openai,
     Other,
+}
+
+/// A parameter of a chat request that some models behind the OpenAI-compatible endpoint reject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Parameter {
+    FrequencyPenalty,
+    LogitBias,
+    Logprobs,
+    N,
+    ParallelToolCalls,
+    PresencePenalty,
+    ReasoningEffort,
+    ResponseFormat,
+    Seed,
+    Stop,
+    Temperature,
+    ToolChoice,
+    TopK,
+    TopLogprobs,
+    TopP,
+    User,
 }
 
 /// Read as our settings write it, written as the API wants it.
@@ -54,7 +97,7 @@ pub(super) struct Guardrail {
     pub version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
-    /// Only `converse-stream` knows it.
+    /// Only streams know it.
     #[serde(rename(serialize = "streamProcessingMode"), skip_serializing_if = "Option::is_none")]
     pub stream_processing_mode: Option<String>,
 }
@@ -68,5 +111,10 @@ impl<'a> Settings<'a> {
                 format!("the settings of the bedrock adapter don't match its schema: {error}"),
             )
         })
+    }
+
+    /// Requests carry an API key, and no signature.
+    pub fn is_bearer(&self) -> bool {
+        self.auth == AuthKind::Bearer
     }
 }
