@@ -2,6 +2,7 @@
 //!
 //! - [`OpenAi`]: OpenAI, and every server that speaks its API.
 //! - [`LlamaCpp`]: llama.cpp's own server.
+//! - [`Ollama`]: Ollama by its native API.
 //! - [`Stub`]: answers without any backend.
 //!
 //! The first two are variations of one shape: [`openai_shape`]. An adapter is pure: it does no IO, reads no clock and no
@@ -20,10 +21,12 @@
 
 pub mod bedrock;
 mod llama_cpp;
+pub mod ollama;
 mod openai;
 pub mod openai_shape;
 mod stub;
 
 pub use llama_cpp::LlamaCpp;
+pub use ollama::Ollama;
 pub use openai::OpenAi;
 pub use stub::Stub;
