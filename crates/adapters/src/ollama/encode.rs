@@ -52,8 +52,8 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
     }
     if matches!(operation, Operation::Chat | Operation::Generate) {
         context.count = encoder.calls.next();
-        context.native = encoder.native;
     }
+    context.native = encoder.native;
     let Encoder { out: body, dropped, .. } = encoder;
     let stream = request.stream && matches!(operation, Operation::Chat | Operation::Generate);
     let asked = operation != Operation::Tags;
