@@ -3,10 +3,11 @@
 //! - [`OpenAi`]: OpenAI, and every server that speaks its API.
 //! - [`LlamaCpp`]: llama.cpp's own server.
 //! - [`Anthropic`]: Anthropic's Messages API.
+//! - [`Ollama`]: Ollama by its native API.
 //! - [`Stub`]: answers without any backend.
 //!
-//! The first two are variations of one shape: [`openai_shape`]. That of the third, [`anthropic_shape`], can be carried by others. An adapter is pure: it does no IO, reads no clock and no
-//! environment, and sees no secret.
+//! The first two are variations of one shape, [`openai_shape`]; that of the third, [`anthropic_shape`], is carried by
+//! Bedrock too. An adapter is pure: it does no IO, reads no clock and no environment, and sees no secret.
 //!
 //! ```
 //! use witgate_adapters::OpenAi;
@@ -23,6 +24,7 @@ mod anthropic;
 pub mod anthropic_shape;
 pub mod bedrock;
 mod llama_cpp;
+pub mod ollama;
 mod openai;
 pub mod openai_shape;
 mod prompt;
@@ -30,5 +32,6 @@ mod stub;
 
 pub use anthropic::Anthropic;
 pub use llama_cpp::LlamaCpp;
+pub use ollama::Ollama;
 pub use openai::OpenAi;
 pub use stub::Stub;

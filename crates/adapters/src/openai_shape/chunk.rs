@@ -21,7 +21,7 @@ pub(super) const TOOL_CALLS: usize = 1024;
 const CONTENT_PARTS: usize = 1024;
 
 /// Unknown members of one object.
-pub(super) type Others<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(crate) type Others<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Deserialises an object member by member.
 macro_rules! object {
@@ -211,7 +211,7 @@ object!(ContentPart, "a part of a content", |map, this, name| {
 
 /// A list of at most `MOST` elements.
 #[derive(Debug)]
-pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+pub(crate) struct List<T, const MOST: usize>(pub(crate) Vec<T>);
 
 impl<T, const MOST: usize> Default for List<T, MOST> {
     fn default() -> Self {

@@ -44,12 +44,12 @@ struct Said<'a> {
 }
 
 /// True where the value of `error` means that there is one: not null, false, 0 or empty.
-pub(super) fn is_error(value: &RawValue) -> bool {
+pub(crate) fn is_error(value: &RawValue) -> bool {
     !matches!(value.get(), "null" | "false" | "0" | "\"\"" | "{}" | "[]")
 }
 
 /// The failure that an error answer tells.
-pub(super) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
+pub(crate) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim();
     let members = Members::parse(Some(trimmed)).ok();
@@ -81,7 +81,7 @@ pub(super) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
 }
 
 /// The failure that `error` of an answer, or of a chunk of a stream, tells. `status` is the answer's, if it was an error.
-pub(super) fn of_object(status: Option<u16>, json: &str) -> Error {
+pub(crate) fn of_object(status: Option<u16>, json: &str) -> Error {
     if !json.starts_with('{') {
         let message = serde_json::from_str::<Loose<'_>>(json).ok().and_then(Loose::filled);
         return classify(status, cut(message.as_deref().unwrap_or(json), MESSAGE).into_owned(), None, None);

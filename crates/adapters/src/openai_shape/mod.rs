@@ -22,10 +22,10 @@
 //! date in `retry-after` cannot be turned into a span without a clock, and is left to the gateway, which sees the
 //! header too. A tool call that is not a function's is told whole, as a block of its own, when its choice ends.
 
-mod chunk;
+pub(crate) mod chunk;
 mod decode;
 mod encode;
-mod error;
+pub(crate) mod error;
 pub(crate) mod json;
 mod settings;
 
