@@ -23,6 +23,7 @@ mod llama_cpp;
 mod openai;
 pub mod openai_shape;
 mod prompt;
+pub mod sagemaker;
 mod stub;
 
 pub use llama_cpp::LlamaCpp;

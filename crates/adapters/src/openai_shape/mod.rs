@@ -26,7 +26,7 @@ mod chunk;
 mod decode;
 mod encode;
 mod error;
-mod json;
+pub(crate) mod json;
 mod settings;
 
 pub use decode::Decoder;
