@@ -260,7 +260,8 @@ fn generate(
         }
         let top_p = sampling.top_p.filter(|top_p| !tgi || *top_p < 1.0);
         let top_k = sampling.top_k.map(|top_k| top_k.max(0)).filter(|top_k| !tgi || *top_k > 0);
-        if sampling.temperature.is_some() || top_p.is_some() || top_k.is_some() {
+        let narrows = top_p.is_some_and(|top_p| top_p < 1.0) || top_k.is_some_and(|top_k| top_k > 0);
+        if sampling.temperature.is_some() || narrows {
             parameters.set("do_sample", true)?;
         }
         match top_p {

@@ -11,9 +11,6 @@ use super::error::of_piece;
 use super::{TGI, Words};
 use crate::openai_shape::json::{Loose, Members, complaint, count_of, object_of, text_of};
 
-/// Most bytes of a `details` object that is handed on.
-const RAW: usize = 16 * 1024;
-
 /// What `details` tells.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -213,11 +210,14 @@ impl Generated {
         let output = said.generated_tokens.and_then(count_of);
         let input = prefill.or_else(|| count_of(said.input_length?));
         if input.is_some() || output.is_some() {
-            let raw = details.filter(|details| details.get().len() <= RAW);
+            // Tokens and prompts that `details` may hold are no counts.
+            let counts = [("generated_tokens", output), ("input_length", input)];
+            let counts = counts.iter().filter_map(|(name, count)| Some(format!("\"{name}\":{}", (*count)?)));
+            let raw = format!("{{{}}}", counts.collect::<Vec<_>>().join(","));
             out.push(Event::Usage(Usage {
                 input_tokens: input,
                 output_tokens: output,
-                raw: raw.map(|details| DialectJson::new(TGI, details.get())),
+                raw: Some(DialectJson::new(TGI, raw)),
                 ..Usage::default()
             }));
         }

@@ -23,7 +23,8 @@
 //! - Unset stays unset. Defaults are the facade's; the setting `parameters` gives what the endpoint's operator wants
 //!   where the request says nothing.
 //! - `temperature: 0` is greedy: `do_sample: false`, and no parameter of sampling at all, because TGI refuses a
-//!   temperature of 0 and samples where it finds any. Any other temperature, `top_p` or `top_k` is `do_sample: true`.
+//!   temperature of 0 and samples where it finds any. Any other temperature, and a `top_p` or `top_k` that leaves
+//!   something out, is `do_sample: true`.
 //! - Values that switch something off (`top_p: 1`, `top_k: 0`, penalties of 0) are left out for TGI, which refuses them.
 //! - `return_full_text: false` is always sent, since both containers repeat the prompt otherwise; `echo` makes it true.
 //! - TGI is asked for `details`: without them nobody knows why it stopped.
