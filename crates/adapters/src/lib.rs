@@ -28,6 +28,7 @@ pub mod ollama;
 mod openai;
 pub mod openai_shape;
 mod prompt;
+pub mod sagemaker;
 mod stub;
 
 pub use anthropic::Anthropic;
