@@ -24,6 +24,7 @@ mod members;
 mod openai;
 mod openai_chat;
 mod openai_completions;
+mod openai_embeddings;
 mod read;
 mod scan;
 mod usage;
@@ -68,8 +69,12 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 3] =
-    [&openai_chat::OpenAiChat, &openai_completions::OpenAiCompletions, &awa_llm::AwaLlm];
+static DIALECTS: [&dyn Dialect; 4] = [
+    &openai_chat::OpenAiChat,
+    &openai_completions::OpenAiCompletions,
+    &openai_embeddings::OpenAiEmbeddings,
+    &awa_llm::AwaLlm,
+];
 
 fn find(name: &str) -> Option<&'static dyn Dialect> {
     DIALECTS.into_iter().find(|dialect| dialect.name() == name)

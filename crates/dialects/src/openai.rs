@@ -1,4 +1,4 @@
-//! What the two OpenAI dialects share: members of the request that mean the same in both, and the shape of errors.
+//! What OpenAI's dialects share: members of the request that mean the same in several, and the shape of errors.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use witgate_model::{Error, ErrorKind, Input, Request, Sampling};
 use crate::read::{Kind, Name, Read, Reader};
 use crate::write::{self, Members};
 
-/// Request members that both dialects have.
+/// Request members that both completion APIs have.
 #[derive(Default)]
 pub(crate) struct Common {
     pub(crate) model: String,
@@ -163,8 +163,28 @@ pub(crate) fn json_answer(status: u16, body: Vec<u8>) -> Rendered {
     Rendered { status, headers, body }
 }
 
+/// Takes the model from `/openai/deployments/{model}` in front of `operation`, where the body names none.
+pub(crate) fn model_of_path(request: &mut Request, path: &str, operation: &str) -> Result<(), Error> {
+    if !request.model.is_empty() {
+        return Ok(());
+    }
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let model = path.strip_prefix("/openai/deployments/").and_then(|rest| rest.strip_suffix(operation));
+    let Some(model) = model.filter(|model| !model.contains('/')) else { return Ok(()) };
+    match decode_segment(model) {
+        Some(model) => {
+            request.model = model.into_owned();
+            Ok(())
+        }
+        None => {
+            let message = format!("the model in the path is not percent-encoded UTF-8: {model}");
+            Err(Error::invalid("model", message).with_status(400))
+        }
+    }
+}
+
 /// A path segment with its percent escapes resolved; `None` where they are broken.
-pub(crate) fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
+fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(Cow::Borrowed(segment));
     }

@@ -56,6 +56,22 @@ fn unknown(usage: &Usage) -> Unknown {
     if result.is_ok() && openai { unknown } else { Unknown::default() }
 }
 
+/// Writes the usage object of an answer without generated tokens.
+pub(crate) fn write_input(out: &mut Vec<u8>, usage: &Usage) {
+    let Unknown { mut top, prompt, .. } = unknown(usage);
+    let input = usage.input_tokens.unwrap_or_default();
+    out.extend_from_slice(b"{\"prompt_tokens\":");
+    write::number(out, input);
+    out.extend_from_slice(b",\"total_tokens\":");
+    write::number(out, input.saturating_add(usage.output_tokens.unwrap_or_default()));
+    details(out, "prompt_tokens_details", &[("cached_tokens", usage.cache_read_tokens)], prompt);
+    if usage.estimated {
+        out.extend_from_slice(b",\"estimated\":true");
+    }
+    top.write(out, false);
+    out.push(b'}');
+}
+
 /// Writes the usage object.
 pub(crate) fn write(out: &mut Vec<u8>, usage: &Usage) {
     let Unknown { mut top, prompt, completion } = unknown(usage);

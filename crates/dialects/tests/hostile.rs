@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 3] = ["openai-chat", "openai-completions", "awa-llm"];
+const DIALECTS: [&str; 4] = ["openai-chat", "openai-completions", "openai-embeddings", "awa-llm"];
 
 fn megabytes(piece: &str) -> String {
     piece.repeat(10 * 1024 * 1024 / piece.len())
@@ -83,6 +83,22 @@ fn ten_mebibytes_of_anything_end_in_linear_time() {
                 other => panic!("{other:?}"),
             };
             assert_eq!(length, 5 * 1024 * 1024);
+        });
+    }
+}
+
+#[test]
+fn ten_mebibytes_of_texts_and_tokens_end_in_linear_time() {
+    for (what, body, good) in [
+        ("a text", format!("{{\"input\":\"{}\"}}", megabytes("\\\"")), true),
+        ("texts", format!("{{\"input\":[{}\"a\"]}}", megabytes("\"a\",")), false),
+        ("tokens", format!("{{\"input\":[{}1]}}", megabytes("1,")), true),
+        ("texts of tokens", format!("{{\"input\":[{}[1]]}}", megabytes("[1],")), false),
+        ("brackets", format!("{{\"input\":{}", megabytes("[")), false),
+    ] {
+        quickly(what, || {
+            let result = parse("openai-embeddings", "/v1/embeddings", &default_limits(), body.as_bytes());
+            assert_eq!(result.is_ok(), good, "{what}");
         });
     }
 }

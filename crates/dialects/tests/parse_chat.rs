@@ -36,6 +36,9 @@ fn the_routes_are_those_of_the_documents() {
             "POST /openai/deployments/{model}/chat/completions openai-chat",
             "POST /v1/completions openai-completions",
             "POST /completions openai-completions",
+            "POST /v1/embeddings openai-embeddings",
+            "POST /embeddings openai-embeddings",
+            "POST /openai/deployments/{model}/embeddings openai-embeddings",
             "POST /llm awa-llm",
         ]
     );
@@ -45,7 +48,10 @@ fn the_routes_are_those_of_the_documents() {
 fn an_unknown_dialect_is_an_error_that_names_those_there_are() {
     let error = parse("klingon", "/", &default_limits(), b"{}").unwrap_err();
     assert_eq!(error.kind, ErrorKind::Other("internal".into()));
-    assert_eq!(error.message, "there is no dialect \"klingon\"; there are openai-chat, openai-completions, awa-llm");
+    let there = "there is no dialect \"klingon\"; there are ";
+    let names = error.message.strip_prefix(there).unwrap().split(", ").collect::<Vec<_>>();
+    let known: std::collections::BTreeSet<_> = routes().iter().map(|route| route.dialect.as_str()).collect();
+    assert_eq!(names.into_iter().collect::<std::collections::BTreeSet<_>>(), known);
 }
 
 #[test]

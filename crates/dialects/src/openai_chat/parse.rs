@@ -6,29 +6,15 @@ use witgate_model::{
     ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
-use crate::openai::{Common, decode_segment, read_body};
+use crate::openai::{Common, model_of_path, read_body};
 use crate::read::{self, Kind, Name, Read, Reader};
 use crate::write::Members;
 
 /// Reads a whole request.
 pub(super) fn parse(path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
     let mut parsed = read_body(body, limits.depth, |reader| request(reader, limits))?;
-    if parsed.request.model.is_empty()
-        && let Some(model) = path_model(path)
-    {
-        parsed.request.model = decode_segment(model).map(String::from).ok_or_else(|| {
-            Error::invalid("model", format!("the model in the path is not percent-encoded UTF-8: {model}"))
-                .with_status(400)
-        })?;
-    }
+    model_of_path(&mut parsed.request, path, "/chat/completions")?;
     Ok(parsed)
-}
-
-/// The model that `/openai/deployments/{model}/chat/completions` names.
-fn path_model(path: &str) -> Option<&str> {
-    let path = path.split(['?', '#']).next()?;
-    let rest = path.strip_prefix("/openai/deployments/")?;
-    rest.strip_suffix("/chat/completions").filter(|model| !model.contains('/'))
 }
 
 fn request(reader: &mut Reader<'_>, limits: &Limits) -> Read<Parsed> {
