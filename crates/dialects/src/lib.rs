@@ -19,6 +19,7 @@
 //! ```
 
 mod answer;
+mod anthropic;
 mod awa_llm;
 mod members;
 mod openai;
@@ -69,10 +70,11 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 4] = [
+static DIALECTS: [&dyn Dialect; 5] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
+    &anthropic::AnthropicMessages,
     &awa_llm::AwaLlm,
 ];
 

@@ -14,7 +14,7 @@
 //! - A response format, or a tool choice, with a member that the contract cannot hold becomes `Other`, whole.
 //! - Where `reasoning` was an object, its `extra` is `{}` at least; for `reasoning_effort` alone it is none.
 
-mod parse;
+pub(crate) mod parse;
 
 use witgate_model::Error;
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 4] = ["openai-chat", "openai-completions", "openai-embeddings", "awa-llm"];
+const DIALECTS: [&str; 5] = ["openai-chat", "openai-completions", "openai-embeddings", "anthropic-messages", "awa-llm"];
 
 fn megabytes(piece: &str) -> String {
     piece.repeat(10 * 1024 * 1024 / piece.len())
