@@ -12,8 +12,8 @@
 //! - Unknown members of a backend of this dialect: in a whole answer all those beside blocks are members of the message.
 //!   In a stream, what comes before the first block stands in `message_start.message`; later, what belongs to the choice
 //!   or the message stands in `message_delta.delta`, what belongs to the envelope beside it. A block's `citations` become
-//!   `citations_delta`, one for each; members of an open block that have a `type` are themselves a delta; others stand in
-//!   the block's start, and nowhere once that has gone.
+//!   `citations_delta`, one for each; what is under its `delta` is a delta, beside an empty piece where it has no `type`;
+//!   others stand in the block's start, and nowhere once that has gone.
 //! - The usage object of such a backend is passed on as it is; its stop reasons too. Other backends' reasons without a
 //!   counterpart are `end_turn`, with their own word in `native_stop_reason`. Usage that was guessed says `estimated`.
 //! - Arguments of a tool call that are not a JSON object (a model was cut off) are, in a whole answer, a string.
@@ -422,34 +422,33 @@ impl Answer {
         let Some(block) = self.blocks.get_mut(at) else { return };
         let mut members = Waiting::default();
         members.add(object, &[]);
-        if stream && members.has("type") {
-            if let Some(delta) = members::one_line_object(object) {
-                self.waiting += delta.len();
-                block.deltas.push(delta.into_owned());
+        if let Some(delta) = members.take("delta").filter(|_| stream).and_then(|delta| whole_delta(&block.what, delta))
+        {
+            self.waiting += delta.len();
+            block.deltas.push(delta);
+        }
+        let citations = members.take("citations");
+        match citations.as_deref().map(|citations| (citations, members::elements(citations))) {
+            Some((all, cited)) if all.starts_with('[') && !cited.is_empty() => {
+                let before = block.citations.len();
+                if before > 0 {
+                    block.citations.push(',');
+                }
+                block.citations.push_str(cited);
+                self.waiting += block.citations.len() - before;
             }
-        } else {
-            let citations = members.take("citations");
-            match citations.as_deref().map(|citations| (citations, members::elements(citations))) {
-                Some((all, cited)) if all.starts_with('[') && !cited.is_empty() => {
-                    if !block.citations.is_empty() {
-                        block.citations.push(',');
-                    }
-                    block.citations.push_str(cited);
-                    self.waiting += cited.len() + 1;
-                }
-                // A list that is empty, or `null`.
-                Some((all, _)) => members.push("citations", all),
-                None => {}
+            // A list that is empty, or `null`.
+            Some((all, _)) => members.push("citations", all),
+            None => {}
+        }
+        if !block.begun {
+            let reserved: &[&str] = if matches!(block.what, What::Other(_)) { &["type"] } else { &BLOCK };
+            for name in reserved {
+                members.take(name);
             }
-            if !block.begun {
-                let reserved: &[&str] = if matches!(block.what, What::Other(_)) { &["type"] } else { &BLOCK };
-                for name in reserved {
-                    members.take(name);
-                }
-                match &mut block.what {
-                    What::Other(own) => own.extend(members),
-                    _ => block.members.extend(members),
-                }
+            match &mut block.what {
+                What::Other(own) => own.extend(members),
+                _ => block.members.extend(members),
             }
         }
         if stream && at == 0 {
@@ -554,6 +553,9 @@ impl Answer {
         if self.usage.estimated {
             out.extend_from_slice(b",\"estimated\":true");
         }
+        if let Some(raw) = self.usage.raw.as_ref().filter(|raw| raw.dialect == NAME) {
+            self.message.add(&raw.value, &[]);
+        }
         for name in ["input_tokens", "estimated"] {
             self.message.take(name);
         }
@@ -632,6 +634,24 @@ fn tool_head(out: &mut Vec<u8>, call: &ToolCallStart) {
     write::string(out, &call.id);
     out.extend_from_slice(b",\"name\":");
     write::string(out, &call.name);
+}
+
+/// A delta of a kind that the contract does not name, or what a backend says beside a piece that has gone: that stands
+/// beside an empty piece.
+fn whole_delta(what: &What, delta: String) -> Option<String> {
+    if Reader::new(&delta, members::DEPTH).tag("type").ok()?.is_some() {
+        return Some(delta);
+    }
+    let mut members = Waiting::default();
+    members.add(&delta, &["text", "thinking", "partial_json"]);
+    let mut out = match what {
+        What::Text => b"{\"type\":\"text_delta\",\"text\":\"\"".to_vec(),
+        What::Thinking => b"{\"type\":\"thinking_delta\",\"thinking\":\"\"".to_vec(),
+        What::Tool(_) | What::Other(_) => b"{\"type\":\"input_json_delta\",\"partial_json\":\"\"".to_vec(),
+    };
+    members.write(&mut out, false);
+    out.push(b'}');
+    String::from_utf8(out).ok()
 }
 
 /// A block of encrypted thinking.
