@@ -259,8 +259,7 @@ fn how_much_to_think() {
     let thinking = |members: Value| with(members).reasoning.unwrap();
     let enabled = thinking(json!({"thinking": {"type": "enabled", "budget_tokens": 2048, "display": "omitted"}}));
     let display = Some(r#"{"display":"omitted"}"#.to_owned());
-    let expected =
-        Reasoning { enabled: Some(true), budget_tokens: Some(2048), extra: display, ..Reasoning::default() };
+    let expected = Reasoning { enabled: Some(true), budget_tokens: Some(2048), extra: display, ..Reasoning::default() };
     assert_eq!(enabled, expected);
     let disabled = thinking(json!({"thinking": {"type": "disabled"}}));
     assert_eq!(disabled, Reasoning { enabled: Some(false), ..Reasoning::default() });
@@ -334,7 +333,11 @@ fn what_is_wrong_is_named_with_its_place() {
         (block(json!({"type": "text"})), "messages[0].content[0].text", "is missing"),
         (block(json!({"type": "image"})), "messages[0].content[0].source", "is missing"),
         (block(json!({"type": "image", "source": "x"})), "messages[0].content[0].source", "an object"),
-        (block(json!({"type": "image", "source": {"type": "base64"}})), "messages[0].content[0].source.data", "needs it"),
+        (
+            block(json!({"type": "image", "source": {"type": "base64"}})),
+            "messages[0].content[0].source.data",
+            "needs it",
+        ),
         (block(json!({"type": "thinking"})), "messages[0].content[0].thinking", "is missing"),
         (block(json!({"type": "tool_use", "id": "a", "name": "f"})), "messages[0].content[0].input", "is missing"),
         (
