@@ -2,9 +2,10 @@
 //!
 //! - [`OpenAi`]: OpenAI, and every server that speaks its API.
 //! - [`LlamaCpp`]: llama.cpp's own server.
+//! - [`Anthropic`]: Anthropic's Messages API.
 //! - [`Stub`]: answers without any backend.
 //!
-//! The first two are variations of one shape: [`openai_shape`]. An adapter is pure: it does no IO, reads no clock and no
+//! The first two are variations of one shape: [`openai_shape`]. That of the third, [`anthropic_shape`], can be carried by others. An adapter is pure: it does no IO, reads no clock and no
 //! environment, and sees no secret.
 //!
 //! ```
@@ -18,12 +19,15 @@
 //! # Ok::<(), witgate_model::Error>(())
 //! ```
 
+mod anthropic;
+pub mod anthropic_shape;
 pub mod bedrock;
 mod llama_cpp;
 mod openai;
 pub mod openai_shape;
 mod stub;
 
+pub use anthropic::Anthropic;
 pub use llama_cpp::LlamaCpp;
 pub use openai::OpenAi;
 pub use stub::Stub;

@@ -43,7 +43,7 @@ mod encode;
 mod error;
 mod json;
 mod media;
-mod names;
+pub(crate) mod names;
 mod settings;
 mod wire;
 

@@ -9,7 +9,7 @@ const LONGEST: usize = 64;
 ///
 /// The mapping depends on the text alone (as long as no two texts meet in one name), so a tool keeps its mapped name
 /// from request to request, and prompts stay cacheable.
-pub(super) struct Names {
+pub(crate) struct Names {
     allowed: fn(char) -> bool,
     forward: BTreeMap<String, String>,
     taken: BTreeSet<String>,

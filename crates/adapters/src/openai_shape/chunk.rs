@@ -51,6 +51,8 @@ macro_rules! object {
     };
 }
 
+pub(crate) use object;
+
 /// The outermost object.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {

@@ -93,7 +93,7 @@ fn bearer() -> Auth {
 }
 
 /// About how many bytes the body will have: only long texts count.
-fn size_hint(request: &Request) -> usize {
+pub(crate) fn size_hint(request: &Request) -> usize {
     let media = |media: &MediaPart| match &media.source {
         MediaSource::Base64(text)
         | MediaSource::Text(text)
@@ -118,7 +118,7 @@ fn size_hint(request: &Request) -> usize {
         Part::Other(json) => json.len(),
     };
     let input: usize = match &request.input {
-        Input::Chat(messages) => {
+        Input::Chat(messages) | Input::CountTokens(messages) => {
             messages.iter().map(|message| 64 + message.parts.iter().map(|p| 48 + part(p)).sum::<usize>()).sum()
         }
         Input::Completion(prompt) => text(&prompt.text) + prompt.suffix.as_deref().map_or(0, text),

@@ -26,11 +26,12 @@ mod chunk;
 mod decode;
 mod encode;
 mod error;
-mod json;
+pub(crate) mod json;
 mod settings;
 
+pub(crate) use chunk::object;
 pub use decode::Decoder;
-pub(crate) use encode::{context, encode, probe};
+pub(crate) use encode::{context, encode, probe, size_hint};
 pub(crate) use json::string as write_json_string;
 pub(crate) use settings::Settings;
 

@@ -1,0 +1,3 @@
+//! The adapter `anthropic` as a component: a shell without logic.
+
+witgate_model::export_adapter!(witgate_adapters::Anthropic);
