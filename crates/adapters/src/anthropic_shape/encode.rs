@@ -240,8 +240,7 @@ impl<'a> Encoder<'a> {
                 );
                 let effort = request.reasoning.as_ref().is_some_and(|reasoning| reasoning.effort.is_some());
                 self.refuse(if effort { "reasoning_effort" } else { "reasoning" }, message)?;
-                plan.thinking = None;
-                plan.effort = None;
+                plan = Plan { answer: plan.answer, ..Plan::default() };
             }
         }
 
@@ -664,10 +663,12 @@ impl<'a> Encoder<'a> {
         let mut object = Object::of_type(&mut self.out, "tool_result");
         object.string(&mut self.out, "tool_use_id", mapped(self.native, &mut self.ids, &result.call_id));
         match result.content.as_slice() {
-            [] => {}
-            [ResultContent::Text(text)]
-                if text.cache.is_none() && (text.extra.is_none() || !self.native) && !is_blank(self.native, text) =>
-            {
+            // Where nothing was said, there is no content.
+            pieces
+                if pieces
+                    .iter()
+                    .all(|piece| matches!(piece, ResultContent::Text(text) if is_blank(self.native, text))) => {}
+            [ResultContent::Text(text)] if text.cache.is_none() && (text.extra.is_none() || !self.native) => {
                 self.extra(text.extra.as_deref(), &at.piece(0))?;
                 object.string(&mut self.out, "content", &text.text);
             }
@@ -1029,7 +1030,7 @@ impl<'a> Encoder<'a> {
         ];
         for (name, asked) in unsupported {
             if asked {
-                self.refuse(name, format!("{backend} has no `{name}`"))?;
+                self.refuse(name, format!("{backend} has no `{name}`: leave it out"))?;
             }
         }
         for (name, value) in [("temperature", sampling.temperature), ("top_p", sampling.top_p)] {

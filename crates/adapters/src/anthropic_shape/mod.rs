@@ -18,7 +18,9 @@
 //! the member `system`. Content of one text without `extra` and without a mark is a string, all other content a list of
 //! blocks. Unknown members stand where they stood: `extra` of a record is spliced into its object, and its members
 //! `metadata`, `tool_choice`, `output_config` (with `format` inside), `thinking` and a part's `source` into the object of
-//! that name. No member is written twice: what the contract names wins. Names and ids are not mapped.
+//! that name. No member is written twice: what the contract names wins. Names and ids are not mapped. Beta features may be
+//! asked for by the member `anthropic_beta`, as Bedrock has it: for Anthropic they go into the header, beside those of
+//! the settings.
 //!
 //! # Requests from other dialects
 //!
@@ -142,5 +144,71 @@ impl Context {
         serde_json::to_string(self).map(Some).map_err(|error| {
             Error::new(ErrorKind::Other("internal".to_owned()), format!("the context could not be written: {error}"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use witgate_model::{Input, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, Request, Role, Sampling};
+
+    use super::*;
+
+    const MODEL: &str = "eu.anthropic.claude-opus-4-6-v1";
+
+    fn bedrock(settings: &Settings, request: &Request) -> String {
+        let encoded = body(Flavour::Bedrock, settings, request).unwrap();
+        assert!(encoded.headers.is_empty());
+        String::from_utf8(encoded.body).unwrap()
+    }
+
+    #[test]
+    fn bedrock_gets_the_version_and_betas_in_the_body_and_neither_model_nor_stream() {
+        let mut request = Request::chat("openai-chat", MODEL, vec![Message::text(Role::User, "Hi")]);
+        request.stream = true;
+        request.sampling = Sampling { max_tokens: Some(9), ..Sampling::default() };
+        assert_eq!(
+            bedrock(&Settings::default(), &request),
+            r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#
+        );
+        request.dialect = MESSAGES.to_owned();
+        request.extra =
+            Some(r#"{"anthropic_beta":["b","c"],"anthropic_version":"x","model":"m","stream":true,"y":1}"#.to_owned());
+        let settings = Settings { betas: vec!["a".to_owned(), "b".to_owned()], ..Settings::default() };
+        assert_eq!(
+            bedrock(&settings, &request),
+            r#"{"anthropic_version":"bedrock-2023-05-31","anthropic_beta":["a","b","c"],"max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"y":1}"#
+        );
+    }
+
+    #[test]
+    fn bedrocks_model_ids_tell_what_the_model_can() {
+        let mut request = Request::chat("openai-chat", MODEL, vec![Message::text(Role::User, "Hi")]);
+        request.reasoning = Some(Reasoning { effort: Some("low".to_owned()), ..Reasoning::default() });
+        assert!(bedrock(&Settings::default(), &request).contains(r#""output_config":{"effort":"low"}"#));
+    }
+
+    #[test]
+    fn bedrock_fetches_nothing_and_counts_what_it_would_answer() {
+        let url = |source| {
+            let part = MediaPart {
+                kind: MediaKind::Image,
+                mime: None,
+                source,
+                name: None,
+                detail: None,
+                cache: None,
+                extra: None,
+            };
+            let message = Message { role: Role::User, name: None, parts: vec![Part::Media(part)], extra: None };
+            let request = Request::chat("openai-chat", MODEL, vec![message]);
+            body(Flavour::Bedrock, &Settings::default(), &request).unwrap_err()
+        };
+        for source in [MediaSource::Url("https://e.com/a.png".to_owned()), MediaSource::FileId("f".to_owned())] {
+            let error = url(source);
+            assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::Unsupported, Some("messages[0].content[0]")));
+        }
+        let messages = vec![Message::text(Role::User, "Hi")];
+        let count = Request::new("openai-chat", MODEL, Input::CountTokens(messages));
+        assert!(bedrock(&Settings::default(), &count).contains(r#""max_tokens":4096"#));
     }
 }

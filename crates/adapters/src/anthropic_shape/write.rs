@@ -1,5 +1,7 @@
 //! Writing JSON objects straight into the body's bytes.
 
+use std::collections::BTreeSet;
+
 use crate::openai_shape::json::{self, Members};
 
 /// Most names that one object remembers: no object that is written here has more.
@@ -10,13 +12,15 @@ const NAMES: usize = 20;
 pub(super) struct Object {
     written: [&'static str; NAMES],
     count: usize,
+    /// Names that were spliced in.
+    spliced: BTreeSet<String>,
 }
 
 impl Object {
     /// Opens an object.
     pub(super) fn open(out: &mut Vec<u8>) -> Self {
         out.push(b'{');
-        Object { written: [""; NAMES], count: 0 }
+        Object { written: [""; NAMES], count: 0, spliced: BTreeSet::new() }
     }
 
     /// Opens an object with the member `type`.
@@ -82,9 +86,10 @@ impl Object {
 
     /// Adds the members whose names have not been written.
     pub(super) fn splice(&mut self, out: &mut Vec<u8>, members: &Members<'_>) {
-        let written = self.count.min(NAMES);
         for (name, value) in &members.0 {
-            if self.written.iter().take(written).any(|known| known == name) {
+            if self.written.iter().any(|known| !known.is_empty() && known == name)
+                || !self.spliced.insert(name.to_string())
+            {
                 continue;
             }
             if self.count > 0 {
