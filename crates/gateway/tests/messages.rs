@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use witgate_adapters::Anthropic;
+use witgate_adapters::{Anthropic, LlamaCpp, OpenAi};
 use witgate_dialects::{Renderer, default_limits, parse};
 use witgate_model::normaliser::AnswerStart;
 use witgate_model::{Adapter, Decoder, Event, Frame, Framing, ResponseHead, SseEvent};
@@ -172,6 +172,96 @@ fn invariant_9_a_stream_with_unknown_members_arrives_as_it_was_sent() {
         json!({"type": "message_stop"}),
     ];
     assert_eq!(streamed(&events), events);
+}
+
+/// What a backend gets of a request of this API.
+fn taken<A: Adapter>(request: &Value) -> Value {
+    let parsed = parse(DIALECT, MESSAGES, &default_limits(), request.to_string().as_bytes()).unwrap();
+    let http = A::encode("{}", parsed.request).unwrap_or_else(|error| panic!("{}: {error:?}", A::describe().id));
+    serde_json::from_slice(&http.body).unwrap()
+}
+
+#[test]
+fn a_request_with_tools_results_and_pictures_reaches_backends_of_other_apis() {
+    let request = json!({
+        "model": "m", "max_tokens": 64, "system": "Be brief.", "stream": true, "temperature": 0.5,
+        "stop_sequences": ["END"],
+        "tools": [{"type": "custom", "name": "f", "description": "d", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "auto"},
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+            ]},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "Let me see."}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "r"}]},
+                {"type": "text", "text": "And?"},
+            ]},
+        ],
+    });
+    for body in [taken::<OpenAi>(&request), taken::<LlamaCpp>(&request)] {
+        let roles: Vec<_> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "tool", "user"]);
+        assert_eq!(body["messages"][3]["tool_call_id"], "t");
+        assert_eq!(body["stop"], json!(["END"]));
+    }
+}
+
+#[test]
+fn an_answer_of_another_api_becomes_a_message() {
+    let chunk = |delta: Value, finish: Value| {
+        let chunk = json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "up",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        });
+        Frame::Sse(SseEvent { event: None, data: chunk.to_string(), id: None })
+    };
+    let call = |index: u32, call: Value| json!({"tool_calls": [and(json!({ "index": index }), call)]});
+    let begin = |index: u32, id: &str| {
+        call(index, json!({"id": id, "type": "function", "function": {"name": "f", "arguments": ""}}))
+    };
+    let arguments = |index: u32, json: &str| call(index, json!({"function": {"arguments": json}}));
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13,
+        "prompt_tokens_details": {"cached_tokens": 5}});
+    let frames = vec![
+        chunk(json!({"role": "assistant", "reasoning_content": "hm"}), Value::Null),
+        chunk(json!({"content": "Both:"}), Value::Null),
+        chunk(begin(0, "a"), Value::Null),
+        chunk(begin(1, "b"), Value::Null),
+        chunk(arguments(1, "{\"y\""), Value::Null),
+        chunk(arguments(0, "{\"x\":1}"), Value::Null),
+        chunk(arguments(1, ":2}"), Value::Null),
+        chunk(json!({}), json!("tool_calls")),
+        Frame::Sse(SseEvent {
+            event: None,
+            data: json!({"id": "chatcmpl-1", "model": "up", "choices": [], "usage": usage}).to_string(),
+            id: None,
+        }),
+        Frame::Sse(SseEvent { event: None, data: "[DONE]".into(), id: None }),
+    ];
+    let head = ResponseHead { status: 200, headers: vec![], framing: Framing::Sse, stream: true };
+    let mut decoder = OpenAi::decoder("{}", None, head);
+    let mut events = decoder.feed(frames);
+    if !events.last().is_some_and(Event::is_last) {
+        events.extend(decoder.finish());
+    }
+    let start = AnswerStart { render: String::new(), id: "x".into(), created: 9, model: "alias".into() };
+    let message: Value = serde_json::from_slice(&Renderer::new(DIALECT, start).feed(events)).unwrap();
+    let expected = json!({
+        "id": "msg_x", "type": "message", "role": "assistant", "model": "up",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "text", "text": "Both:"},
+            {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+            {"type": "tool_use", "id": "b", "name": "f", "input": {"y": 2}},
+        ],
+        "stop_reason": "tool_use", "stop_sequence": null,
+        "usage": {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4},
+    });
+    assert_eq!(message, expected);
 }
 
 /// Any JSON, not too large; numbers that every reader reads alike.
