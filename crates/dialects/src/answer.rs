@@ -679,13 +679,7 @@ impl Answer {
 
 impl Render for Answer {
     fn head(&self) -> Rendered {
-        if !self.flags.stream {
-            return openai::json_answer(200, Vec::new());
-        }
-        let headers =
-            [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")];
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Rendered { status: 200, headers, body: Vec::new() }
+        if self.flags.stream { openai::stream_answer() } else { openai::json_answer(200, Vec::new()) }
     }
 
     fn feed(&mut self, events: Vec<Event>) -> Vec<u8> {

@@ -19,6 +19,7 @@
 //! ```
 
 mod answer;
+mod anthropic;
 mod awa_llm;
 mod members;
 mod ollama;
@@ -86,10 +87,11 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 8] = [
+static DIALECTS: [&dyn Dialect; 9] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
+    &anthropic::AnthropicMessages,
     &awa_llm::AwaLlm,
     &ollama::Api::Chat,
     &ollama::Api::Generate,

@@ -98,7 +98,7 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
-    fn to_text(self) -> String {
+    pub(crate) fn to_text(self) -> String {
         match (self.stream, self.include_usage) {
             (true, true) => "stream,usage".to_owned(),
             (true, false) => "stream".to_owned(),
@@ -161,6 +161,13 @@ pub(crate) fn json_answer(status: u16, body: Vec<u8>) -> Rendered {
         headers.push(("www-authenticate".to_owned(), "Bearer".to_owned()));
     }
     Rendered { status, headers, body }
+}
+
+/// Status and headers of an answer in server-sent events.
+pub(crate) fn stream_answer() -> Rendered {
+    let headers = [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")];
+    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Rendered { status: 200, headers, body: Vec::new() }
 }
 
 /// Takes the model from `/openai/deployments/{model}` in front of `operation`, where the body names none.

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 8] = [
+const DIALECTS: [&str; 9] = [
     "openai-chat",
     "openai-completions",
     "openai-embeddings",
+    "anthropic-messages",
     "awa-llm",
     "ollama-chat",
     "ollama-generate",
@@ -148,6 +149,36 @@ fn a_mebibyte_in_ollamas_api_ends_in_linear_time() {
     ] {
         quickly(what, || {
             let result = parse(dialect, "/", &default_limits(), body.as_bytes());
+            assert_eq!(result.is_ok(), good, "{what}: {:?}", result.map(|_| ()));
+        });
+    }
+}
+
+#[test]
+fn ten_mebibytes_of_anthropics_blocks_end_in_linear_time() {
+    let content = |content: String| format!(r#"{{"max_tokens":1,"messages":[{{"role":"user","content":{content}"#);
+    let result = |content: &str| format!(r#"[{{"type":"tool_result","tool_use_id":"a","content":{content}"#);
+    for (what, body, good) in [
+        ("blocks", content(format!("[{}{{\"type\":\"x\"}}]}}]}}", megabytes("{\"type\":\"x\"},"))), true),
+        ("nested results", content(megabytes(&result("")[..])), false),
+        ("a type that comes last", content(format!("[{{\"x\":[{}1],\"type\":\"x\"}}]}}]}}", megabytes("1,"))), true),
+        (
+            "pieces of a result",
+            content(format!("{}[{}{{\"type\":\"x\"}}]}}]}}]}}", result(""), megabytes("{\"type\":\"x\"},"))),
+            true,
+        ),
+        (
+            "an input",
+            content(format!(
+                "[{{\"type\":\"tool_use\",\"id\":\"a\",\"name\":\"f\",\"input\":{{\"a\":\"{}\"}}}}]}}]}}",
+                megabytes("\\\"")
+            )),
+            true,
+        ),
+        ("stop sequences", format!("{{\"stop_sequences\":[{}\"a\"]", megabytes("\"a\",")), false),
+    ] {
+        quickly(what, || {
+            let result = parse("anthropic-messages", "/v1/messages", &default_limits(), body.as_bytes());
             assert_eq!(result.is_ok(), good, "{what}: {:?}", result.map(|_| ()));
         });
     }

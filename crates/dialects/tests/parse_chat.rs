@@ -39,6 +39,8 @@ fn the_routes_are_those_of_the_documents() {
             "POST /v1/embeddings openai-embeddings",
             "POST /embeddings openai-embeddings",
             "POST /openai/deployments/{model}/embeddings openai-embeddings",
+            "POST /v1/messages anthropic-messages",
+            "POST /v1/messages/count_tokens anthropic-messages",
             "POST /llm awa-llm",
             "POST /api/chat ollama-chat",
             "POST /api/generate ollama-generate",

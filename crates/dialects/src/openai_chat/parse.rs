@@ -30,7 +30,7 @@ fn request(reader: &mut Reader<'_>, limits: &Limits) -> Read<Parsed> {
     let mut thinking = None;
     reader.object(|reader, name| {
         match &*name.text {
-            "messages" => messages = Some(all_messages(reader, limits)?),
+            "messages" => messages = Some(all_messages(reader, limits, message)?),
             "tools" => {
                 reader.optional(|reader| {
                     reader.array(|reader, _| {
@@ -77,7 +77,12 @@ fn request(reader: &mut Reader<'_>, limits: &Limits) -> Read<Parsed> {
     Ok(parsed)
 }
 
-fn all_messages(reader: &mut Reader<'_>, limits: &Limits) -> Read<Vec<Message>> {
+/// The conversation: at least one message, each of which `message` reads.
+pub(crate) fn all_messages(
+    reader: &mut Reader<'_>,
+    limits: &Limits,
+    message: fn(&mut Reader<'_>, &Limits) -> Read<Message>,
+) -> Read<Vec<Message>> {
     let start = reader.position();
     let mut messages = Vec::new();
     reader.array(|reader, index| {
@@ -241,8 +246,8 @@ fn content(reader: &mut Reader<'_>) -> Read<Vec<Part>> {
     }
 }
 
-/// A content part as a piece of a tool's result. [`part`] makes no part that is none.
-fn result_content(part: Part) -> Option<ResultContent> {
+/// A content part as a piece of a tool's result; `None` for one that is none.
+pub(crate) fn result_content(part: Part) -> Option<ResultContent> {
     match part {
         Part::Text(text) => Some(ResultContent::Text(text)),
         Part::Media(media) => Some(ResultContent::Media(media)),
@@ -268,7 +273,8 @@ fn part(reader: &mut Reader<'_>) -> Read<Part> {
     }
 }
 
-fn text_part(reader: &mut Reader<'_>, key: &str) -> Read<TextPart> {
+/// A part that is the text under `key`.
+pub(crate) fn text_part(reader: &mut Reader<'_>, key: &str) -> Read<TextPart> {
     let start = reader.position();
     let mut text = None;
     let mut cache = None;
@@ -289,7 +295,11 @@ fn text_part(reader: &mut Reader<'_>, key: &str) -> Read<TextPart> {
 }
 
 /// `cache_control`: a mark where the contract can hold it, else it stays with the unknown members.
-fn cache_control<'a>(reader: &mut Reader<'a>, name: &Name<'a>, extra: &mut Members) -> Read<Option<CacheMark>> {
+pub(crate) fn cache_control<'a>(
+    reader: &mut Reader<'a>,
+    name: &Name<'a>,
+    extra: &mut Members,
+) -> Read<Option<CacheMark>> {
     if reader.kind() == Kind::Null {
         reader.raw()?;
         return Ok(None);
