@@ -1,11 +1,16 @@
-//! OpenAI, and every server that speaks its Chat Completions and Completions APIs.
+//! OpenAI, and every server that speaks its Chat Completions, Responses, Completions, Embeddings and Models APIs.
 //!
 //! The endpoint ends where OpenAI's base URL does: `https://api.openai.com/v1`. How requests and answers map is told in
-//! [`crate::openai_shape`].
+//! [`crate::openai_shape`]; conversations go to Chat Completions, or with the setting `api = "responses"` to Responses:
+//! [`crate::openai_shape::responses`].
+//!
+//! `top_k`, `min_p`, `repetition_penalty`, videos and the reasoning of earlier turns are no part of OpenAI's own Chat
+//! Completions, but many servers that speak it take them. They are passed on, so that such a server gets them; with the
+//! setting `strict` they are refused (or left out, with `drop_unsupported`), as `api.openai.com` would refuse them.
 
 use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};
 
-use crate::openai_shape::{self, CHAT, COMPLETIONS, Decoder, Flavour};
+use crate::openai_shape::{self, CHAT, COMPLETIONS, Decoder, EMBEDDINGS, Flavour, RESPONSES, Settings};
 
 /// The adapter `openai`.
 #[derive(Debug)]
@@ -18,17 +23,18 @@ impl Adapter for OpenAi {
         Description {
             id: "openai".into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            summary: "OpenAI and servers that speak its chat and text completion APIs; prompt-cache marks of other \
-                      dialects are left out"
-                .into(),
-            operations: vec!["chat".into(), "completion".into()],
+            summary:
+                "OpenAI and servers that speak its chat, responses, text completion and embedding APIs; prompt-cache \
+                      marks of other dialects are left out"
+                    .into(),
+            operations: ["chat", "completion", "embedding", "models"].map(String::from).to_vec(),
             capabilities: ["tools", "images", "audio", "documents", "json-schema", "reasoning", "logprobs", "n"]
                 .map(String::from)
                 .to_vec(),
-            dialects: vec![CHAT.into(), COMPLETIONS.into()],
+            dialects: [CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS].map(String::from).to_vec(),
             secrets: vec![SecretSlot {
                 name: "api_key".into(),
-                description: "The API key, sent as a bearer token; may be left out where the server asks for none"
+                description: "The API key, sent as `key_header` says; may be left out where the server asks for none"
                     .into(),
                 required: false,
             }],
@@ -38,14 +44,16 @@ impl Adapter for OpenAi {
     }
 
     fn probe(settings: &str) -> Result<Option<HttpRequest>, Error> {
-        openai_shape::probe(settings, "models").map(Some)
+        Ok(Some(openai_shape::get(&Settings::parse(settings)?, &["models"], &[])))
     }
 
     fn encode(settings: &str, request: Request) -> Result<HttpRequest, Error> {
         openai_shape::encode(Flavour::OpenAi, settings, &request)
     }
 
-    fn decoder(_settings: &str, context: Option<String>, head: ResponseHead) -> Decoder {
-        Decoder::new(Flavour::OpenAi, context.as_deref(), head)
+    fn decoder(settings: &str, context: Option<String>, head: ResponseHead) -> Decoder {
+        // The gateway has checked the settings, and `encode` has read them.
+        let settings = Settings::parse(settings).unwrap_or_default();
+        Decoder::new(Flavour::OpenAi, context.as_deref(), head).lift(settings.reasoning_tag.as_deref())
     }
 }

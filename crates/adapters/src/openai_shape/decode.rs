@@ -6,24 +6,16 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, Finish, FinishReason, Frame, ResponseHead, Scope,
-    SseEvent, Started, ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, Finish, FinishReason, Scope, SseEvent, Started,
+    ToolCallStart, Usage,
 };
 
 use super::chunk::{
     CHOICES, Choice, Content, ContentPart, Envelope, Message, Others, TOOL_CALLS, ToolCall as ToolCallChunk,
 };
 use super::json::{self, Members, complaint, count_of, object_of, text_of};
-use super::{CHAT, COMPLETIONS, Flavour, error};
-
-/// Most bytes of a whole answer.
-const WHOLE: usize = 32 * 1024 * 1024;
-
-/// Most bytes of an error answer that are looked at.
-const ERROR_BODY: usize = 64 * 1024;
-
-/// Most events for one frame, the contract's own bound.
-const EVENTS: usize = 4096;
+use super::lift::{Lift, Piece};
+use super::{Flavour, error};
 
 /// Most bytes of arguments that may come before their tool call has a name.
 const EARLY_ARGUMENTS: usize = 1024 * 1024;
@@ -35,32 +27,59 @@ const FOREIGN: usize = 1024 * 1024;
 const REMEMBERED: (usize, usize) = (32, 1024);
 
 /// Most bytes of a usage object that is handed on.
-const USAGE: usize = 16 * 1024;
+pub(super) const USAGE: usize = 16 * 1024;
 
-/// Decodes one answer of a backend that speaks the OpenAI shape.
+/// Decodes the answer to a chat or a text completion.
 ///
 /// Choices, blocks and tool calls are told apart by the backend's own numbers; blocks are numbered in the order of their
 /// starts. Unknown members come as `other` events; a member beside `choices` that each chunk repeats comes once, and
 /// again when it changes.
 #[derive(Debug)]
-pub struct Decoder {
+pub(super) struct Generation {
     flavour: Flavour,
-    head: ResponseHead,
     dialect: &'static str,
     /// How many choices were asked for.
     expected: usize,
-    /// The bytes of an answer that is not a stream.
-    body: Vec<u8>,
+    /// The tag around reasoning in the text.
+    tag: Option<String>,
     started: bool,
     /// Events that came before the answer had begun.
     held: Vec<Event>,
-    ended: bool,
     choices: Vec<ChoiceState>,
     blocks: u32,
     tool_calls: usize,
     ids: BTreeSet<String>,
-    remembered: Vec<(String, String)>,
+    remembered: Remembered,
     usage: UsageState,
+}
+
+/// Members beside `choices` that were told, to be told again only when they change.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(Vec<(String, String)>);
+
+impl Remembered {
+    /// The unknown members that are new or have changed.
+    pub(super) fn news(&mut self, dialect: &str, others: &Others<'_>) -> Option<Event> {
+        let mut news = Vec::new();
+        for (name, value) in others {
+            let value: &RawValue = value;
+            let room = self.0.len() < REMEMBERED.0 && name.len() + value.get().len() <= REMEMBERED.1;
+            match self.0.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) if known == value.get() => continue,
+                Some((_, known)) => {
+                    known.clear();
+                    // Too long a value is not kept: an empty text equals no value, so it is told again.
+                    if value.get().len() <= REMEMBERED.1 {
+                        known.push_str(value.get());
+                    }
+                }
+                None if room => self.0.push((name.to_string(), value.get().to_owned())),
+                None => {}
+            }
+            news.push((Cow::Borrowed(&**name), value));
+        }
+        (!news.is_empty()).then(|| Event::other(dialect, Scope::Envelope, object_of(&news)))
+    }
 }
 
 /// What is known of the usage.
@@ -80,6 +99,7 @@ struct ChoiceState {
     open: Option<(Flow, u32)>,
     tools: Vec<ToolState>,
     finished: bool,
+    lift: Option<Lift>,
     /// The stop sequence that was met, where the backend tells.
     stop_sequence: Option<String>,
     /// Unknown members that were null before.
@@ -168,72 +188,38 @@ enum Flow {
     Refusal,
 }
 
-impl Decoder {
-    /// A decoder for one answer; `context` is what the encoder gave.
-    pub fn new(flavour: Flavour, context: Option<&str>, head: ResponseHead) -> Self {
-        let mut context = context.unwrap_or_default().split(' ');
-        let dialect = if context.next() == Some("completion") { COMPLETIONS } else { CHAT };
-        let expected = context.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-        Decoder {
+impl Generation {
+    /// For an answer of this dialect of which `expected` choices were asked for.
+    pub(super) fn new(flavour: Flavour, dialect: &'static str, expected: usize) -> Self {
+        Generation {
             flavour,
-            head,
             dialect,
             expected,
-            body: Vec::new(),
+            tag: None,
             started: false,
             held: Vec::new(),
-            ended: false,
             choices: Vec::new(),
             blocks: 0,
             tool_calls: 0,
             ids: BTreeSet::new(),
-            remembered: Vec::new(),
+            remembered: Remembered::default(),
             usage: UsageState::default(),
         }
     }
 
-    fn is_success(&self) -> bool {
-        (200..300).contains(&self.head.status)
+    /// Lifts reasoning in this tag out of the text.
+    pub(super) fn lift(&mut self, tag: &str) {
+        self.tag = Some(tag.to_owned());
     }
 
-    /// Tells the failure; nothing may follow.
-    fn fail(&mut self, error: Error, out: &mut Vec<Event>) {
-        self.ended = true;
-        out.push(Event::Failed(error));
-    }
-
-    fn frame(&mut self, frame: Frame, out: &mut Vec<Event>) -> Result<(), Error> {
-        match frame {
-            Frame::Sse(event) if self.is_success() => self.sse(&event, out),
-            Frame::Bytes(bytes) => {
-                let most = if self.is_success() { WHOLE } else { ERROR_BODY };
-                if self.body.is_empty() && bytes.len() <= most {
-                    self.body = bytes;
-                } else if self.is_success() && self.body.len() + bytes.len() > most {
-                    return Err(Error::malformed(format!("the backend's answer has more than {most} bytes")));
-                } else {
-                    let room = most.saturating_sub(self.body.len()).min(bytes.len());
-                    self.body.extend_from_slice(&bytes[..room]);
-                }
-                Ok(())
-            }
-            Frame::Sse(SseEvent { data, .. }) | Frame::Line(data) if !self.is_success() => {
-                self.frame(Frame::Bytes(data.into_bytes()), out)
-            }
-            Frame::Sse(_) | Frame::Line(_) | Frame::Message(_) => Err(Error::malformed(
-                "the answer came in frames that this API does not have: server-sent events or one JSON object were expected",
-            )),
-        }
-    }
-
-    fn sse(&mut self, event: &SseEvent, out: &mut Vec<Event>) -> Result<(), Error> {
+    /// One event of a stream.
+    pub(super) fn sse(&mut self, event: &SseEvent, out: &mut Vec<Event>) -> Result<(), Error> {
         let data = event.data.trim();
         if data.is_empty() {
             return Ok(());
         }
         if data == "[DONE]" {
             self.check_finished(false)?;
-            self.ended = true;
             out.push(Event::Done);
             return Ok(());
         }
@@ -248,12 +234,7 @@ impl Decoder {
     }
 
     /// The whole answer, in one JSON object.
-    fn whole(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
-        let body = std::mem::take(&mut self.body);
-        let text = std::str::from_utf8(&body).map_err(|_| Error::malformed("the backend's answer is not UTF-8"))?;
-        if text.trim_start().is_empty() {
-            return Err(Error::malformed("the backend's answer is empty"));
-        }
+    pub(super) fn whole(&mut self, text: &str, out: &mut Vec<Event>) -> Result<(), Error> {
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
             let what = complaint(&error);
             Error::malformed(format!("the backend's answer is not the JSON that its API promises: {what}"))
@@ -262,7 +243,16 @@ impl Decoder {
         if self.choices.is_empty() {
             return Err(Error::malformed("the backend's answer has no `choices`"));
         }
-        self.ended = true;
+        out.push(Event::Done);
+        Ok(())
+    }
+
+    /// The stream has ended without `[DONE]`.
+    pub(super) fn end(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
+        if !self.started && self.choices.is_empty() {
+            return Err(Error::malformed("the backend's answer is empty"));
+        }
+        self.check_finished(true)?;
         out.push(Event::Done);
         Ok(())
     }
@@ -284,7 +274,7 @@ impl Decoder {
             let id = envelope.id.filled();
             if id.is_none() && envelope.choices.is_empty() && !whole {
                 // Azure's first chunk tells only of its filter: the answer has not begun.
-                if let Some(event) = self.unknown(&envelope.others)
+                if let Some(event) = self.remembered.news(self.dialect, &envelope.others)
                     && self.held.len() < REMEMBERED.0
                 {
                     self.held.push(event);
@@ -299,7 +289,7 @@ impl Decoder {
             }));
             out.append(&mut self.held);
         }
-        out.extend(self.unknown(&envelope.others));
+        out.extend(self.remembered.news(self.dialect, &envelope.others));
         let several = envelope.choices.len() > 1;
         for (position, choice) in envelope.choices.into_iter().enumerate() {
             self.choice(choice, position, whole, out)?;
@@ -308,29 +298,6 @@ impl Decoder {
             out.extend(self.usage(usage, whole && several));
         }
         Ok(())
-    }
-
-    /// The unknown members beside `choices` that are new or have changed.
-    fn unknown(&mut self, others: &Others<'_>) -> Option<Event> {
-        let mut news = Vec::new();
-        for (name, value) in others {
-            let value: &RawValue = value;
-            let room = self.remembered.len() < REMEMBERED.0 && name.len() + value.get().len() <= REMEMBERED.1;
-            match self.remembered.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) if known == value.get() => continue,
-                Some((_, known)) => {
-                    known.clear();
-                    // Too long a value is not kept: an empty text equals no value, so it is told again.
-                    if value.get().len() <= REMEMBERED.1 {
-                        known.push_str(value.get());
-                    }
-                }
-                None if room => self.remembered.push((name.to_string(), value.get().to_owned())),
-                None => {}
-            }
-            news.push((Cow::Borrowed(&**name), value));
-        }
-        (!news.is_empty()).then(|| Event::other(self.dialect, Scope::Envelope, object_of(&news)))
     }
 
     fn choice(&mut self, choice: Choice<'_>, position: usize, whole: bool, out: &mut Vec<Event>) -> Result<(), Error> {
@@ -348,6 +315,7 @@ impl Decoder {
                     open: None,
                     tools: Vec::new(),
                     finished: false,
+                    lift: self.tag.as_deref().map(Lift::new),
                     stop_sequence: None,
                     nulls: BTreeSet::new(),
                 });
@@ -475,7 +443,7 @@ impl Decoder {
                     self.open(at, Flow::Text, out);
                 }
             }
-            Content::Text(text) => self.flow(at, Flow::Text, text, logprobs.take(), out),
+            Content::Text(text) => self.said(at, text, logprobs, out),
             Content::Parts(parts) => {
                 for part in parts {
                     self.content_part(at, part, logprobs, out)?;
@@ -483,6 +451,27 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+
+    /// Text of the answer, out of which reasoning may have to be lifted.
+    fn said(&mut self, at: usize, text: Cow<'_, str>, logprobs: &mut Option<&str>, out: &mut Vec<Event>) {
+        let Some(mut lift) = self.choices[at].lift.take() else {
+            return self.flow(at, Flow::Text, text, logprobs.take(), out);
+        };
+        let mut pieces = Vec::new();
+        let more = lift.push(&text, &mut pieces);
+        self.lifted(at, pieces, logprobs, out);
+        self.choices[at].lift = more.then_some(lift);
+    }
+
+    /// Tells the pieces of a text out of which reasoning was lifted.
+    fn lifted(&mut self, at: usize, pieces: Vec<Piece>, logprobs: &mut Option<&str>, out: &mut Vec<Event>) {
+        for piece in pieces {
+            match piece {
+                Piece::Reasoning(text) => self.flow(at, Flow::Reasoning, Cow::Owned(text), None, out),
+                Piece::Text(text) => self.flow(at, Flow::Text, Cow::Owned(text), logprobs.take(), out),
+            }
+        }
     }
 
     /// One part of a content list.
@@ -729,6 +718,9 @@ impl Decoder {
 
     /// Ends a choice: its blocks, then itself.
     fn finish_choice(&mut self, at: usize, reason: Option<&str>, out: &mut Vec<Event>) -> Result<(), Error> {
+        if let Some(lift) = self.choices[at].lift.take() {
+            self.lifted(at, lift.finish(), &mut None, out);
+        }
         let choice = &mut self.choices[at];
         if let Some((_, index)) = choice.open.take() {
             out.push(Event::BlockStop(index));
@@ -826,7 +818,7 @@ fn says_something(logprobs: &str) -> bool {
 /// A usage object: OpenAI's names, and those that other backends have for the same.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct UsageObject<'a> {
+pub(super) struct UsageObject<'a> {
     #[serde(borrow)]
     prompt_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -854,7 +846,7 @@ struct Details<'a> {
 }
 
 impl UsageObject<'_> {
-    fn counts(&self) -> Usage {
+    pub(super) fn counts(&self) -> Usage {
         let count = |value: Option<&RawValue>| value.and_then(count_of);
         let input = count(self.prompt_tokens);
         let rest = || count(self.total_tokens)?.checked_sub(input?);
@@ -869,57 +861,5 @@ impl UsageObject<'_> {
             estimated: false,
             raw: None,
         }
-    }
-}
-
-impl witgate_model::Decoder for Decoder {
-    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        let mut out = Vec::with_capacity(frames.len() + 2);
-        for frame in frames {
-            if self.ended {
-                break;
-            }
-            let before = out.len();
-            if let Err(error) = self.frame(frame, &mut out) {
-                self.fail(error, &mut out);
-            }
-            if out.len() - before > EVENTS {
-                out.truncate(before);
-                self.fail(
-                    Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")),
-                    &mut out,
-                );
-            }
-        }
-        out
-    }
-
-    fn finish(&mut self) -> Vec<Event> {
-        let mut out = Vec::new();
-        if self.ended {
-            return out;
-        }
-        if !self.is_success() {
-            let error = error::of_answer(self.head.status, &self.head.headers, &self.body);
-            self.fail(error, &mut out);
-            return out;
-        }
-        let result = if self.body.is_empty() && (self.started || !self.choices.is_empty()) {
-            self.check_finished(true).map(|()| {
-                self.ended = true;
-                out.push(Event::Done);
-            })
-        } else if self.body.is_empty() {
-            Err(Error::malformed("the backend's answer is empty"))
-        } else {
-            self.whole(&mut out)
-        };
-        if let Err(error) = result {
-            self.fail(error, &mut out);
-        } else if out.len() > EVENTS {
-            out.clear();
-            self.fail(Error::malformed(format!("the answer makes more than {EVENTS} events")), &mut out);
-        }
-        out
     }
 }

@@ -8,42 +8,71 @@ use witgate_model::{
 };
 
 use super::json::{self, Members, Name, Object, Text};
-use super::settings::MaxTokensField;
-use super::{CHAT, COMPLETIONS, Flavour, Settings};
+use super::policy::Policy;
+use super::settings::{Api, KeyHeader, MaxTokensField};
+use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, models, responses};
 
 /// The HTTP request for `request`.
 pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Result<HttpRequest, Error> {
     let settings = Settings::parse(settings)?;
-    let native = match &request.input {
-        Input::Chat(_) => request.dialect == CHAT,
-        Input::Completion(_) => request.dialect == COMPLETIONS,
+    let dialect = match &request.input {
+        Input::Chat(_) if settings.api == Api::Responses && flavour == Flavour::OpenAi => {
+            return responses::encode(&settings, request);
+        }
+        Input::Chat(_) => CHAT,
+        Input::Completion(_) => COMPLETIONS,
+        Input::Embedding(input) => return embeddings::encode(flavour, &settings, request, input),
+        Input::Models => return Ok(models::encode(flavour, &settings)),
         other => return Err(Error::no_operation("this adapter", other)),
     };
-    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), native, flavour, settings: &settings };
+    let policy = Policy::new(request.dialect == dialect, settings.drop_unsupported);
+    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), policy, flavour, settings: &settings };
     encoder.request(request)?;
-    let body = encoder.out;
-    let mut path: Vec<String> = match flavour {
-        Flavour::OpenAi => Vec::new(),
-        Flavour::LlamaCpp => vec!["v1".into()],
-    };
-    match request.input {
-        Input::Chat(_) => path.extend(["chat".into(), "completions".into()]),
-        _ => path.push("completions".into()),
-    }
-    let accept = if request.stream { "text/event-stream" } else { "application/json" };
-    let mut headers = vec![header("content-type", "application/json"), header("accept", accept)];
-    settings_headers(&settings, &mut headers);
+    let Encoder { out, policy, .. } = encoder;
+    let path: &[&str] =
+        if matches!(request.input, Input::Chat(_)) { &["chat", "completions"] } else { &["completions"] };
     Ok(HttpRequest {
+        context: context(request),
+        dropped: policy.dropped,
+        ..post(flavour, &settings, path, request.stream, out)
+    })
+}
+
+/// A request with a JSON body to the path behind the API's root.
+pub(super) fn post(flavour: Flavour, settings: &Settings, path: &[&str], stream: bool, body: Vec<u8>) -> HttpRequest {
+    let accept = if stream { "text/event-stream" } else { "application/json" };
+    let mut headers = vec![header("content-type", "application/json"), header("accept", accept)];
+    settings_headers(settings, &mut headers);
+    HttpRequest {
         method: "POST".into(),
-        path,
-        query: query(&settings),
+        path: flavour.root().iter().chain(path).map(|segment| (*segment).to_owned()).collect(),
+        query: query(settings),
         headers,
         body,
-        auth: bearer(),
-        framing: if request.stream { Framing::Sse } else { Framing::Whole },
-        context: context(request),
+        auth: auth(settings),
+        framing: if stream { Framing::Sse } else { Framing::Whole },
+        context: None,
         dropped: Vec::new(),
-    })
+    }
+}
+
+/// A request without a body.
+pub(crate) fn get(settings: &Settings, path: &[&str], query: &[(&str, &str)]) -> HttpRequest {
+    let mut headers = vec![header("accept", "application/json")];
+    settings_headers(settings, &mut headers);
+    let mut fields = self::query(settings);
+    fields.extend(query.iter().map(|(name, value)| header(name, value)));
+    HttpRequest {
+        method: "GET".into(),
+        path: path.iter().map(|segment| (*segment).to_owned()).collect(),
+        query: fields,
+        headers,
+        body: Vec::new(),
+        auth: auth(settings),
+        framing: Framing::Whole,
+        context: None,
+        dropped: Vec::new(),
+    }
 }
 
 /// What the decoder needs to know: the operation and how many choices were asked for; `None` for one of a chat.
@@ -51,24 +80,6 @@ pub(crate) fn context(request: &Request) -> Option<String> {
     let operation = request.input.operation();
     let n = request.sampling.n.unwrap_or(1);
     (operation != "chat" || n > 1).then(|| format!("{operation} {n}"))
-}
-
-/// A cheap request that shows whether the backend serves.
-pub(crate) fn probe(settings: &str, path: &str) -> Result<HttpRequest, Error> {
-    let settings = Settings::parse(settings)?;
-    let mut headers = vec![header("accept", "application/json")];
-    settings_headers(&settings, &mut headers);
-    Ok(HttpRequest {
-        method: "GET".into(),
-        path: vec![path.into()],
-        query: query(&settings),
-        headers,
-        body: Vec::new(),
-        auth: bearer(),
-        framing: Framing::Whole,
-        context: None,
-        dropped: Vec::new(),
-    })
 }
 
 fn header(name: &str, value: &str) -> Field {
@@ -88,8 +99,12 @@ fn query(settings: &Settings) -> Vec<Field> {
     settings.query.iter().map(|(name, value)| header(name, value)).collect()
 }
 
-fn bearer() -> Auth {
-    Auth::Header(HeaderAuth { name: "authorization".into(), prefix: "Bearer ".into(), slot: "api_key".into() })
+fn auth(settings: &Settings) -> Auth {
+    let (name, prefix) = match settings.key_header {
+        KeyHeader::Authorization => ("authorization", "Bearer "),
+        KeyHeader::ApiKey => ("api-key", ""),
+    };
+    Auth::Header(HeaderAuth { name: name.into(), prefix: prefix.into(), slot: "api_key".into() })
 }
 
 /// About how many bytes the body will have: only long texts count.
@@ -134,6 +149,10 @@ pub(crate) fn size_hint(request: &Request) -> usize {
     512 + input + tools.sum::<usize>() + request.extra.as_ref().map_or(0, String::len)
 }
 
+/// Top-level members that mean the same in Chat Completions and in Responses.
+pub(super) const SHARED: [&str; 5] =
+    ["metadata", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"];
+
 /// The member of an unknown object that makes it a tool call.
 #[derive(Deserialize)]
 struct Identified<'a> {
@@ -146,14 +165,14 @@ fn is_tool_call(role: &Role, json: &str) -> bool {
     *role == Role::Assistant && serde_json::from_str::<Identified<'_>>(json).is_ok_and(|object| object.id.is_some())
 }
 
-/// True for models that refuse `max_tokens`: OpenAI's o1, o3, o4 and gpt-5, with or without a vendor in front.
-fn wants_max_completion_tokens(model: &str) -> bool {
+/// True for OpenAI's o1, o3, o4 and gpt-5, with or without a vendor in front: they refuse `max_tokens`.
+pub(super) fn is_reasoning_model(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The media type that the first bytes of a picture tell, from the start of their base64.
-fn sniffed_image(base64: &str) -> Option<&'static str> {
+pub(super) fn sniffed_image(base64: &str) -> Option<&'static str> {
     let known =
         [("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
     known.iter().find(|(start, _)| base64.starts_with(start)).map(|(_, mime)| *mime)
@@ -186,41 +205,30 @@ impl Path {
 
 struct Encoder<'s> {
     out: Vec<u8>,
-    /// The request came in this dialect: unknown members pass.
-    native: bool,
+    policy: Policy,
     flavour: Flavour,
     settings: &'s Settings,
 }
 
 impl Encoder<'_> {
     /// Refuses `param`, unless the settings allow it to be left out.
-    fn refuse(&self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
-        if self.settings.drop_unsupported { Ok(()) } else { Err(Error::unsupported(param, message)) }
+    fn refuse(&mut self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
+        self.policy.refuse(param, message)
     }
 
-    /// The unknown members of the record at `path`: all of them from the same dialect, an error from another.
-    fn extra<'a>(&self, json: Option<&'a str>, path: &dyn Fn() -> String) -> Result<Members<'a>, Error> {
-        let Some(json) = json else { return Ok(Members::default()) };
-        let members = Members::parse(Some(json)).map_err(|error| {
-            let message = format!("the unknown members here are not a JSON object: {}", json::complaint(&error));
-            Error::invalid(path(), message)
-        })?;
-        let Some((name, _)) = members.0.first() else { return Ok(members) };
-        if self.native {
-            return Ok(members);
-        }
-        let path = path();
-        let param = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-        self.refuse(param, format!("the backend's API has no counterpart of `{name}` as the client's API means it"))?;
-        Ok(Members::default())
+    /// The unknown members of the record at `path`.
+    fn extra<'a>(&mut self, json: Option<&'a str>, path: &dyn Fn() -> String) -> Result<Members<'a>, Error> {
+        self.policy.extra(json, path, &[])
     }
 
     /// True where JSON that only the client's dialect understands can be passed on.
-    fn passes(&self, param: &dyn Fn() -> String) -> Result<bool, Error> {
-        if !self.native {
-            self.refuse(param(), "the backend's API has no counterpart of this value of the client's API")?;
-        }
-        Ok(self.native)
+    fn passes(&mut self, param: &dyn Fn() -> String) -> Result<bool, Error> {
+        self.policy.passes(param)
+    }
+
+    /// True where the server takes no more than OpenAI's own API has.
+    fn is_strict(&self) -> bool {
+        self.settings.strict && self.flavour == Flavour::OpenAi
     }
 
     /// A comma between the elements of the list that began at `start`.
@@ -231,7 +239,8 @@ impl Encoder<'_> {
     }
 
     fn request(&mut self, request: &Request) -> Result<(), Error> {
-        let extra = self.extra(request.extra.as_deref(), &String::new)?;
+        let shared: &[&str] = if request.dialect == RESPONSES { &SHARED } else { &[] };
+        let extra = self.policy.extra(request.extra.as_deref(), &String::new, shared)?;
         let mut top = Object::open(&mut self.out);
         top.string(&mut self.out, Name::Model, &request.model);
         match &request.input {
@@ -367,15 +376,15 @@ impl Encoder<'_> {
     fn is_content(&self, role: &Role, part: &Part) -> bool {
         match part {
             Part::Text(_) | Part::Media(_) => true,
-            Part::Refusal(text) => self.native && text.extra.is_some(),
+            Part::Refusal(text) => self.policy.native && text.extra.is_some(),
             Part::Other(json) => !is_tool_call(role, json),
             Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => false,
         }
     }
 
     /// The text of a part that a plain string can hold.
-    fn plain<'t>(&self, path: Path, part: &'t TextPart) -> Result<Option<&'t str>, Error> {
-        if self.native {
+    fn plain<'t>(&mut self, path: Path, part: &'t TextPart) -> Result<Option<&'t str>, Error> {
+        if self.policy.native {
             return Ok((part.extra.is_none() && part.cache.is_none()).then_some(part.text.as_str()));
         }
         self.extra(part.extra.as_deref(), &|| path.text())?;
@@ -390,7 +399,7 @@ impl Encoder<'_> {
             if extra.get("content").is_some() {
                 return Ok(());
             }
-            let empty = match (&message.role, self.native, message.parts.is_empty()) {
+            let empty = match (&message.role, self.policy.native, message.parts.is_empty()) {
                 (Role::Assistant, true, _) | (Role::Assistant, false, false) => "null",
                 (_, true, true) => "[]",
                 _ => "\"\"",
@@ -449,7 +458,11 @@ impl Encoder<'_> {
         for (part, content) in message.parts.iter().enumerate() {
             if let Part::Reasoning(reasoning) = content {
                 let path = Path { message: at, part };
-                if reasoning.redacted.is_some() && !self.native {
+                if self.is_strict() {
+                    self.refuse(path.text(), "OpenAI's chat API takes no reasoning back: its Responses API does")?;
+                    continue;
+                }
+                if reasoning.redacted.is_some() && !self.policy.native {
                     self.refuse(path.text(), "encrypted reasoning can only go back to the backend that made it")?;
                 }
                 proof = proof.or(reasoning.signature.as_deref()).or(reasoning.redacted.as_deref());
@@ -464,7 +477,7 @@ impl Encoder<'_> {
             object.name(&mut self.out, Name::ReasoningContent);
             self.joined(&thoughts);
         }
-        if let Some(proof) = proof.filter(|_| self.native) {
+        if let Some(proof) = proof.filter(|_| self.policy.native) {
             object.string(&mut self.out, Name::ReasoningSignature, proof);
         }
         let mut start = None;
@@ -594,7 +607,7 @@ impl Encoder<'_> {
 
     /// A prompt-cache mark, where it came in this dialect.
     fn cache(&mut self, object: &mut Object, mark: Option<&CacheMark>) {
-        let Some(mark) = mark.filter(|_| self.native) else { return };
+        let Some(mark) = mark.filter(|_| self.policy.native) else { return };
         object.name(&mut self.out, Name::CacheControl);
         let mut inner = Object::open(&mut self.out);
         inner.raw(&mut self.out, Name::Type, "\"ephemeral\"");
@@ -609,6 +622,9 @@ impl Encoder<'_> {
         let extra = self.extra(media.extra.as_deref(), &|| path.text())?;
         if self.flavour == Flavour::LlamaCpp && media.kind == MediaKind::Document {
             return self.refuse(path.text(), "llama.cpp takes no documents: send their text");
+        }
+        if self.is_strict() && media.kind == MediaKind::Video {
+            return self.refuse(path.text(), "OpenAI's chat API takes no video: send pictures of it");
         }
         let (kind, name) = match &media.kind {
             MediaKind::Image => ("image_url", Name::ImageUrl),
@@ -628,7 +644,7 @@ impl Encoder<'_> {
             (_, MediaSource::Other(_)) | (MediaKind::Image | MediaKind::Video, MediaSource::Url(_)) => true,
             (MediaKind::Document, MediaSource::FileId(_)) => true,
             // `file_data` that is neither base64 nor a data URL: what the client meant by it, the backend may know.
-            (MediaKind::Document, MediaSource::Url(_)) => self.native,
+            (MediaKind::Document, MediaSource::Url(_)) => self.policy.native,
             (_, MediaSource::Base64(_)) => true,
             _ => false,
         };
@@ -659,7 +675,7 @@ impl Encoder<'_> {
             match (&media.kind, &media.source) {
                 (MediaKind::Audio, MediaSource::Base64(data)) => {
                     inner.string(&mut self.out, Name::Data, data);
-                    inner.string(&mut self.out, Name::Format, audio_format(mime, self.native));
+                    inner.string(&mut self.out, Name::Format, audio_format(mime, self.policy.native));
                 }
                 (MediaKind::Document, source) => {
                     if let Some(name) = &media.name {
@@ -781,7 +797,7 @@ impl Encoder<'_> {
                 match &schema.name {
                     Some(name) => object.string(&mut self.out, Name::Called, name),
                     // OpenAI wants a name where other dialects have none.
-                    None if !self.native => object.raw(&mut self.out, Name::Called, "\"output\""),
+                    None if !self.policy.native => object.raw(&mut self.out, Name::Called, "\"output\""),
                     None => {}
                 }
                 if let Some(description) = &schema.description {
@@ -808,7 +824,7 @@ impl Encoder<'_> {
     fn reasoning(&mut self, top: &mut Object, reasoning: &Reasoning, all: &Members<'_>) -> Result<(), Error> {
         let extra = self.extra(reasoning.extra.as_deref(), &|| "reasoning".into())?;
         let llama = self.flavour == Flavour::LlamaCpp;
-        if self.native && reasoning.extra.is_some() && !llama {
+        if self.policy.native && reasoning.extra.is_some() && !llama {
             top.name(&mut self.out, Name::Reasoning);
             let mut object = Object::open(&mut self.out);
             if let Some(effort) = &reasoning.effort {
@@ -827,7 +843,7 @@ impl Encoder<'_> {
             object.close(&mut self.out);
             return Ok(());
         }
-        if let Some((name, _)) = extra.0.first() {
+        for (name, _) in &extra.0 {
             self.refuse(format!("reasoning.{name}"), "the backend has no such reasoning option")?;
         }
         match (&reasoning.effort, reasoning.enabled) {
@@ -871,11 +887,19 @@ impl Encoder<'_> {
             if !value.is_finite() {
                 return Err(Error::invalid(param, "must be a finite number"));
             }
+            if self.is_strict() && matches!(name, Name::MinP | Name::RepetitionPenalty) {
+                self.refuse(param, format!("OpenAI's API has no `{param}`"))?;
+                continue;
+            }
             top.name(&mut self.out, name);
             json::float(&mut self.out, value);
         }
         if let Some(top_k) = sampling.top_k {
-            top.integer(&mut self.out, Name::TopK, top_k);
+            if self.is_strict() {
+                self.refuse("top_k", "OpenAI's API has no `top_k`: use `top_p`")?;
+            } else {
+                top.integer(&mut self.out, Name::TopK, top_k);
+            }
         }
         if let Some(seed) = sampling.seed {
             top.integer(&mut self.out, Name::Seed, seed);
@@ -901,9 +925,7 @@ impl Encoder<'_> {
         let (visible, all) = match self.settings.max_tokens_field {
             MaxTokensField::MaxTokens => (all.or(visible), None),
             MaxTokensField::MaxCompletionTokens => (None, all.or(visible)),
-            MaxTokensField::Auto
-                if chat && self.flavour == Flavour::OpenAi && wants_max_completion_tokens(&request.model) =>
-            {
+            MaxTokensField::Auto if chat && self.flavour == Flavour::OpenAi && is_reasoning_model(&request.model) => {
                 (None, all.or(visible))
             }
             MaxTokensField::Auto => (visible, all),

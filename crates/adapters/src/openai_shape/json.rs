@@ -32,22 +32,24 @@ macro_rules! names {
 }
 
 names! {
-    Arguments "arguments", BestOf "best_of", CacheControl "cache_control", Content "content", Data "data",
-    Description "description", Detail "detail", Echo "echo", Effort "effort", EnableThinking "enable_thinking",
-    Enabled "enabled", File "file", FileData "file_data", FileId "file_id", Filename "filename", Format "format",
-    FrequencyPenalty "frequency_penalty", Function "function", Id "id", ImageUrl "image_url",
-    IncludeUsage "include_usage", InputAudio "input_audio", JsonSchema "json_schema", Kwargs "chat_template_kwargs",
-    LogitBias "logit_bias", Logprobs "logprobs", MaxCompletionTokens "max_completion_tokens", MaxTokens "max_tokens",
-    Messages "messages", MinP "min_p", Model "model", N "n", Called "name", Parallel "parallel_tool_calls",
-    Parameters "parameters", PresencePenalty "presence_penalty", Prompt "prompt", Reasoning "reasoning",
-    ReasoningContent "reasoning_content", ReasoningEffort "reasoning_effort",
-    ReasoningSignature "reasoning_signature", Refusal "refusal",
-    RepeatPenalty "repeat_penalty", RepetitionPenalty "repetition_penalty", ResponseFormat "response_format",
-    Role "role", Schema "schema", Seed "seed", Stop "stop", Stream "stream", StreamOptions "stream_options",
-    Strict "strict", Suffix "suffix", Summary "summary", Temperature "temperature", Text "text",
+    Arguments "arguments", BestOf "best_of", CacheControl "cache_control", CallId "call_id", Called "name",
+    Content "content", Data "data", Description "description", Detail "detail", Dimensions "dimensions", Echo "echo",
+    Effort "effort", EnableThinking "enable_thinking", Enabled "enabled", EncodingFormat "encoding_format",
+    EncryptedContent "encrypted_content", File "file", FileData "file_data", FileId "file_id", FileUrl "file_url",
+    Filename "filename", Format "format", FrequencyPenalty "frequency_penalty", Function "function", Id "id",
+    ImageUrl "image_url", Include "include", IncludeUsage "include_usage", Input "input", InputAudio "input_audio",
+    Instructions "instructions", JsonSchema "json_schema", Kwargs "chat_template_kwargs", LogitBias "logit_bias",
+    Logprobs "logprobs", MaxCompletionTokens "max_completion_tokens", MaxOutputTokens "max_output_tokens",
+    MaxTokens "max_tokens", Messages "messages", MinP "min_p", Model "model", N "n", Output "output",
+    Parallel "parallel_tool_calls", Parameters "parameters", PresencePenalty "presence_penalty", Prompt "prompt",
+    Reasoning "reasoning", ReasoningContent "reasoning_content", ReasoningEffort "reasoning_effort",
+    ReasoningSignature "reasoning_signature", Refusal "refusal", RepeatPenalty "repeat_penalty",
+    RepetitionPenalty "repetition_penalty", ResponseFormat "response_format", Role "role", Schema "schema",
+    Seed "seed", Stop "stop", Store "store", Stream "stream", StreamOptions "stream_options", Strict "strict",
+    Suffix "suffix", Summary "summary", Temperature "temperature", Text "text",
     ThinkingBudget "thinking_budget_tokens", ToolCallId "tool_call_id", ToolCalls "tool_calls",
     ToolChoice "tool_choice", Tools "tools", TopK "top_k", TopLogprobs "top_logprobs", TopP "top_p", Ttl "ttl",
-    Type "type", Url "url", User "user", VideoUrl "video_url",
+    Type "type", Url "url", User "user", Verbosity "verbosity", VideoUrl "video_url",
 }
 
 /// An object that is being written.

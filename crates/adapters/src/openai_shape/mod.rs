@@ -24,22 +24,37 @@
 
 pub(crate) mod chunk;
 mod decode;
+mod decoder;
+mod embeddings;
 mod encode;
 pub(crate) mod error;
 pub(crate) mod json;
+mod lift;
+mod models;
+mod policy;
+pub mod responses;
 mod settings;
 
 pub(crate) use chunk::object;
-pub use decode::Decoder;
-pub(crate) use encode::{context, encode, probe, size_hint};
+pub use decoder::Decoder;
+pub(crate) use encode::{context, encode, get, size_hint};
 pub(crate) use json::string as write_json_string;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Readiness, Settings};
 
 /// The dialect of chat requests and answers.
 pub const CHAT: &str = "openai-chat";
 
 /// The dialect of text completion requests and answers.
 pub const COMPLETIONS: &str = "openai-completions";
+
+/// The dialect of requests to OpenAI's Responses API, and of its answers.
+pub const RESPONSES: &str = "openai-responses";
+
+/// The dialect of embedding requests and answers.
+pub const EMBEDDINGS: &str = "openai-embeddings";
+
+/// The dialect of what is told of a model.
+pub const MODELS: &str = "openai-models";
 
 /// Which backend speaks the shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,4 +63,14 @@ pub enum Flavour {
     OpenAi,
     /// llama.cpp's `llama-server`: the endpoint is the server's root.
     LlamaCpp,
+}
+
+impl Flavour {
+    /// The path from the endpoint to the API.
+    fn root(self) -> &'static [&'static str] {
+        match self {
+            Flavour::OpenAi => &[],
+            Flavour::LlamaCpp => &["v1"],
+        }
+    }
 }

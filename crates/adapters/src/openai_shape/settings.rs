@@ -18,11 +18,51 @@ pub(crate) enum MaxTokensField {
     MaxCompletionTokens,
 }
 
+/// Which API a conversation goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Api {
+    /// Chat Completions.
+    #[default]
+    Chat,
+    /// Responses.
+    Responses,
+}
+
+/// Which header bears the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeyHeader {
+    /// `authorization: Bearer …`.
+    #[default]
+    Authorization,
+    /// `api-key: …`, as Azure has it.
+    ApiKey,
+}
+
+/// What llama-server is asked for readiness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Readiness {
+    /// `/health`: the model is loaded.
+    #[default]
+    Health,
+    /// `/slots?fail_on_no_slot=1`: a slot is free.
+    Slots,
+    /// `/props`: the model is loaded, and the key is right.
+    Props,
+}
+
 /// The settings. The gateway has checked them against the schema; a member that is not known here is ignored.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Settings {
     pub(crate) drop_unsupported: bool,
+    pub(crate) api: Api,
+    pub(crate) strict: bool,
+    pub(crate) key_header: KeyHeader,
+    pub(crate) reasoning_tag: Option<String>,
+    pub(crate) readiness: Readiness,
     pub(crate) max_tokens_field: MaxTokensField,
     pub(crate) stream_usage: bool,
     pub(crate) headers: BTreeMap<String, String>,
@@ -35,6 +75,11 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             drop_unsupported: false,
+            api: Api::Chat,
+            strict: false,
+            key_header: KeyHeader::Authorization,
+            reasoning_tag: None,
+            readiness: Readiness::Health,
             max_tokens_field: MaxTokensField::Auto,
             stream_usage: true,
             headers: BTreeMap::new(),
