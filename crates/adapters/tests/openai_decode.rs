@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use witgate_adapters::{LlamaCpp, OpenAi, Stub};
 use witgate_framing::{Framer, Limits, effective};
 use witgate_model::{
-    Adapter, BlockKind, Decoder, Error, ErrorKind, Event, Finish, FinishReason, Frame, Framing, Request, ResponseHead,
-    Retry, Scope, SseEvent, Usage,
+    Adapter, BlockKind, Decoder, Embedding, Error, ErrorKind, Event, Finish, FinishReason, Frame, Framing, Request,
+    ResponseHead, Retry, Scope, SseEvent, Usage, Vector,
 };
 
 /// A fixture and what is known about it.
@@ -22,6 +22,7 @@ struct Answer {
     head: ResponseHead,
     body: Vec<u8>,
     context: Option<String>,
+    settings: String,
 }
 
 /// All fixtures of a folder.
@@ -39,7 +40,9 @@ fn fixtures(folder: &'static str) -> Vec<Answer> {
             headers.push((name.clone(), value.as_str().unwrap().to_owned()));
         }
         let n = meta["request"]["n"].as_u64().unwrap_or(1);
-        let context = if name.starts_with("completion") {
+        let context = if let Some(context) = meta["context"].as_str() {
+            Some(context.to_owned())
+        } else if name.starts_with("completion") {
             Some(format!("completion {n}"))
         } else {
             (n > 1).then(|| format!("chat {n}"))
@@ -47,7 +50,8 @@ fn fixtures(folder: &'static str) -> Vec<Answer> {
         let framing = effective(&wanted, status, Some(content_type));
         let head = ResponseHead { status, headers, framing, stream: name.ends_with(".sse") };
         let body = std::fs::read(path.join(&name)).unwrap();
-        answers.push(Answer { folder, name, head, body, context });
+        let settings = meta.get("settings").map_or_else(|| "{}".to_owned(), Value::to_string);
+        answers.push(Answer { folder, name, head, body, context, settings });
     }
     assert!(answers.len() > 20, "{folder}: {}", answers.len());
     answers
@@ -60,7 +64,7 @@ fn fixture(folder: &'static str, name: &str) -> Answer {
 /// The events of an answer that the network cut at these offsets.
 fn events_of<A: Adapter>(answer: &Answer, cuts: &[usize]) -> Vec<Event> {
     let mut framer = Framer::new(&answer.head.framing, Limits::default()).unwrap();
-    let mut decoder = A::decoder("{}", answer.context.clone(), answer.head.clone());
+    let mut decoder = A::decoder(&answer.settings, answer.context.clone(), answer.head.clone());
     let mut events = Vec::new();
     let mut start = 0;
     let ends = cuts.iter().copied().chain([answer.body.len()]);
@@ -140,7 +144,7 @@ fn refused(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
 fn every_fixture_gives_the_events_that_were_read_and_approved() {
     for folder in ["llama-cpp", "openai"] {
         for answer in fixtures(folder) {
-            if matches!(answer.name.as_str(), "health.json" | "models.json") {
+            if answer.name == "health.json" {
                 continue;
             }
             let events = decoded(&answer, &[]);
@@ -230,6 +234,32 @@ fn one_byte_at_a_time_gives_the_same_events() {
     }
 }
 
+/// A decoder sees frames, not bytes: each cut must give the same frames, and each way in which a cut can divide them
+/// among two reads the same events.
+#[test]
+fn a_cut_at_any_byte_gives_the_same_events() {
+    for folder in ["llama-cpp", "openai"] {
+        for answer in fixtures(folder) {
+            let mut divisions = BTreeMap::new();
+            let mut expected = None;
+            for cut in 0..=answer.body.len() {
+                let mut framer = Framer::new(&answer.head.framing, Limits::default()).unwrap();
+                let mut frames = Vec::new();
+                framer.push(&answer.body[..cut], &mut frames).unwrap();
+                let first = frames.len();
+                framer.push(&answer.body[cut..], &mut frames).unwrap();
+                framer.finish(&mut frames).unwrap();
+                assert_eq!(expected.get_or_insert_with(|| frames.clone()), &frames, "{} cut at {cut}", answer.name);
+                divisions.insert(first, cut);
+            }
+            let whole = decoded(&answer, &[]);
+            for cut in divisions.into_values() {
+                assert_eq!(decoded(&answer, &[cut]), whole, "{} cut at {cut}", answer.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_stream_cut_at_any_event_fails_unless_every_choice_had_finished() {
     for answer in fixtures("llama-cpp").into_iter().filter(|answer| answer.name.ends_with(".sse")) {
@@ -244,6 +274,7 @@ fn a_stream_cut_at_any_event_fails_unless_every_choice_had_finished() {
                 head: answer.head.clone(),
                 name: String::new(),
                 context: answer.context.clone(),
+                settings: answer.settings.clone(),
                 ..answer
             };
             let events = decoded(&cut, &[]);
@@ -701,6 +732,178 @@ fn the_stop_sequence_that_a_server_names_comes_with_the_finish() {
     assert_eq!(text(&events), "ab");
 }
 
+/// Index and first characters of each vector.
+fn vectors(events: &[Event]) -> Vec<(u32, &'static str, String)> {
+    let of = |event: &Event| match event {
+        Event::Embedding(Embedding { index, values: Vector::Numbers(json) }) => {
+            Some((*index, "numbers", json[..9].into()))
+        }
+        Event::Embedding(Embedding { index, values: Vector::Base64(text) }) => {
+            Some((*index, "base64", text[..9].into()))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn vectors_come_as_the_backend_wrote_them_each_with_its_text() {
+    let events = decoded(&fixture("openai", "embeddings.json"), &[]);
+    assert_eq!(vectors(&events), [(0, "numbers", "[\n       ".to_owned()), (1, "numbers", "[\n       ".to_owned())]);
+    assert_eq!((usage(&events).input_tokens, usage(&events).output_tokens), (Some(8), Some(0)));
+    let Event::Started(started) = &events[0] else { panic!("{:?}", events[0]) };
+    assert_eq!(started.model.as_deref(), Some("text-embedding-3-small"));
+
+    let events = decoded(&fixture("openai", "embeddings-base64.json"), &[]);
+    assert_eq!(vectors(&events), [(1, "base64", "ZicXO4DRG".to_owned()), (0, "base64", "AACAPgAAg".to_owned())]);
+    let others: Vec<_> = events.iter().filter(|event| matches!(event, Event::Other(_))).collect();
+    assert_eq!(others, [&Event::other("openai-embeddings", Scope::Envelope, r#"{"x_request":{"id": 7}}"#)]);
+
+    let events = decoded(&fixture("llama-cpp", "embeddings-tokens.json"), &[]);
+    let found = vectors(&events);
+    assert_eq!(found.iter().map(|(index, ..)| *index).collect::<Vec<_>>(), [0, 1]);
+    assert!(found[0].2.starts_with("[0.51"), "{}", found[0].2);
+    assert_eq!(usage(&events).input_tokens, Some(4));
+}
+
+fn answered<A: Adapter>(context: &str, body: &str) -> Vec<Event> {
+    let mut decoder = A::decoder("{}", Some(context.into()), success(Framing::Whole));
+    let mut events = decoder.feed(vec![Frame::Bytes(body.as_bytes().to_vec())]);
+    if !events.last().is_some_and(Event::is_last) {
+        events.extend(decoder.finish());
+    }
+    check_order(body, &events);
+    events
+}
+
+#[test]
+fn vectors_that_do_not_fit_the_texts_are_a_malformed_answer() {
+    let with = |data: Value| json!({"data": data}).to_string();
+    for body in [
+        "".to_owned(),
+        "{}".to_owned(),
+        with(json!({})),
+        with(json!([{"index": 0, "embedding": [1]}])),
+        with(json!([{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}])),
+        with(json!([{"index": 0, "embedding": [1]}, {"index": 2, "embedding": [1]}])),
+        with(json!([{"index": 0, "embedding": [1]}, {"index": 1, "embedding": {"secret": 1}}])),
+        with(json!([{"index": 0, "embedding": [1]}, {"index": 1, "embedding": ["secret"]}])),
+        with(json!([{"index": 0, "embedding": [1]}, {"index": 1}])),
+    ] {
+        let error = failure(&answered::<OpenAi>("embedding 2", &body));
+        assert_eq!(error.kind, ErrorKind::MalformedResponse, "{body}");
+        assert!(!error.message.contains("secret"), "{}", error.message);
+    }
+    let nested = with(json!([{"embedding": [[1, 2.5e-3], [-1, 0]]}]));
+    assert_eq!(answered::<LlamaCpp>("embedding 1", &nested).last(), Some(&Event::Done));
+    let failed =
+        failure(&answered::<OpenAi>("embedding 1", r#"{"error":{"message":"m","code":"rate_limit_exceeded"}}"#));
+    assert_eq!((failed.kind, failed.message.as_str()), (ErrorKind::RateLimited, "m"));
+}
+
+#[test]
+fn models_are_listed_in_every_shape_that_servers_write() {
+    let models = |folder, name| -> Vec<(String, Option<u64>, Option<String>)> {
+        let of = |event: Event| match event {
+            Event::Model(model) => Some((model.id, model.created, model.owned_by)),
+            _ => None,
+        };
+        decoded(&fixture(folder, name), &[]).into_iter().filter_map(of).collect()
+    };
+    assert_eq!(
+        models("openai", "models.json"),
+        [
+            ("gpt-5.1".to_owned(), Some(1_686_935_002), Some("openai".to_owned())),
+            ("ft:gpt-4o:acme::1".to_owned(), Some(1_686_935_003), Some("acme".to_owned()))
+        ]
+    );
+    assert_eq!(models("openai", "models-list.json"), [("meta-llama/Llama-3-8b".to_owned(), None, None)]);
+    // Both `models` and `data` are there: the model is listed once.
+    let listed = models("llama-cpp", "models.json");
+    assert_eq!((listed.len(), listed[0].0.as_str(), listed[0].2.as_deref()), (1, "tiny", Some("llamacpp")));
+
+    let old = answered::<LlamaCpp>("models", r#"{"models":[{"name":"a.gguf","model":"a.gguf"}]}"#);
+    assert!(matches!(&old[1], Event::Model(model) if model.id == "a.gguf"), "{old:?}");
+    let mut none = OpenAi::decoder("{}", Some("models".into()), success(Framing::Whole));
+    assert!(none.feed(vec![Frame::Bytes(br#"{"object":"list","data":[]}"#.to_vec())]).is_empty());
+    assert_eq!(none.finish().last(), Some(&Event::Done));
+    for body in ["{}", "[1]", r#"{"data":[{}]}"#, r#"{"data":5}"#, ""] {
+        assert_eq!(failure(&answered::<OpenAi>("models", body)).kind, ErrorKind::MalformedResponse, "{body}");
+    }
+    let many = json!({"data": (0..4001).map(|at| json!({"id": at.to_string()})).collect::<Vec<_>>()});
+    assert!(failure(&answered::<OpenAi>("models", &many.to_string())).message.contains("list of models"));
+}
+
+#[test]
+fn reasoning_is_found_under_every_name_that_servers_give_it() {
+    for (name, thoughts, said) in [
+        ("chat-deepseek.sse", "I weigh it.", "It is 4."),
+        ("chat-groq.sse", "I weigh it.", "4"),
+        ("chat-vllm-reasoning.sse", "I weigh it.", "4"),
+        ("chat-think.sse", "I weigh < it.", "It is <think>."),
+        ("chat-reasoning-openrouter.sse", "Hm", "Yes"),
+    ] {
+        let events = decoded(&fixture("openai", name), &[]);
+        assert_eq!((thought(&events).as_str(), text(&events).as_str()), (thoughts, said), "{name}");
+        assert_eq!(events.last(), Some(&Event::Done), "{name}");
+    }
+    let deepseek = usage(&decoded(&fixture("openai", "chat-deepseek.sse"), &[]));
+    assert_eq!((deepseek.cache_read_tokens, deepseek.reasoning_tokens), (Some(16), Some(7)));
+    // Without the setting the text stays as it was written.
+    let mut plain = fixture("openai", "chat-think.sse");
+    plain.settings = "{}".into();
+    assert_eq!(text(&decoded(&plain, &[])), "<think>\nI weigh < it.\n</think>\n\nIt is <think>.");
+}
+
+#[test]
+fn calls_without_ids_and_numbers_are_told_apart_by_their_names() {
+    let events = decoded(&fixture("openai", "chat-tool-calls-no-id.sse"), &[]);
+    let call = |id: &str, arguments: &str| (id.to_owned(), "a".to_owned(), arguments.to_owned());
+    assert_eq!(calls(&events), [call("call_0_0", "{\"x\":1}"), call("call_0_1", "{\"x\":2}")]);
+}
+
+#[test]
+fn a_failure_beside_a_finish_reason_is_a_failure() {
+    let error = failure(&decoded(&fixture("openai", "chat-openrouter-error.sse"), &[]));
+    assert_eq!((error.kind, error.status), (ErrorKind::UpstreamFailure, Some(502)));
+    assert_eq!(error.message, "Provider disconnected");
+}
+
+#[test]
+fn timings_of_llama_cpp_are_kept() {
+    for name in ["chat-text.sse", "chat-text.json"] {
+        let events = decoded(&fixture("llama-cpp", name), &[]);
+        let kept = events.iter().filter(|event| match event {
+            Event::Other(other) => other.scope == Scope::Envelope && other.members.contains("\"timings\":{"),
+            _ => false,
+        });
+        assert_eq!(kept.count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_filter_of_azure_and_a_text_beyond_the_batch_are_told_by_their_kind() {
+    let error = failure(&decoded(&fixture("openai", "error-azure-filter.json"), &[]));
+    assert_eq!((error.kind, error.retry, error.status), (ErrorKind::ContentFiltered, Retry::Never, Some(400)));
+    assert!(error.raw.unwrap().contains("ResponsibleAIPolicyViolation"));
+    let error = failure(&decoded(&fixture("llama-cpp", "error-embeddings-batch.json"), &[]));
+    assert_eq!((error.kind, error.retry), (ErrorKind::ContextLength, Retry::OtherTarget));
+}
+
+#[test]
+fn a_limit_that_is_used_up_tells_when_it_is_reset() {
+    let error = failure(&decoded(&fixture("openai", "error-rate-reset.json"), &[]));
+    assert_eq!((error.kind, error.retry), (ErrorKind::RateLimited, Retry::SameTarget(Some(62_500))));
+    let retry = |reset: &str| {
+        refused(429, &[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", reset)], "{}").retry
+    };
+    assert_eq!(retry("20ms"), Retry::SameTarget(Some(20)));
+    assert_eq!(retry("1h0m0.5s"), Retry::SameTarget(Some(3_600_500)));
+    for odd in ["", "12", "s", "1x", "-1s", "1.2.3s", "99999h", "ü"] {
+        assert_eq!(retry(odd), Retry::SameTarget(None), "{odd}");
+    }
+}
+
 #[test]
 fn frames_of_another_kind_are_a_malformed_answer() {
     for frame in [
@@ -737,7 +940,8 @@ fn the_stub_answers_with_the_start_of_the_last_user_text() {
             let framing = effective(&http.framing, 200, Some(&content_type));
             assert_eq!(framing, http.framing);
             let head = ResponseHead { status: 200, headers: http.headers, framing, stream };
-            let answer = Answer { folder: "stub", name: String::new(), head, body: http.body, context: http.context };
+            let (name, settings) = (String::new(), "{}".to_owned());
+            let answer = Answer { folder: "stub", name, head, body: http.body, context: http.context, settings };
             let events = events_of::<Stub>(&answer, &[]);
             check_order("", &events);
             assert_eq!(events.last(), Some(&Event::Done));

@@ -70,7 +70,8 @@ pub(crate) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
         .and_then(|value| value.parse::<f64>().ok())
         .or_else(|| header("retry-after").and_then(|value| value.parse::<f64>().ok()).map(|seconds| seconds * 1000.0))
         .filter(|wait| (0.0..=LONGEST_WAIT).contains(wait))
-        .map(|wait| wait.ceil() as u64);
+        .map(|wait| wait.ceil() as u64)
+        .or_else(|| (status == 429 && header("retry-after").is_none()).then(|| until_reset(&header)).flatten());
     error.retry = match (error.retry, header("x-should-retry")) {
         (Retry::SameTarget(_), Some("false")) => Retry::OtherTarget,
         (Retry::SameTarget(_), _) => Retry::SameTarget(wait),
@@ -78,6 +79,36 @@ pub(crate) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
         (retry, _) => retry,
     };
     error
+}
+
+/// How long until the limits that are used up are reset, in milliseconds. OpenAI writes it as Go does: `1m2.5s`.
+fn until_reset<'a>(header: &dyn Fn(&str) -> Option<&'a str>) -> Option<u64> {
+    let waits = ["requests", "tokens"].into_iter().filter_map(|what| {
+        let remaining = header(&format!("x-ratelimit-remaining-{what}"))?;
+        go_duration(header(&format!("x-ratelimit-reset-{what}"))?).filter(|_| remaining == "0")
+    });
+    waits.reduce(f64::max).filter(|wait| *wait <= LONGEST_WAIT).map(|wait| wait.ceil() as u64)
+}
+
+/// Milliseconds of a duration in Go's notation: numbers with the units h, m, s and ms.
+fn go_duration(text: &str) -> Option<f64> {
+    let (mut rest, mut sum) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, behind) = rest.split_at(digits);
+        let unit = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(unit);
+        let milliseconds = match unit {
+            "h" => 3_600_000.0,
+            "m" => 60_000.0,
+            "s" => 1000.0,
+            "ms" => 1.0,
+            _ => return None,
+        };
+        sum += number.parse::<f64>().ok()? * milliseconds;
+        rest = behind;
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 /// The failure that `error` of an answer, or of a chunk of a stream, tells. `status` is the answer's, if it was an error.
@@ -125,7 +156,7 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 /// Texts by which backends tell that the prompt is too long, in lower case.
-const TOO_LONG: [&str; 9] = [
+const TOO_LONG: [&str; 10] = [
     "maximum context length",
     "context length",
     "context window",
@@ -135,6 +166,17 @@ const TOO_LONG: [&str; 9] = [
     "prompt is too long",
     "input is too long",
     "reduce the length of the messages",
+    // llama.cpp's embeddings, of a text beyond its batch.
+    "is too large to process",
+];
+
+/// Codes of a filter that refused.
+const FILTERED: [&str; 5] = [
+    "content_filter",
+    "content_policy_violation",
+    "image_content_policy_violation",
+    "bio_policy",
+    "misalignment_policy_violation",
 ];
 
 /// Texts by which llama.cpp tells that it cannot do what was asked, whatever status it gives, in lower case.
@@ -157,8 +199,10 @@ fn classify(status: Option<u16>, message: String, code: Option<String>, kind: Op
         (ErrorKind::ContextLength, Retry::OtherTarget)
     } else if name("insufficient_quota") || name("billing_hard_limit_reached") || status == Some(402) {
         (ErrorKind::QuotaExhausted, Retry::OtherTarget)
-    } else if name("content_filter") || name("content_policy_violation") {
+    } else if FILTERED.iter().any(|code| name(code)) {
         (ErrorKind::ContentFiltered, Retry::Never)
+    } else if status.is_none() && (name("invalid_prompt") || begins("invalid_image") || begins("image_")) {
+        (ErrorKind::InvalidRequest, Retry::Never)
     } else if name("model_not_found") {
         (ErrorKind::NotFound, Retry::Never)
     } else if refused && says(&TOO_LONG) {

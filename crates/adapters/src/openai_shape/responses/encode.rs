@@ -562,9 +562,11 @@ impl Encoder {
             Some(Ok(list)) => list,
             None => Vec::new(),
         };
+        let off = |it: &Reasoning| it.effort.as_deref() == Some("none") || it.enabled == Some(false);
         let reasons = match &request.reasoning {
-            Some(reasoning) => reasoning.effort.as_deref() != Some("none") && reasoning.enabled != Some(false),
-            None => is_reasoning_model(&request.model) && !request.model.contains("-chat"),
+            Some(reasoning) if off(reasoning) => false,
+            Some(reasoning) if reasoning.effort.is_some() || reasoning.summary.is_some() => true,
+            _ => is_reasoning_model(&request.model) && !request.model.contains("-chat"),
         };
         let mut list: Vec<&str> = asked.iter().map(|text| &*text.0).collect();
         for (name, wanted) in [
