@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use witgate_adapters::{LlamaCpp, OpenAi, Stub};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::{
-    Adapter, Auth, CacheMark, Error, ErrorKind, Framing, FunctionTool, HttpRequest, JsonSchema, MediaKind, MediaPart,
-    MediaSource, Message, Part, Reasoning, ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool,
-    ToolCall, ToolChoice, ToolResult,
+    Adapter, Auth, CacheMark, CompletionPrompt, EmbeddingInput, EmbeddingText, Error, ErrorKind, Framing, FunctionTool,
+    HttpRequest, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart,
+    Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 fn body(http: &HttpRequest) -> Value {
@@ -224,6 +224,7 @@ fn unknown_members_of_another_dialect_are_refused_by_name_or_left_out_where_allo
     ] {
         assert_eq!(refusal(OpenAi::encode("{}", request.clone())), (ErrorKind::Unsupported, param.to_owned()));
         let http = OpenAi::encode(r#"{"drop_unsupported":true}"#, request).unwrap();
+        assert_eq!(http.dropped, [param]);
         assert!(!String::from_utf8(http.body).unwrap().contains("strange"));
     }
 }
@@ -254,7 +255,210 @@ fn parts_tools_and_choices_that_only_another_dialect_knows_are_refused() {
         (redacted, "messages[0].content[1]"),
     ] {
         assert_eq!(refusal(OpenAi::encode("{}", request.clone())), (ErrorKind::Unsupported, param.to_owned()));
-        body(&OpenAi::encode(r#"{"drop_unsupported":true}"#, request).unwrap());
+        let http = OpenAi::encode(r#"{"drop_unsupported":true}"#, request).unwrap();
+        body(&http);
+        assert_eq!(http.dropped, [param]);
+    }
+}
+
+#[test]
+fn everything_that_was_left_out_is_told_up_to_the_contracts_bound() {
+    let mut request = foreign(vec![Part::text("x")]);
+    request.extra = Some(r#"{"a":1,"b":{},"nothing":null,"none":[],"a":2}"#.into());
+    request.reasoning = Some(Reasoning {
+        budget_tokens: Some(9),
+        summary: Some("auto".into()),
+        extra: Some(r#"{"c":1,"d":2}"#.into()),
+        ..Reasoning::default()
+    });
+    let http = OpenAi::encode(r#"{"drop_unsupported":true}"#, request.clone()).unwrap();
+    assert_eq!(http.dropped, ["a", "b", "reasoning.c", "reasoning.d", "reasoning.budget_tokens", "reasoning.summary"]);
+    let many: Vec<String> = (0..100).map(|at| format!("\"x{at}\":0")).collect();
+    request.extra = Some(format!("{{{}}}", many.join(",")));
+    assert_eq!(OpenAi::encode(r#"{"drop_unsupported":true}"#, request).unwrap().dropped.len(), 64);
+    let suffix = CompletionPrompt { suffix: Some("s".into()), best_of: Some(2), ..CompletionPrompt::default() };
+    let request = Request::new("openai-completions", "m", Input::Completion(suffix));
+    let http = LlamaCpp::encode(r#"{"drop_unsupported":true}"#, request).unwrap();
+    assert_eq!(http.dropped, ["suffix", "best_of"]);
+}
+
+#[test]
+fn where_no_tool_is_left_nothing_is_said_of_their_use() {
+    let mut request = foreign(vec![Part::text("x")]);
+    request.tools = vec![Tool::Other(r#"{"type":"bash"}"#.into())];
+    request.tool_choice = Some(ToolChoice::Required);
+    request.parallel_tool_calls = Some(false);
+    let http = OpenAi::encode(r#"{"drop_unsupported":true}"#, request).unwrap();
+    assert_eq!(http.dropped, ["tools[0]", "tool_choice", "parallel_tool_calls"]);
+    assert_eq!(body(&http), encoded(foreign(vec![Part::text("x")])));
+}
+
+#[test]
+fn a_strict_server_is_asked_for_no_more_than_openai_has() {
+    let strict = r#"{"strict":true}"#;
+    let with = |change: fn(&mut Request)| {
+        let mut request = chat(vec![Part::text("x")]);
+        change(&mut request);
+        request
+    };
+    let thinking = with(|request| {
+        let hm = ReasoningPart { text: "hm".into(), ..ReasoningPart::default() };
+        let parts = vec![Part::text("x"), Part::Reasoning(hm)];
+        request.input = Input::Chat(vec![Message { role: Role::Assistant, name: None, parts, extra: None }]);
+    });
+    let video = media(MediaKind::Video, Some("video/mp4"), MediaSource::Base64("AAAA".into()));
+    for (param, request) in [
+        ("top_k", with(|request| request.sampling.top_k = Some(4))),
+        ("min_p", with(|request| request.sampling.min_p = Some(0.1))),
+        ("repetition_penalty", with(|request| request.sampling.repetition_penalty = Some(1.1))),
+        ("messages[0].content[1]", thinking),
+        ("messages[0].content[1]", chat(vec![Part::text("x"), Part::Media(video)])),
+    ] {
+        assert_eq!(refusal(OpenAi::encode(strict, request.clone())), (ErrorKind::Unsupported, param.to_owned()));
+        assert_eq!(OpenAi::encode("{}", request.clone()).unwrap().dropped, [""; 0]);
+        let http = OpenAi::encode(r#"{"strict":true,"drop_unsupported":true}"#, request).unwrap();
+        assert_eq!(http.dropped, [param]);
+        let text = String::from_utf8(http.body).unwrap();
+        assert!(
+            !["top_k", "min_p", "repetition", "reasoning", "video"].iter().any(|name| text.contains(name)),
+            "{text}"
+        );
+    }
+}
+
+fn embedding(dialect: &str, texts: Vec<EmbeddingText>, single: bool) -> Request {
+    Request::new(dialect, "m", Input::Embedding(EmbeddingInput { texts, single, dimensions: None, encoding: None }))
+}
+
+#[test]
+fn texts_to_embed_arrive_equal_as_json() {
+    for sent in [
+        json!({"input": "Grüße \"x\"\n", "x_unknown": [1.50, null]}),
+        json!({"input": ["a", "b"], "dimensions": 8, "encoding_format": "base64", "user": "u"}),
+        json!({"input": ["a"], "encoding_format": "float"}),
+        json!({"input": [[1, 2, 4_294_967_295_u32], [3]]}),
+        json!({"input": [[7]]}),
+    ] {
+        let fields = sent.as_object().unwrap();
+        let text = |value: &Value| match value {
+            Value::Array(tokens) => {
+                EmbeddingText::Tokens(tokens.iter().map(|token| token.as_u64().unwrap() as u32).collect())
+            }
+            text => EmbeddingText::Text(text.as_str().unwrap().into()),
+        };
+        let (texts, single) = match &fields["input"] {
+            Value::Array(texts) => (texts.iter().map(text).collect(), false),
+            one => (vec![text(one)], true),
+        };
+        let count = texts.len();
+        let input = EmbeddingInput {
+            texts,
+            single,
+            dimensions: fields.get("dimensions").map(|it| it.as_u64().unwrap() as u32),
+            encoding: fields.get("encoding_format").map(|it| it.as_str().unwrap().into()),
+        };
+        let mut request = Request::new("openai-embeddings", "m", Input::Embedding(input));
+        request.end_user = fields.get("user").map(|user| user.as_str().unwrap().into());
+        request.extra = fields.get("x_unknown").map(|it| format!("{{\"x_unknown\":{it}}}"));
+        let http = OpenAi::encode("{}", request).unwrap();
+        assert_eq!((http.path.as_slice(), &http.framing), (["embeddings".to_owned()].as_slice(), &Framing::Whole));
+        assert_eq!(http.context, Some(format!("embedding {count}")));
+        let mut arrived = body(&http);
+        assert_eq!(arrived.as_object_mut().unwrap().remove("model"), Some(json!("m")));
+        assert_eq!(arrived, sent);
+    }
+}
+
+#[test]
+fn embeddings_refuse_what_the_backend_would_not_do() {
+    let one = || vec![EmbeddingText::Text("x".into())];
+    let mut shorter = embedding("openai-embeddings", one(), true);
+    let Input::Embedding(input) = &mut shorter.input else { unreachable!() };
+    input.dimensions = Some(8);
+    assert_eq!(refusal(LlamaCpp::encode("{}", shorter.clone())), (ErrorKind::Unsupported, "dimensions".into()));
+    let http = LlamaCpp::encode(r#"{"drop_unsupported":true}"#, shorter).unwrap();
+    assert_eq!(
+        (http.path, http.dropped),
+        (vec!["v1".to_owned(), "embeddings".to_owned()], vec!["dimensions".to_owned()])
+    );
+
+    let mut odd = embedding("ollama", one(), true);
+    odd.extra = Some(r#"{"truncate":true}"#.into());
+    assert_eq!(refusal(OpenAi::encode("{}", odd)), (ErrorKind::Unsupported, "truncate".into()));
+    for count in [0, 4001] {
+        let texts = vec![EmbeddingText::Text("x".into()); count];
+        let request = embedding("openai-embeddings", texts, false);
+        assert_eq!(refusal(OpenAi::encode("{}", request)), (ErrorKind::InvalidRequest, "input".into()));
+    }
+    let tokens = Request::new("openai-chat", "m", Input::CountTokens(Vec::new()));
+    assert_eq!(refusal(OpenAi::encode("{}", tokens)), (ErrorKind::Unsupported, "messages".into()));
+}
+
+#[test]
+fn models_are_asked_for_where_each_backend_lists_them() {
+    let request = || Request::new("", "", Input::Models);
+    let http = OpenAi::encode(r#"{"query":{"api-version":"1"}}"#, request()).unwrap();
+    assert_eq!((http.method.as_str(), http.path, http.body.len()), ("GET", vec!["models".to_owned()], 0));
+    assert_eq!((http.context.as_deref(), http.query.len()), (Some("models"), 1));
+    let http = LlamaCpp::encode("{}", request()).unwrap();
+    assert_eq!(http.path, ["v1", "models"]);
+}
+
+#[test]
+fn what_only_llama_cpp_has_passes_in_its_own_dialects_alone() {
+    let extra = json!({
+        "grammar": "root ::= \"a\"", "mirostat": 2, "mirostat_tau": 5.0, "cache_prompt": true, "id_slot": 1, "typical_p": 0.9,
+        "dynatemp_range": 0.5, "samplers": ["top_k"], "timings_per_token": true, "lora": [{"id": 0, "scale": 0.5}],
+    });
+    for request in [chat(vec![Part::text("x")]), Request::completion("openai-completions", "m", "x")] {
+        let sent = body(&LlamaCpp::encode("{}", Request { extra: Some(extra.to_string()), ..request }).unwrap());
+        for (name, value) in extra.as_object().unwrap() {
+            assert_eq!(&sent[name], value, "{name}");
+        }
+    }
+    let request = Request { extra: Some(r#"{"grammar":"x"}"#.into()), ..foreign(vec![Part::text("x")]) };
+    assert_eq!(refusal(LlamaCpp::encode("{}", request)), (ErrorKind::Unsupported, "grammar".into()));
+}
+
+#[test]
+fn readiness_of_llama_cpp_is_asked_as_the_settings_say() {
+    let none: &[(String, String)] = &[];
+    let slots = [("fail_on_no_slot".to_owned(), "1".to_owned())];
+    for (settings, path, query) in [
+        ("{}", "health", none),
+        (r#"{"readiness":"health"}"#, "health", none),
+        (r#"{"readiness":"slots"}"#, "slots", &slots[..]),
+        (r#"{"readiness":"props"}"#, "props", none),
+    ] {
+        let probe = LlamaCpp::probe(settings).unwrap().unwrap();
+        assert_eq!((probe.path.as_slice(), probe.query.as_slice()), ([path.to_owned()].as_slice(), query));
+    }
+    assert!(LlamaCpp::probe(r#"{"readiness":"odd"}"#).is_err());
+}
+
+#[test]
+fn azure_has_its_key_in_a_header_of_its_own() {
+    let settings = r#"{"key_header":"api-key"}"#;
+    for auth in [
+        OpenAi::encode(settings, chat(vec![Part::text("x")])).unwrap().auth,
+        OpenAi::probe(settings).unwrap().unwrap().auth,
+    ] {
+        let Auth::Header(auth) = auth else { panic!("{auth:?}") };
+        assert_eq!((auth.name.as_str(), auth.prefix.as_str(), auth.slot.as_str()), ("api-key", "", "api_key"));
+    }
+}
+
+#[test]
+fn every_setting_that_is_read_is_in_a_schema() {
+    for (description, names) in [
+        (OpenAi::describe(), vec!["api", "strict", "key_header", "reasoning_tag", "drop_unsupported"]),
+        (LlamaCpp::describe(), vec!["readiness", "reasoning_tag", "drop_unsupported"]),
+    ] {
+        let schema: Value = serde_json::from_str(&description.settings_schema).unwrap();
+        for name in names {
+            assert!(schema["properties"].get(name).is_some(), "{} {name}", description.id);
+        }
+        assert_eq!(description.operations, ["chat", "completion", "embedding", "models"]);
     }
 }
 

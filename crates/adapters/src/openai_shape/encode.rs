@@ -720,6 +720,9 @@ impl Encoder<'_> {
     }
 
     fn tools(&mut self, top: &mut Object, request: &Request) -> Result<(), Error> {
+        if self.policy.takes_no_tool(request)? {
+            return Ok(());
+        }
         if !request.tools.is_empty() {
             top.name(&mut self.out, Name::Tools);
             self.out.push(b'[');

@@ -1,6 +1,6 @@
 //! What becomes of what the backend cannot do: refused by name, or left out and told.
 
-use witgate_model::Error;
+use witgate_model::{Error, Request, Tool};
 
 use super::json::{self, Members};
 
@@ -70,5 +70,25 @@ impl Policy {
             self.refuse(param(), "the backend's API has no counterpart of this value of the client's API")?;
         }
         Ok(self.native)
+    }
+
+    /// True where the request has tools, but none that the backend knows: then nothing can be said of their use either.
+    pub(crate) fn takes_no_tool(&mut self, request: &Request) -> Result<bool, Error> {
+        let foreign = request.tools.iter().all(|tool| matches!(tool, Tool::Other(_)));
+        if self.native || request.tools.is_empty() || !foreign {
+            return Ok(false);
+        }
+        for at in 0..request.tools.len() {
+            self.passes(&|| format!("tools[{at}]"))?;
+        }
+        for (param, present) in [
+            ("tool_choice", request.tool_choice.is_some()),
+            ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
+        ] {
+            if present {
+                self.refuse(param, "there is no tool that the backend knows")?;
+            }
+        }
+        Ok(true)
     }
 }

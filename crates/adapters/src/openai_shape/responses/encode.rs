@@ -106,7 +106,7 @@ impl Encoder {
         }
         self.sampling(&mut top, &request.sampling)?;
         self.include(&mut top, request, &extra);
-        if extra.get("store").is_none() {
+        if extra.get("store").is_none_or(|store| store == "null") {
             top.bool(&mut self.out, Name::Store, false);
         }
         if let Some(user) = &request.end_user {
@@ -390,6 +390,9 @@ impl Encoder {
     }
 
     fn tools(&mut self, top: &mut Object, request: &Request) -> Result<(), Error> {
+        if self.policy.takes_no_tool(request)? {
+            return Ok(());
+        }
         if !request.tools.is_empty() {
             top.name(&mut self.out, Name::Tools);
             self.out.push(b'[');
