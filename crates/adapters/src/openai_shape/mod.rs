@@ -1,7 +1,8 @@
 //! The shape of OpenAI's Chat Completions and Completions APIs, which many backends speak.
 //!
-//! The module `encode` writes requests, [`Decoder`] reads answers and errors. What differs between the backends is a [`Flavour`]:
-//! a few names and rules, so that an adapter for one more such backend is a few lines.
+//! The modules `encode`, `embeddings` and `models` write requests, and [`responses`] those of OpenAI's newer API;
+//! [`Decoder`] reads answers and errors of all of them. What differs between the backends is a [`Flavour`]: a few names
+//! and rules, so that an adapter for one more such backend is a few lines.
 //!
 //! # How a request maps
 //! A request that came in the same dialect (`openai-chat` for a conversation, `openai-completions` for a text) goes out
@@ -12,10 +13,28 @@
 //! is written twice: what the contract names wins.
 //!
 //! From another dialect, unknown members, parts, tools and choices are refused as `unsupported`, unless the setting
-//! `drop_unsupported` is on. Four things are *hints or proofs for another backend* and are left out without an error: a
-//! prompt-cache mark (this API caches by itself), the signature of a reasoning part, the file name of a picture or a
-//! sound, and `detail` of what is not a picture. A tool's `is_error` has no member here: the text of the result says so.
+//! `drop_unsupported` is on: then each is listed in `dropped`. Members that are null or `[]` ask for nothing and are left
+//! out. A few top-level members mean the same in Chat Completions and in Responses (`metadata`, `service_tier`,
+//! `prompt_cache_key`, `prompt_cache_retention`, `safety_identifier`) and pass between them. Where none of the tools can
+//! be sent, nothing is said of their use. Four things are *hints or proofs for another backend* and are left out without
+//! an error: a prompt-cache mark (this API caches by itself), the signature of a reasoning part, the file name of a
+//! picture or a sound, and `detail` of what is not a picture. A tool's `is_error` has no member here: the text of the result says so.
 //! Several results of tools in one message become one message each, in front of what else the message says.
+//!
+//! Embeddings go as the client wrote them, up to 4,000 texts at once, since each vector is an event. `encoding_format` is
+//! sent only where the client chose one; vectors come back as the backend wrote them.
+//!
+//! # How an answer maps
+//! Reasoning is found under `reasoning_content` (DeepSeek, llama.cpp, vLLM), `reasoning` (OpenRouter, Groq, newer vLLM) and
+//! in parts of the kind `thinking` (Mistral); the same text under two names is told once. A server that leaves it in the
+//! text, between `<think>` and `</think>`, does so unseen, unless the setting `reasoning_tag` names the tag: then what
+//! stands in it at the very start of a message is lifted out, and white space around the tags is left out with them.
+//!
+//! Tool calls are told apart by their number; where all have the number 0, or none, by id and name. Missing ids are
+//! made, and ids that repeat within an answer are made unique.
+//!
+//! A wait is read from `retry-after-ms` or `retry-after`; where a limit gives neither, from the `x-ratelimit-reset-…` of
+//! what is used up. `x-should-retry` decides where the status does not.
 //!
 //! # What an answer cannot carry
 //! Unknown members of a single tool call come as an `other` event whose `tool_calls` names the call by its place; a

@@ -595,10 +595,11 @@ impl Responses {
         let Some(index) = item.block else {
             return Err(Error::malformed(format!("item {number} of the answer has arguments, but no function")));
         };
-        if !text.is_empty() && !(whole && item.told) {
-            item.told = true;
-            out.push(Event::Arguments(BlockDelta { index, text: text.into_owned(), logprobs: None }));
+        if text.is_empty() || (whole && item.told) {
+            return Ok(());
         }
+        item.told = true;
+        out.push(Event::Arguments(BlockDelta { index, text: text.into_owned(), logprobs: None }));
         Ok(())
     }
 

@@ -441,11 +441,10 @@ impl Encoder {
                 json::string(&mut self.out, name);
                 self.out.push(b'}');
             }
-            Some(ToolChoice::Other(json)) => {
-                if self.policy.passes(&|| "tool_choice".into())? {
-                    top.raw(&mut self.out, Name::ToolChoice, json);
-                }
+            Some(ToolChoice::Other(json)) if self.policy.passes(&|| "tool_choice".into())? => {
+                top.raw(&mut self.out, Name::ToolChoice, json);
             }
+            Some(ToolChoice::Other(_)) => {}
         }
         if let Some(parallel) = request.parallel_tool_calls {
             top.bool(&mut self.out, Name::Parallel, parallel);
