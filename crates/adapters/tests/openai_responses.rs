@@ -533,6 +533,30 @@ fn reasoning_and_calls_are_blocks_of_their_own() {
 }
 
 #[test]
+fn items_that_a_server_does_not_number_are_told_apart_by_their_ids() {
+    for name in ["responses-llama-reasoning.sse", "responses-llama-reasoning.json"] {
+        let events = decoded(name);
+        assert_eq!(kinds(&events), ["reasoning", "text"], "{name}");
+        assert_eq!((thought(&events).trim_end(), text(&events).as_str()), ("I weigh it.", "It is 4."), "{name}");
+        assert_eq!((usage(&events).input_tokens, usage(&events).output_tokens), (Some(34), Some(27)), "{name}");
+        assert_eq!(events.last(), Some(&Event::Done), "{name}");
+    }
+    let called = calls(&decoded("responses-llama-tools.sse"));
+    assert_eq!((called.len(), called[0].1.as_str()), (1, "get_weather"));
+    assert!(serde_json::from_str::<Value>(&called[0].2).unwrap()["city"].is_string());
+    // Two calls one after the other, neither with a number.
+    let item = |id: &str| json!({"type": "function_call", "id": id, "call_id": id, "name": "f", "arguments": ""});
+    let mut said = Vec::new();
+    for id in ["a", "b"] {
+        said.push(json!({"type": "response.output_item.added", "item": item(id)}));
+        said.push(json!({"type": "response.function_call_arguments.delta", "item_id": id, "delta": format!("{{\"{id}\":1}}")}));
+    }
+    said.push(json!({"type": "response.completed", "response": {"status": "completed", "output": []}}));
+    let both = [("a", "f", "{\"a\":1}"), ("b", "f", "{\"b\":1}")];
+    assert_eq!(calls(&streamed(&said)), both.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+}
+
+#[test]
 fn what_the_backend_did_itself_is_told_whole_and_is_no_call() {
     let events = decoded("responses-search.sse");
     assert_eq!(kinds(&events), ["openai-responses web_search_call", "text", "text"]);

@@ -34,6 +34,8 @@ struct StreamEvent<'a> {
     #[serde(borrow)]
     part: Option<&'a RawValue>,
     output_index: Option<u64>,
+    #[serde(borrow)]
+    item_id: Option<&'a RawValue>,
     content_index: Option<u64>,
     summary_index: Option<u64>,
     #[serde(borrow)]
@@ -105,6 +107,8 @@ enum Flow {
 struct Item {
     /// Its `output_index`.
     number: u64,
+    /// Its `id`; empty where it has none.
+    id: String,
     kind: Kind,
     /// What it says of itself, to be told with its first block.
     members: Option<String>,
@@ -161,7 +165,7 @@ impl Responses {
             // Some servers send it, behind the event that ends the answer.
             return self.end();
         }
-        let said: StreamEvent<'_> = serde_json::from_str(data).map_err(|error| {
+        let mut said: StreamEvent<'_> = serde_json::from_str(data).map_err(|error| {
             let what = complaint(&error);
             Error::malformed(format!("the backend sent an event that is not of its Responses API: {what}"))
         })?;
@@ -172,7 +176,8 @@ impl Responses {
         if kind == "error" {
             return Err(error::of_object(None, data));
         }
-        let number = said.output_index.unwrap_or(0);
+        let number = self.number(&said);
+        said.output_index = Some(number);
         match &*kind {
             "response.created" | "response.in_progress" | "response.queued" => {
                 let response = self.response(&said)?;
@@ -289,6 +294,24 @@ impl Responses {
         }))
     }
 
+    /// The number of the item that an event tells of. Servers that do not number them name them by their ids.
+    fn number(&self, said: &StreamEvent<'_>) -> u64 {
+        if let Some(number) = said.output_index {
+            return number;
+        }
+        let item = said.item.and_then(|item| Response::parse(item.get()).ok());
+        let id = item.as_ref().and_then(|item| item.text("id")).or(said.item_id.and_then(text_of));
+        match id.and_then(|id| self.items.iter().rfind(|item| item.id == id)) {
+            Some(item) => item.number,
+            // Another item begins, unless this one has not ended.
+            None => match self.items.last() {
+                Some(last) if said.item.is_some() || last.done => last.number.saturating_add(1),
+                Some(last) => last.number,
+                None => 0,
+            },
+        }
+    }
+
     fn response<'a>(&self, said: &StreamEvent<'a>) -> Result<Response<'a>, Error> {
         match said.response {
             Some(response) => Response::parse(response.get()),
@@ -392,6 +415,7 @@ impl Responses {
                 at_most(self.items.len(), "items")?;
                 self.items.push(Item {
                     number,
+                    id: String::new(),
                     kind,
                     members: None,
                     block: None,
@@ -431,6 +455,9 @@ impl Responses {
         };
         let known = self.find(number).is_some();
         let at = self.expect(number, kind)?;
+        if let (Some(begun), Some(id)) = (self.items.get_mut(at).filter(|_| !known), item.text("id")) {
+            begun.id = id.into_owned();
+        }
         if known || kind == Kind::Foreign {
             return Ok(());
         }

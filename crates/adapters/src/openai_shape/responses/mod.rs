@@ -31,6 +31,9 @@
 //! item says of itself beyond that (its `id`) comes as `other` in the scope of its block, and so do annotations. Members
 //! of the response that are not known come in the scope of the envelope, once, and again when they have changed.
 //!
+//! Items are told apart by `output_index`, or where a server does not number them (llama.cpp's), by their ids; what a
+//! server leaves out of a stream is taken from the complete item, or from the complete response.
+//!
 //! There is one choice. It ends with `tool-calls` where the client has a tool to run, with `length` or `content-filter`
 //! where the response is incomplete for that reason, else with `stop`. A response that failed or was cancelled is
 //! `failed`, as is one that is still at work.
