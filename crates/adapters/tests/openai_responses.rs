@@ -112,22 +112,22 @@ fn a_conversation_becomes_instructions_and_items() {
             "input": [
                 {"role": "user", "content": [
                     {"type": "input_text", "text": "look"},
-                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
                 ]},
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "gAAAAB=="},
-                {"role": "assistant", "content": "I ask."},
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I ask."}]},
                 {"type": "function_call", "call_id": "t1", "name": "f", "arguments": "{\"x\": 1}"},
                 {"type": "function_call", "call_id": "t2", "name": "g", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "t1", "output": "42"},
                 {"type": "function_call_output", "call_id": "t2", "output": [
                     {"type": "input_text", "text": "Error:"},
                     {"type": "input_text", "text": "none"},
-                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
                 ]},
                 {"role": "user", "content": "go on"},
                 {"type": "function_call_output", "call_id": "t3", "output": "Error: the tool failed"},
                 {"type": "function_call_output", "call_id": "t4", "output": "Error: gone"},
-                {"role": "assistant", "content": [
+                {"type": "message", "role": "assistant", "content": [
                     {"type": "output_text", "text": "a"},
                     {"type": "refusal", "refusal": "no"},
                 ]},
@@ -305,7 +305,7 @@ fn files_go_as_bytes_as_a_url_or_by_their_id() {
         (close, json!({"type": "input_image", "image_url": "https://x/y", "detail": "high"})),
         (
             media(MediaKind::Image, None, MediaSource::FileId("f2".into())),
-            json!({"type": "input_image", "file_id": "f2"}),
+            json!({"type": "input_image", "file_id": "f2", "detail": "auto"}),
         ),
     ] {
         let sent = encoded(request("openai-chat", vec![message(Role::User, vec![Part::Media(part)])]));

@@ -197,13 +197,19 @@ impl Encoder {
             }
         };
         self.separate(start);
+        // An answer of the model has the form in which it came: some servers know it by nothing else.
+        let answer = message.role == Role::Assistant && !self.policy.native;
         let mut object = Object::open(&mut self.out);
+        if answer {
+            object.raw(&mut self.out, Name::Type, "\"message\"");
+        }
         object.string(&mut self.out, Name::Role, role);
         object.name(&mut self.out, Name::Content);
         let first = range.start;
         match message.parts.get(range).unwrap_or_default() {
+            [] if answer => self.out.extend_from_slice(b"[]"),
             [] => self.out.extend_from_slice(b"\"\""),
-            [Part::Text(TextPart { text, extra: None, .. })] => json::string(&mut self.out, text),
+            [Part::Text(TextPart { text, extra: None, .. })] if !answer => json::string(&mut self.out, text),
             parts => {
                 self.out.push(b'[');
                 let start = self.out.len();
@@ -302,7 +308,10 @@ impl Encoder {
         if let Some(name) = media.name.as_ref().filter(|_| !image) {
             object.string(&mut self.out, Name::Filename, name);
         }
-        if let Some(detail) = media.detail.as_ref().filter(|_| image || self.policy.native) {
+        // Of a picture the API wants it said; `auto` is what it means where it is not.
+        let usual = (image && !self.policy.native).then_some("auto");
+        let said = media.detail.as_deref().filter(|_| image || self.policy.native);
+        if let Some(detail) = said.or(usual) {
             object.string(&mut self.out, Name::Detail, detail);
         }
         object.splice(&mut self.out, &extra);
