@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::units::{KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
-pub const BUILTIN_ADAPTERS: [&str; 4] = ["bedrock", "llama-cpp", "openai", "stub"];
+pub const BUILTIN_ADAPTERS: [&str; 7] = ["anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
 
 /// A complete, checked configuration.
 #[derive(Clone, Debug)]
