@@ -67,17 +67,18 @@ fn words(input: &Input) -> usize {
 }
 
 /// What a stub cannot pretend to do.
-fn refuse_demands(request: &Request) -> Result<(), Error> {
+fn demands(request: &Request) -> Vec<Error> {
     let hint = "configure a real backend (`witgate.toml`, or LLM_BASE_URL)";
+    let mut demands = Vec::new();
     if matches!(request.tool_choice, Some(ToolChoice::Required | ToolChoice::Tool(_))) {
         let message = format!("the built-in stub only echoes text and cannot call a tool: {hint}");
-        return Err(Error::unsupported("tool_choice", message));
+        demands.push(Error::unsupported("tool_choice", message));
     }
     if !matches!(request.response_format, None | Some(ResponseFormat::Text)) {
         let message = format!("the built-in stub only echoes text and cannot answer with JSON: {hint}");
-        return Err(Error::unsupported("response_format", message));
+        demands.push(Error::unsupported("response_format", message));
     }
-    Ok(())
+    demands
 }
 
 /// Writes one object of the answer: a chunk, or the whole.
@@ -134,8 +135,9 @@ impl Adapter for Stub {
         if !matches!(request.input, Input::Chat(_) | Input::Completion(_)) {
             return Err(Error::no_operation("the built-in stub", &request.input));
         }
-        if !Settings::parse(settings)?.drop_unsupported {
-            refuse_demands(&request)?;
+        let mut demands = demands(&request);
+        if !demands.is_empty() && !Settings::parse(settings)?.drop_unsupported {
+            return Err(demands.swap_remove(0));
         }
         let n = request.sampling.n.unwrap_or(1);
         if !(1..=CHOICES).contains(&n) {
@@ -189,7 +191,7 @@ impl Adapter for Stub {
             auth: Auth::None,
             framing: if request.stream { Framing::Sse } else { Framing::Whole },
             context: openai_shape::context(&request),
-            dropped: Vec::new(),
+            dropped: demands.into_iter().filter_map(|demand| demand.param).collect(),
         })
     }
 

@@ -132,11 +132,12 @@ fn a_request_in_the_same_dialect_arrives_equal_as_json() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let text = std::fs::read(&path).unwrap();
-        let sent: Value = serde_json::from_slice(&text).unwrap();
-        if sent.get("messages").is_none() {
+        // Requests of other dialects have folders of their own.
+        if path.is_dir() {
             continue;
         }
+        let text = std::fs::read(&path).unwrap();
+        let sent: Value = serde_json::from_slice(&text).unwrap();
         seen += 1;
         let mut parsed = parse("openai-chat", "/v1/chat/completions", &default_limits(), &text).unwrap();
         parsed.request.model = "the-target's".into();

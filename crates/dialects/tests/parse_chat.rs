@@ -66,6 +66,10 @@ fn every_fixture_can_be_restored_from_what_was_parsed() {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // Requests of other dialects have folders of their own.
+        if path.is_dir() {
+            continue;
+        }
         let body = std::fs::read_to_string(&path).unwrap();
         let parsed = chat(&body).unwrap_or_else(|error| panic!("{}: {}", path.display(), error.message));
         let mut wanted: Value = serde_json::from_str(&body).unwrap();
