@@ -5,11 +5,12 @@
 //! read (`INSTA_UPDATE=always cargo test -p witgate-matrix` writes them), and as the table in `docs/adapters.md`
 //! (`WITGATE_UPDATE=1`).
 
+mod answers;
 mod backends;
-
 mod pretty;
 mod requests;
 
+pub use answers::{Answer, Client, Told, clients, counters, embedders, fixture};
 pub use backends::{BACKENDS, Backend, api};
 pub use pretty::pretty;
 pub use requests::{Canonical, parse_request, requests};
