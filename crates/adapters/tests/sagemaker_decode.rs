@@ -8,7 +8,8 @@ use common::{Answer, answers, calls, check_order, events, every_cut, failure, fi
 use proptest::prelude::*;
 use witgate_adapters::sagemaker::SageMaker;
 use witgate_model::{
-    Adapter, Decoder, Error, ErrorKind, Event, EventMessage, FinishReason, Frame, Framing, Request, ResponseHead, Retry,
+    Adapter, Decoder, EmbeddingInput, EmbeddingText, Error, ErrorKind, Event, EventMessage, FinishReason, Frame,
+    Framing, Input, Request, ResponseHead, Retry,
 };
 
 const AGAIN: Retry = Retry::SameTarget(None);
@@ -367,6 +368,28 @@ fn the_context_of_a_request_is_what_its_decoder_reads() {
     assert_eq!(text(&events), "four five");
     assert_eq!((usage(&events).input_tokens, usage(&events).output_tokens), (Some(3), Some(2)));
     assert_eq!(finishes(&events)[0].stop_sequence.as_deref(), Some("###"));
+}
+
+#[test]
+fn vectors_of_a_container_are_read_as_openai_writes_them() {
+    let body = br#"{"object":"list","model":"m","data":[{"object":"embedding","index":0,"embedding":[0.5,-1]},
+        {"object":"embedding","index":1,"embedding":[2]}],"usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+    let input = EmbeddingInput {
+        texts: ["a b", "c"].map(|text| EmbeddingText::Text(text.into())).to_vec(),
+        single: false,
+        dimensions: None,
+        encoding: None,
+    };
+    let request = Request::new("openai-embeddings", "m", Input::Embedding(input));
+    let http = SageMaker::encode("{}", request).unwrap();
+    let head = ResponseHead { status: 200, headers: vec![], framing: http.framing, stream: false };
+    let mut decoder = SageMaker::decoder("{}", http.context, head);
+    let mut events = decoder.feed(vec![Frame::Bytes(body.to_vec())]);
+    events.append(&mut decoder.finish());
+    check_order("vectors", &events);
+    let vectors = events.iter().filter(|event| matches!(event, Event::Embedding(_))).count();
+    assert_eq!((vectors, usage(&events).input_tokens, events.last()), (2, Some(3), Some(&Event::Done)));
+    assert!(SageMaker::describe().operations.contains(&"embedding".to_owned()));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod answers;
 mod backends;
+pub mod capabilities;
 mod pretty;
 mod requests;
 

@@ -259,6 +259,7 @@ impl Adapter for Bedrock {
                 "video",
                 "json-schema",
                 "reasoning",
+                "logprobs",
                 "prompt-cache",
             ]),
             dialects: strings(&[DIALECT, MESSAGES, CHAT]),

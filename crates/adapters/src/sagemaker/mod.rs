@@ -9,7 +9,7 @@
 //!   the body has a `model` too, which must be the name that the container serves: the setting `served_model`, without
 //!   it the request's model.
 //! - `codec = "vllm"`: OpenAI's shape, as [`crate::openai_shape`] writes it. vLLM picks its handler by what the body
-//!   has: it gets `messages` for a conversation, `prompt` for a text, never both.
+//!   has: it gets `messages` for a conversation, `prompt` for a text, `input` for texts to embed, never two of them.
 //! - `codec = "tgi"` and `"base"`: `inputs` and `parameters`. `tgi` is Text Generation Inference, `base` the classic
 //!   Hugging Face container for text generation, which gives back a text and nothing about it.
 //! - `prompt_format` says how a conversation is sent: `chat` is OpenAI's `messages` with every codec (TGI takes them at the
@@ -124,11 +124,11 @@ impl Adapter for SageMaker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             summary:
                 "Models behind endpoints of Amazon SageMaker: vLLM, TGI and the classic text-generation container; \
-                      tools, images, structured output, log probabilities and n with vLLM only"
+                      embeddings, tools, images, structured output, log probabilities and n with vLLM only"
                     .to_owned(),
-            operations: strings(&["chat", "completion"]),
+            operations: strings(&["chat", "completion", "embedding"]),
             capabilities: strings(&["tools", "images", "audio", "json-schema", "reasoning", "logprobs", "n"]),
-            dialects: strings(&[openai_shape::CHAT, openai_shape::COMPLETIONS, TGI]),
+            dialects: strings(&[openai_shape::CHAT, openai_shape::COMPLETIONS, openai_shape::EMBEDDINGS, TGI]),
             secrets: vec![SecretSlot {
                 name: "aws".to_owned(),
                 description: "AWS credentials that sign the requests.".to_owned(),
