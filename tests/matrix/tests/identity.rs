@@ -1,0 +1,441 @@
+//! A client and a backend of the same dialect: what the one sends arrives equal as JSON, unknown members too, and so does
+//! the answer. (`crates/adapters/tests/*_both_ways.rs` hold the same of every kept answer, streams included.)
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use witgate_dialects::Renderer;
+use witgate_framing::{Framer, Limits};
+use witgate_matrix::{api, parse_request};
+use witgate_model::normaliser::AnswerStart;
+use witgate_model::{Event, ResponseHead};
+
+const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+/// What may differ: numbers are compared by value; `null` for a known member is a member that was not given.
+fn comparable(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|name, value| name.starts_with("x_") || !value.is_null());
+            object.values_mut().for_each(comparable);
+        }
+        Value::Array(list) => list.iter_mut().for_each(comparable),
+        Value::Number(number) => *value = json!(number.as_f64()),
+        _ => {}
+    }
+}
+
+/// What arrives at `adapter` of a request in its own dialect.
+fn arrived(dialect: &str, path: &str, adapter: &str, sent: &Value) -> Value {
+    let request = parse_request(dialect, path, &sent.to_string()).request;
+    let http = (api(adapter).encode)("{}", request).unwrap_or_else(|error| panic!("{error:?}\n{sent}"));
+    serde_json::from_slice(&http.body).unwrap()
+}
+
+/// What comes back to the client of a backend's answer: the body, cut into two network reads.
+fn returned(dialect: &str, path: &str, adapter: &str, sent: &Value, answer: &[u8], cut: usize) -> String {
+    let parsed = parse_request(dialect, path, &sent.to_string());
+    let stream = parsed.request.stream;
+    let http = (api(adapter).encode)("{}", parsed.request).unwrap();
+    let mut framer = Framer::new(&http.framing, Limits::default()).unwrap();
+    let head = ResponseHead { status: 200, headers: Vec::new(), framing: http.framing, stream };
+    let mut decoder = (api(adapter).decoder)("{}", http.context, head);
+    let start = AnswerStart { render: parsed.render, id: "a".into(), created: 1, model: "m".into() };
+    let mut renderer = Renderer::new(dialect, start);
+    let mut out = Vec::new();
+    let mut last = None;
+    for (piece, end) in [(&answer[..cut], false), (&answer[cut..], true)] {
+        let mut frames = Vec::new();
+        framer.push(piece, &mut frames).unwrap();
+        if end {
+            framer.finish(&mut frames).unwrap();
+        }
+        if !frames.is_empty() {
+            let events = decoder.feed(frames);
+            last = events.last().cloned().or(last);
+            out.extend(renderer.feed(events));
+        }
+    }
+    if !last.as_ref().is_some_and(Event::is_last) {
+        let events = decoder.finish();
+        last = events.last().cloned();
+        out.extend(renderer.feed(events));
+    }
+    assert_eq!(last, Some(Event::Done), "{}", String::from_utf8_lossy(answer));
+    String::from_utf8(out).unwrap()
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            btree_map("x_[a-z]{0,4}", inner, 0..3).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Members that no dialect knows.
+fn unknown() -> BoxedStrategy<Map<String, Value>> {
+    btree_map("x_[a-z]{1,4}", any_json(), 0..3).prop_map(|members| members.into_iter().collect()).boxed()
+}
+
+/// `object` without members that are `null`, and with `more`.
+fn with(object: Value, more: Map<String, Value>) -> Value {
+    let Value::Object(mut members) = object else { panic!("no object: {object}") };
+    members.retain(|_, value| !value.is_null());
+    members.extend(more);
+    Value::Object(members)
+}
+
+fn arguments() -> impl Strategy<Value = Value> {
+    btree_map("[a-c]", any_json(), 0..3).prop_map(|members| Value::Object(members.into_iter().collect()))
+}
+
+fn thousandths() -> impl Strategy<Value = Option<f64>> {
+    option::of((0..1000).prop_map(|number| f64::from(number) / 1000.0))
+}
+
+/// Ids that an answer has twice are told apart; these differ.
+fn tell_apart(calls: &mut [Value]) {
+    for (number, call) in calls.iter_mut().enumerate() {
+        if let Some(id) = call["id"].as_str() {
+            call["id"] = json!(format!("{id}-{number}"));
+        }
+    }
+}
+
+mod openai {
+    use super::*;
+
+    fn part() -> impl Strategy<Value = Value> {
+        let url = prop_oneof![Just(format!("data:image/png;base64,{PIXEL}")), Just("https://e.com/a.png".to_owned())];
+        prop_oneof![
+            (".{0,8}", unknown()).prop_map(|(text, x)| with(json!({"type": "text", "text": text}), x)),
+            (url, option::of("low|high"), unknown(), unknown()).prop_map(|(url, detail, x, y)| {
+                let image = with(json!({"url": url, "detail": detail}), y);
+                with(json!({"type": "image_url", "image_url": image}), x)
+            }),
+            unknown().prop_map(|x| with(json!({"type": "x_part", "data": 1}), x)),
+        ]
+    }
+
+    fn content() -> impl Strategy<Value = Value> {
+        prop_oneof![".{0,8}".prop_map(Value::from), vec(part(), 1..4).prop_map(Value::from)]
+    }
+
+    pub fn call() -> impl Strategy<Value = Value> {
+        ("[a-z_0-9]{1,8}", "[fg]", arguments(), unknown(), unknown()).prop_map(|(id, name, arguments, x, y)| {
+            let function = with(json!({"name": name, "arguments": arguments.to_string()}), y);
+            with(json!({"id": id, "type": "function", "function": function}), x)
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            ("system|developer|user", content(), option::of("[a-z]{1,4}"), unknown())
+                .prop_map(|(role, content, name, x)| with(json!({"role": role, "content": content, "name": name}), x)),
+            (".{0,8}", option::of(".{1,8}"), vec(call(), 0..3), unknown()).prop_map(|(text, thought, calls, x)| {
+                let calls = if calls.is_empty() { Value::Null } else { Value::from(calls) };
+                let message =
+                    json!({"role": "assistant", "content": text, "reasoning_content": thought, "tool_calls": calls});
+                with(message, x)
+            }),
+            (vec(call(), 1..3), unknown())
+                .prop_map(|(calls, x)| with(json!({"role": "assistant", "tool_calls": calls}), x)),
+            ("[a-z]{1,4}", ".{0,8}", unknown())
+                .prop_map(|(id, text, x)| with(json!({"role": "tool", "tool_call_id": id, "content": text}), x)),
+        ]
+    }
+
+    prop_compose! {
+        pub fn request()(
+            messages in vec(message(), 1..6),
+            tool in option::of(unknown()),
+            function in unknown(),
+            choice in option::of("auto|none|required"),
+            parallel in option::of(any::<bool>()),
+            temperature in thousandths(),
+            top_p in thousandths(),
+            seed in option::of(any::<i32>()),
+            max_tokens in option::of(1..1000),
+            stop in vec("[a-z\n]{1,3}", 0..3),
+            effort in option::of("low|high"),
+            schema in option::of(any::<bool>()),
+            stream in any::<bool>(),
+            x in unknown(),
+        ) -> Value {
+            let offered = tool.map(|x| {
+                let parameters = json!({"type": "object", "properties": {}});
+                let function = with(json!({"name": "f", "description": "d", "parameters": parameters, "strict": true}), function);
+                json!([with(json!({"type": "function", "function": function}), x)])
+            });
+            let (choice, parallel) = if offered.is_some() { (choice, parallel) } else { (None, None) };
+            let format = schema.map(|strict| json!({"type": "json_schema", "json_schema": {
+                "name": "s", "schema": {"type": "object", "additionalProperties": false}, "strict": strict}}));
+            let stop = if stop.is_empty() { Value::Null } else { json!(stop) };
+            let options = stream.then(|| json!({"include_usage": true}));
+            with(json!({
+                "model": "gpt-4o", "messages": messages, "tools": offered, "tool_choice": choice, "parallel_tool_calls": parallel,
+                "temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens, "stop": stop,
+                "reasoning_effort": effort, "response_format": format, "stream": stream.then_some(true),
+                "stream_options": options,
+            }), x)
+        }
+    }
+
+    prop_compose! {
+        pub fn answer()(
+            text in ".{1,12}",
+            thought in option::of(".{1,8}"),
+            mut calls in vec(call(), 0..3),
+            (x, y, z, u) in (unknown(), unknown(), unknown(), unknown()),
+            tokens in 0..1000u32,
+        ) -> Value {
+            tell_apart(&mut calls);
+            let reason = if calls.is_empty() { "stop" } else { "tool_calls" };
+            let calls = if calls.is_empty() { Value::Null } else { Value::from(calls) };
+            let message = json!({"role": "assistant", "content": text, "reasoning_content": thought, "tool_calls": calls});
+            let choice = with(json!({"index": 0, "message": with(message, z), "finish_reason": reason}), y);
+            let usage = with(json!({"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3}), u);
+            with(json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "gpt-4o-2024",
+                "choices": [choice], "usage": usage}), x)
+        }
+    }
+}
+
+mod anthropic {
+    use super::*;
+
+    fn text() -> impl Strategy<Value = Value> {
+        (".{1,8}", option::of(any::<bool>()), unknown()).prop_map(|(text, cached, x)| {
+            let mark =
+                cached.map(
+                    |long| if long { json!({"type": "ephemeral", "ttl": "1h"}) } else { json!({"type": "ephemeral"}) },
+                );
+            with(json!({"type": "text", "text": text, "cache_control": mark}), x)
+        })
+    }
+
+    fn image() -> impl Strategy<Value = Value> {
+        let source = prop_oneof![
+            Just(json!({"type": "base64", "media_type": "image/png", "data": PIXEL})),
+            Just(json!({"type": "url", "url": "https://e.com/a.png"})),
+        ];
+        (source, unknown()).prop_map(|(source, x)| with(json!({"type": "image", "source": source}), x))
+    }
+
+    fn result() -> impl Strategy<Value = Value> {
+        let content =
+            prop_oneof![".{1,8}".prop_map(Value::from), vec(prop_oneof![text(), image()], 1..3).prop_map(Value::from)];
+        ("[a-z]{1,6}", content, option::of(any::<bool>()), unknown()).prop_map(|(id, content, error, x)| {
+            with(json!({"type": "tool_result", "tool_use_id": id, "content": content, "is_error": error}), x)
+        })
+    }
+
+    pub fn block() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (".{1,8}", unknown()).prop_map(|(text, x)| with(json!({"type": "text", "text": text}), x)),
+            ("[a-z]{1,6}", "[fg]", arguments(), unknown()).prop_map(|(id, name, input, x)| {
+                with(json!({"type": "tool_use", "id": id, "name": name, "input": input}), x)
+            }),
+            (".{1,8}", "[a-zA-Z0-9]{4,8}", unknown()).prop_map(|(thought, signature, x)| {
+                with(json!({"type": "thinking", "thinking": thought, "signature": signature}), x)
+            }),
+            "[a-zA-Z0-9]{4,8}".prop_map(|data| json!({"type": "redacted_thinking", "data": data})),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (".{1,8}", unknown()).prop_map(|(text, x)| with(json!({"role": "user", "content": text}), x)),
+            (vec(prop_oneof![text(), image(), result()], 1..4), unknown())
+                .prop_map(|(content, x)| with(json!({"role": "user", "content": content}), x)),
+            (vec(block(), 1..4), unknown())
+                .prop_map(|(content, x)| with(json!({"role": "assistant", "content": content}), x)),
+        ]
+    }
+
+    prop_compose! {
+        pub fn request()(
+            messages in vec(message(), 1..6),
+            system in option::of(prop_oneof![".{1,8}".prop_map(Value::from), vec(text(), 1..3).prop_map(Value::from)]),
+            tool in option::of(unknown()),
+            choice in option::of("auto|none|any"),
+            budget in option::of(1024..2000),
+            temperature in thousandths(),
+            top_k in option::of(1..100),
+            stop in vec("[a-z]{1,3}", 0..3),
+            user in option::of("[a-z]{1,4}"),
+            stream in any::<bool>(),
+            x in unknown(),
+        ) -> Value {
+            let offered = tool.map(|x| json!([with(json!({"name": "f", "input_schema": {"type": "object"}}), x)]));
+            let choice = choice.filter(|_| offered.is_some()).map(|choice| json!({"type": choice}));
+            let stop = if stop.is_empty() { Value::Null } else { json!(stop) };
+            with(json!({
+                "model": "claude-sonnet-4-5", "max_tokens": 4096, "messages": messages, "system": system, "tools": offered,
+                "tool_choice": choice, "thinking": budget.map(|budget| json!({"type": "enabled", "budget_tokens": budget})),
+                "temperature": temperature, "top_k": top_k, "stop_sequences": stop,
+                "metadata": user.map(|user| json!({"user_id": user})), "stream": stream.then_some(true),
+            }), x)
+        }
+    }
+
+    prop_compose! {
+        pub fn answer()(mut blocks in vec(block(), 1..4), x in unknown(), u in unknown(), tokens in 1..1000u32) -> Value {
+            tell_apart(&mut blocks);
+            let used = blocks.iter().any(|block| block["type"] == "tool_use");
+            let reason = if used { "tool_use" } else { "end_turn" };
+            let usage = with(json!({"input_tokens": 3, "output_tokens": tokens}), u);
+            with(json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": blocks,
+                "stop_reason": reason, "stop_sequence": null, "usage": usage}), x)
+        }
+    }
+}
+
+mod ollama {
+    use super::*;
+
+    pub fn call() -> impl Strategy<Value = Value> {
+        (option::of("[a-z]{1,4}"), "[fg]", arguments(), unknown(), unknown()).prop_map(|(id, name, arguments, x, y)| {
+            with(json!({"id": id, "function": with(json!({"name": name, "arguments": arguments}), y)}), x)
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            ("system|user", ".{0,8}", unknown())
+                .prop_map(|(role, text, x)| with(json!({"role": role, "content": text}), x)),
+            (".{0,8}", unknown())
+                .prop_map(|(text, x)| with(json!({"role": "user", "content": text, "images": [PIXEL]}), x)),
+            (".{0,8}", ".{1,8}", vec(call(), 1..3), unknown()).prop_map(|(text, thought, calls, x)| {
+                with(json!({"role": "assistant", "content": text, "thinking": thought, "tool_calls": calls}), x)
+            }),
+            (".{0,8}", "[fg]", unknown())
+                .prop_map(|(text, name, x)| with(json!({"role": "tool", "content": text, "tool_name": name}), x)),
+        ]
+    }
+
+    prop_compose! {
+        pub fn request()(
+            messages in vec(message(), 1..6),
+            tool in option::of((unknown(), unknown())),
+            think in prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), Just(json!("low"))],
+            format in prop_oneof![Just(Value::Null), Just(json!("json")), Just(json!({"type": "object", "a": [1]}))],
+            temperature in thousandths(),
+            num_predict in option::of(-2..100i64),
+            stop in vec(".{1,4}", 0..3),
+            keep_alive in prop_oneof![Just(Value::Null), Just(json!("5m")), Just(json!(-1))],
+            (x, y) in (unknown(), unknown()),
+            stream in any::<bool>(),
+        ) -> Value {
+            let offered = tool.map(|(x, y)| {
+                let function = with(json!({"name": "f", "parameters": {"type": "object"}}), y);
+                json!([with(json!({"type": "function", "function": function}), x)])
+            });
+            let stop = if stop.is_empty() { Value::Null } else { json!(stop) };
+            // An option that is null was not given.
+            let y = y.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            let options = with(json!({"temperature": temperature, "num_predict": num_predict, "stop": stop}), y);
+            let options = if options == json!({}) { Value::Null } else { options };
+            with(json!({"model": "m", "messages": messages, "tools": offered, "think": think, "format": format,
+                "keep_alive": keep_alive, "options": options, "stream": stream}), x)
+        }
+    }
+
+    prop_compose! {
+        /// The lines of a stream: pieces of text and thought, calls, and the last.
+        pub fn lines()(
+            texts in vec((".{1,6}", any::<bool>(), unknown()), 1..5),
+            mut calls in vec(call(), 0..3),
+            x in unknown(),
+            tokens in 0..1000u32,
+        ) -> Vec<Value> {
+            tell_apart(&mut calls);
+            let line = |n: usize, message: Value, done: bool| {
+                json!({"model": "m", "created_at": format!("2025-01-01T00:00:{n:02}.5Z"), "message": message, "done": done})
+            };
+            let mut lines = Vec::new();
+            for (text, thought, x) in texts {
+                let message = if thought {
+                    json!({"role": "assistant", "content": "", "thinking": text})
+                } else {
+                    json!({"role": "assistant", "content": text})
+                };
+                lines.push(with(line(lines.len(), message, false), x));
+            }
+            for (index, mut call) in calls.into_iter().enumerate() {
+                call["function"]["index"] = json!(index);
+                let message = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+                lines.push(line(lines.len(), message, false));
+            }
+            let mut last = line(lines.len(), json!({"role": "assistant", "content": ""}), true);
+            last["done_reason"] = json!("stop");
+            last["total_duration"] = json!(5);
+            last["prompt_eval_count"] = json!(3);
+            last["eval_count"] = json!(tokens);
+            lines.push(with(last, x));
+            lines
+        }
+    }
+}
+
+fn equal(mut is: Value, mut should: Value) -> Result<(), TestCaseError> {
+    comparable(&mut is);
+    comparable(&mut should);
+    prop_assert_eq!(is, should);
+    Ok(())
+}
+
+fn back(dialect: &str, path: &str, adapter: &str, sent: &Value, answer: &Value, cut: usize) -> Value {
+    let text = answer.to_string();
+    let told = returned(dialect, path, adapter, sent, text.as_bytes(), cut % text.len());
+    serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_request_of_openais_chat_arrives_equal_as_json(sent in openai::request()) {
+        equal(arrived("openai-chat", "/v1/chat/completions", "openai", &sent), sent)?;
+    }
+
+    #[test]
+    fn an_answer_of_openais_chat_comes_back_equal_as_json(answer in openai::answer(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        equal(back("openai-chat", "/v1/chat/completions", "openai", &sent, &answer, cut), answer)?;
+    }
+
+    #[test]
+    fn a_request_of_anthropics_messages_arrives_equal_as_json(sent in anthropic::request()) {
+        equal(arrived("anthropic-messages", "/v1/messages", "anthropic", &sent), sent)?;
+    }
+
+    #[test]
+    fn an_answer_of_anthropics_messages_comes_back_equal_as_json(answer in anthropic::answer(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]});
+        equal(back("anthropic-messages", "/v1/messages", "anthropic", &sent, &answer, cut), answer)?;
+    }
+
+    #[test]
+    fn a_request_of_ollamas_chat_arrives_equal_as_json(sent in ollama::request()) {
+        equal(arrived("ollama-chat", "/api/chat", "ollama", &sent), sent)?;
+    }
+
+    #[test]
+    fn a_stream_of_ollamas_chat_comes_back_equal_as_json(lines in ollama::lines(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let told = returned("ollama-chat", "/api/chat", "ollama", &sent, text.as_bytes(), cut % text.len());
+        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        equal(Value::from(told), Value::from(lines))?;
+    }
+}
