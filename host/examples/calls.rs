@@ -13,13 +13,21 @@ use bytes::Bytes;
 use witgate_config::Config;
 use witgate_gateway::{Adapter, Normaliser};
 use witgate_host::{AdapterComponent, Host};
-use witgate_model::normaliser::{AnswerStart, Limits};
+use witgate_model::normaliser::{AnswerStart, Client, Limits, Parsed, Step};
 use witgate_model::{Frame, Framing, Message, Request, ResponseHead, Role, SseEvent};
 
 type Failure = Box<dyn std::error::Error>;
 
 fn refused(error: witgate_model::Error) -> Failure {
     error.message.into()
+}
+
+/// What is to be asked of a backend.
+fn asked(step: Result<Step, witgate_model::Error>) -> Result<Parsed, Failure> {
+    match step.map_err(refused)? {
+        Step::Ask(parsed) => Ok(parsed),
+        other => Err(format!("not for a backend: {other:?}").into()),
+    }
 }
 
 /// The median time of `f`, run for a while.
@@ -99,9 +107,10 @@ fn main() -> Result<(), Failure> {
     // First of all, while no slot has been used.
     let body = &Bytes::from_static(br#"{"model":"tiny","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#);
     let limits = Limits { depth: 64, messages: 10_000 };
+    let client = Client { method: "POST".into(), path: "/v1/chat/completions".into(), ..Client::default() };
     let normalisers = show_memory("normaliser", || {
         let mut session = host.normaliser().session()?;
-        let parsed = session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
+        let parsed = asked(session.parse("openai-chat", &client, &limits, body)?)?;
         let start = AnswerStart { render: parsed.render, id: "1".into(), created: 1, model: "tiny".into() };
         session.start("openai-chat", start)?;
         session.head()?;
@@ -152,13 +161,13 @@ fn main() -> Result<(), Failure> {
         let body = Bytes::from(body);
         let mut session = normaliser.session()?;
         let parse = median(|| {
-            session.parse("openai-chat", "/v1/chat/completions", &limits, &body)?.map_err(refused)?;
+            asked(session.parse("openai-chat", &client, &limits, &body)?)?;
             Ok(())
         })?;
         show(&format!("parse, {size} bytes"), parse);
     }
     let mut session = normaliser.session()?;
-    let parsed = session.parse("openai-chat", "/v1/chat/completions", &limits, body)?.map_err(refused)?;
+    let parsed = asked(session.parse("openai-chat", &client, &limits, body)?)?;
     let start = || AnswerStart { render: parsed.render.clone(), id: "1".into(), created: 1, model: "tiny".into() };
     show("start (a renderer)", median(|| Ok(session.start("openai-chat", start())?))?);
     show("head", median(|| Ok(session.head()?))?);

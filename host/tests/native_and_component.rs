@@ -13,7 +13,7 @@ use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_framing::{Framer, effective};
 use witgate_gateway::{Adapter as _, Normaliser as _};
 use witgate_host::{AdapterComponent, Host};
-use witgate_model::normaliser::{AnswerStart, Failure, Limits};
+use witgate_model::normaliser::{AnswerStart, Client, Failure, Limits};
 use witgate_model::{Adapter, Decoder, Error, ErrorKind, Event, Frame, Framing, Request, ResponseHead};
 
 fn host() -> &'static Host {
@@ -56,6 +56,9 @@ fn every_request_is_parsed_alike() {
     let mut count = 0;
     for entry in std::fs::read_dir(kit::fixtures("requests")).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let body = std::fs::read(&path).unwrap();
         // Whole, and cut off at every 37th byte: errors must be alike too.
         let cuts = (0..body.len()).step_by(37).chain([body.len()]);
@@ -63,11 +66,16 @@ fn every_request_is_parsed_alike() {
             for (dialect, at) in [
                 ("openai-chat", "/v1/chat/completions"),
                 ("openai-completions", "/v1/completions"),
+                ("openai-embeddings", "/v1/embeddings"),
+                ("anthropic-messages", "/v1/messages"),
+                ("ollama-chat", "/api/chat"),
                 ("no-such-dialect", "/"),
             ] {
-                let native = witgate_dialects::parse(dialect, at, &LIMITS, &body[..cut]);
+                let client = Client { method: "POST".into(), path: at.into(), ..Client::default() };
+                let native = witgate_dialects::step(dialect, &client, &LIMITS, &body[..cut]);
                 let mut session = host().normaliser().session().unwrap();
-                let component = session.parse(dialect, at, &LIMITS, &Bytes::copy_from_slice(&body[..cut])).unwrap();
+                let part = Bytes::copy_from_slice(&body[..cut]);
+                let component = session.parse(dialect, &client, &LIMITS, &part).unwrap();
                 assert_eq!(native, component, "{} to {cut} as {dialect}", path.display());
                 count += 1;
             }
@@ -254,10 +262,10 @@ fn every_answer_is_rendered_alike() {
         if failed {
             assert_eq!(native.fail(&failure), session.fail(&failure).unwrap());
         }
-        for dialect in ["openai-chat", "openai-completions", "awa-llm"] {
+        for dialect in ["openai-chat", "openai-completions", "awa-llm", "anthropic-messages", "ollama-chat"] {
             assert_eq!(
                 witgate_dialects::render_error(dialect, &failure),
-                session.render_error(dialect, &failure).unwrap()
+                session.render_error(dialect, "", &failure).unwrap()
             );
         }
     }
