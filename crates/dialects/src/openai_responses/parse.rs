@@ -154,7 +154,8 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
     let start = reader.position();
     let mut model = String::new();
     let mut instructions = None;
-    let mut given = previous.is_some();
+    let mut input_at = None;
+    let mut own_input = false;
     let mut tools = Vec::new();
     let mut tool_choice = None;
     let mut parallel_tool_calls = None;
@@ -174,7 +175,7 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
             "model" => model = reader.optional(Reader::owned)?.unwrap_or_default(),
             "instructions" => instructions = reader.optional(Reader::owned)?,
             "input" => {
-                given = true;
+                input_at = Some(from);
                 match reader.kind() {
                     Kind::String => conversation.text(reader.owned()?),
                     Kind::Array => reader.array(|reader, _| conversation.item(reader))?,
@@ -224,7 +225,7 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
             }
             text => {
                 // These bring an input of their own.
-                given |= matches!(text, "prompt" | "conversation") && !null;
+                own_input |= matches!(text, "prompt" | "conversation") && !null;
                 extra.push_raw(name.raw, reader.raw()?);
             }
         }
@@ -233,8 +234,11 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
         }
         Ok(())
     })?;
-    if !given {
-        return reader.fault_in(start, "input", "is missing: a string or an array of items");
+    if conversation.messages.is_empty() && !own_input {
+        return match input_at {
+            Some(position) => reader.fault_in(position, "input", "must hold at least one item, found none"),
+            None => reader.fault_in(start, "input", "is missing: a string or an array of items"),
+        };
     }
     if let Some((raw, list)) = include {
         sampling.logprobs = list.logprobs.then_some(true);

@@ -141,7 +141,11 @@ pub(super) fn asked(client: &Client) -> Option<Asked<'_>> {
 /// The answer to a question about a kept response.
 pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> {
     let id = asked.id;
-    if !is_response_id(id) {
+    let known = matches!(
+        (client.method.as_str(), asked.what),
+        ("GET", "" | "input_items") | ("DELETE", "") | ("POST", "cancel")
+    );
+    if !known || !is_response_id(id) {
         return Err(missing("id", "Response", id));
     }
     let Some(document) = client.documents.iter().find(|document| document.at.key == id) else {
@@ -153,26 +157,25 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     let kept = Kept::read(content)?;
     let mut forget = Vec::new();
     let body = match (client.method.as_str(), asked.what) {
-        ("GET", "") => {
+        ("GET", "input_items") => page(&kept, asked.query)?,
+        ("GET", _) => {
             if parameter(asked.query, "stream").is_some_and(|stream| stream == "true") {
                 let message = "a kept response is given whole: `stream` must be left out, or be false";
                 return Err(Error::unsupported("stream", message).with_status(400));
             }
             kept.response.as_bytes().to_vec()
         }
-        ("GET", "input_items") => page(&kept, asked.query)?,
-        ("DELETE", "") => {
+        ("DELETE", _) => {
             forget.push(at(id));
             let named = kept.output.iter().filter_map(|item| id_of(item));
             forget.extend(named.filter(|id| is_key(id) && made_in(id).is_none()).map(at));
             format!("{{\"id\":\"{id}\",\"object\":\"response\",\"deleted\":true}}").into_bytes()
         }
-        ("POST", "cancel") => {
+        _ => {
             let message = "Cannot cancel a synchronous response: only those created with `background` set to true can \
                            be cancelled.";
             return Err(Error::invalid("id", message).with_status(400));
         }
-        _ => return Err(missing("id", "Response", asked.id)),
     };
     Ok(Step::Answer(Reply { rendered: openai::json_answer(200, body), forget }))
 }
