@@ -47,7 +47,7 @@ fn usage() -> Event {
 
 /// What a backend of another API answers: reasoning, text, and two calls.
 fn answer() -> Vec<Event> {
-    let logprobs = r#"{"content":[{"token":"b","logprob":-1,"top_logprobs":[]}],"refusal":null}"#;
+    let logprobs = r#"{"content":[{"token":"b","logprob":-1,"bytes":[98],"top_logprobs":[]}],"refusal":null}"#;
     vec![
         began(),
         start(0, BlockKind::Reasoning),
@@ -77,7 +77,7 @@ fn output() -> Value {
          "encrypted_content": "sig"},
         {"id": "msg_abc_1", "type": "message", "status": "completed", "role": "assistant", "content": [
             {"type": "output_text", "text": "a \"quote\"\nb", "annotations": [],
-             "logprobs": [{"token": "b", "logprob": -1, "top_logprobs": []}]}]},
+             "logprobs": [{"token": "b", "logprob": -1, "bytes": [98], "top_logprobs": []}]}]},
         {"id": "fc_abc_2", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "f",
          "arguments": "{\"a\":1}"},
         {"id": "fc_abc_3", "type": "function_call", "status": "completed", "call_id": "call_2", "name": "f",
@@ -127,7 +127,7 @@ fn a_whole_answer_has_all_that_was_asked_and_said() {
         "reasoning": {"effort": null, "summary": null}, "service_tier": "default", "store": false, "temperature": 0.5,
         "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [{"type": "web_search"}],
         "top_logprobs": 0, "top_p": 1.0, "truncation": "disabled", "user": null, "metadata": {"a": "b"},
-        "usage": {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": 5,
+        "usage": {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0}, "output_tokens": 5,
                   "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 14},
     });
     assert_eq!(whole(&body, answer()), expected);

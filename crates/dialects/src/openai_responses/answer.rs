@@ -752,7 +752,8 @@ fn logprobs(raw: &str) -> String {
 /// What the answer has cost.
 fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
     let (mut top, mut input, mut output) = (Waiting::default(), Waiting::default(), Waiting::default());
-    if let Some(raw) = usage.raw.as_ref().filter(|raw| raw.dialect == NAME) {
+    let raw = usage.raw.as_ref().filter(|raw| raw.dialect == NAME);
+    if let Some(raw) = raw {
         top.add(&raw.value, &["input_tokens", "output_tokens"]);
         if let Some(details) = top.take("input_tokens_details") {
             input.add(&details, &["cached_tokens"]);
@@ -766,9 +767,10 @@ fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
     write::number(out, read);
     out.extend_from_slice(b",\"input_tokens_details\":{\"cached_tokens\":");
     write::number(out, usage.cache_read_tokens.unwrap_or_default());
-    if let Some(tokens) = usage.cache_write_tokens.filter(|_| !input.has("cache_write_tokens")) {
+    // What a backend of this API says, and leaves out, stays so; clients take all of them for given.
+    if raw.is_none() {
         out.extend_from_slice(b",\"cache_write_tokens\":");
-        write::number(out, tokens);
+        write::number(out, usage.cache_write_tokens.unwrap_or_default());
     }
     input.show(out, false);
     out.extend_from_slice(b"},\"output_tokens\":");
