@@ -143,7 +143,7 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     let id = asked.id;
     let known = matches!(
         (client.method.as_str(), asked.what),
-        ("GET", "" | "input_items") | ("DELETE", "") | ("POST", "cancel")
+        ("GET" | "HEAD", "" | "input_items") | ("DELETE", "") | ("POST", "cancel")
     );
     if !known || !is_response_id(id) {
         return Err(missing("id", "Response", id));
@@ -157,8 +157,8 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     let kept = Kept::read(content)?;
     let mut forget = Vec::new();
     let body = match (client.method.as_str(), asked.what) {
-        ("GET", "input_items") => page(&kept, asked.query)?,
-        ("GET", _) => {
+        ("GET" | "HEAD", "input_items") => page(&kept, asked.query)?,
+        ("GET" | "HEAD", _) => {
             if parameter(asked.query, "stream").is_some_and(|stream| stream == "true") {
                 let message = "a kept response is given whole: `stream` must be left out, or be false";
                 return Err(Error::unsupported("stream", message).with_status(400));
