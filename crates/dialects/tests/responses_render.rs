@@ -3,6 +3,7 @@
 mod common;
 
 use common::failure;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use witgate_dialects::{Renderer, default_limits, parse, render_error, step};
 use witgate_model::normaliser::{AnswerStart, Client, Document, Ending, Step};
@@ -427,4 +428,59 @@ fn nothing_is_kept_that_must_not_be_or_is_too_large() {
     assert_eq!(kept(&json!({"input": "a".repeat(5 << 20)}), answer()), []);
     let answer = vec![Event::text_start(0, 0), Event::text(0, large.clone()), Event::BlockStop(0), Event::Done];
     assert_eq!(kept(&json!({"input": large}), answer), []);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let index = 0u32..4;
+    let members = prop_oneof![
+        Just(r#"{"id":"msg_up"}"#),
+        Just(r#"{"annotations":[1,{"a":2}]}"#),
+        Just(r#"{"annotations":5,"type":"x","y":1}"#),
+        Just("{\"id\":7,\n\"phase\":\"p\"}"),
+        Just("no JSON"),
+    ];
+    let kind = prop_oneof![
+        Just(BlockKind::Text),
+        Just(BlockKind::Refusal),
+        Just(BlockKind::Reasoning),
+        Just(BlockKind::ToolCall(ToolCallStart { id: "c".into(), name: "f".into() })),
+        Just(BlockKind::Other(DialectJson::new(DIALECT, r#"{"type":"x_call"}"#))),
+        Just(BlockKind::Other(DialectJson::new(DIALECT, r#"{"type":"output_x"}"#))),
+    ];
+    let text = prop_oneof![Just(""), Just("a"), Just("\u{1F30D}\n\"")];
+    prop_oneof![
+        Just(began()),
+        Just(usage()),
+        (index.clone(), kind).prop_map(|(index, kind)| start(index, kind)),
+        (index.clone(), text.clone()).prop_map(|(index, text)| Event::Text(delta(index, text))),
+        (index.clone(), text.clone()).prop_map(|(index, text)| Event::Reasoning(delta(index, text))),
+        (index.clone(), text.clone()).prop_map(|(index, text)| Event::Signature(delta(index, text))),
+        (index.clone(), text).prop_map(|(index, text)| Event::Arguments(delta(index, text))),
+        index.clone().prop_map(Event::BlockStop),
+        (index, members.clone()).prop_map(|(index, members)| Event::other(DIALECT, Scope::Block(index), members)),
+        members.prop_map(|members| Event::other(DIALECT, Scope::Envelope, members)),
+        Just(Event::finish(0, FinishReason::Length, None)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_events_in_any_order_make_a_stream_whose_items_are_those_of_its_end(
+        mut answer in prop::collection::vec(any_event(), 0..24),
+    ) {
+        answer.push(Event::Done);
+        let events = streamed(answer);
+        let output = events[events.len() - 1]["response"]["output"].as_array().unwrap();
+        for kind in ["response.output_item.added", "response.output_item.done"] {
+            let told: Vec<_> = events.iter().filter(|event| event["type"] == kind).collect();
+            prop_assert_eq!(told.len(), output.len());
+            for event in told {
+                let item = &output[usize::try_from(event["output_index"].as_u64().unwrap()).unwrap()];
+                prop_assert_eq!(&event["item"]["id"], &item["id"]);
+                prop_assert!(kind != "response.output_item.done" || event["item"] == *item);
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 #![recursion_limit = "512"]
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use witgate_adapters::bedrock::Bedrock;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi};
@@ -335,4 +336,70 @@ fn an_answer_of_ours_can_be_sent_back_to_any_backend() {
     let roles: Vec<_> = messages.iter().map(|message| message["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool", "tool"]);
     assert_eq!(messages[2]["tool_calls"].as_array().unwrap().len(), 2);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("x_[a-z]{1,6}", inner, 0..4).prop_map(|all| json!(all)),
+        ]
+    })
+}
+
+fn any_content(kind: &'static str) -> impl Strategy<Value = Value> {
+    let text = (".{0,20}", any_json()).prop_map(move |(text, x)| json!({"type": kind, "text": text, "x_part": x}));
+    let image = "[A-Za-z0-9+/]{1,12}".prop_map(
+        |data| json!({"type": "input_image", "image_url": format!("data:image/png;base64,{data}"), "detail": "low"}),
+    );
+    let refusal = ".{0,20}".prop_map(|text| json!({"type": "refusal", "refusal": text}));
+    let other = any_json().prop_map(|x| json!({"type": "input_x", "x": x}));
+    prop::collection::vec(prop_oneof![text, image, refusal, other], 1..4).prop_map(Value::from)
+}
+
+fn any_item() -> impl Strategy<Value = Value> {
+    let id = "[a-z0-9]{4,12}";
+    let said = prop_oneof![".{0,20}".prop_map(Value::from), any_content("input_text")];
+    prop_oneof![
+        (said.clone(), any_json()).prop_map(|(said, x)| json!({"role": "user", "content": said, "x_message": x})),
+        (id, any_content("output_text")).prop_map(|(id, content)| json!({
+            "type": "message", "id": format!("msg_{id}"), "status": "completed", "role": "assistant",
+            "content": content})),
+        (".{0,20}", any_json()).prop_map(|(text, x)| json!({"role": "assistant", "content": text, "x_message": x})),
+        (id, ".{1,20}", any::<bool>()).prop_map(|(id, text, told)| json!({
+            "type": "reasoning", "id": format!("rs_{id}"), "encrypted_content": text,
+            "summary": if told { json!([{"type": "summary_text", "text": text}]) } else { json!([]) }})),
+        (id, ".{1,8}", any_json()).prop_map(|(id, name, x)| json!({
+            "type": "function_call", "id": format!("fc_{id}"), "call_id": "c", "name": name,
+            "arguments": json!({"a": x}).to_string()})),
+        (said, any_json()).prop_map(|(said, x)| json!({
+            "type": "function_call_output", "call_id": "c", "output": said, "x_output": x})),
+        (id, any_json()).prop_map(|(id, x)| json!({"type": "x_call", "id": id, "x": x})),
+        any_json().prop_map(|x| json!({"type": "x_call_output", "x": x})),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariant_9_any_request_arrives_as_it_was_sent(
+        input in prop::collection::vec(any_item(), 1..8),
+        instructions in ".{0,12}",
+        temperature in (0..1000).prop_map(|number| f64::from(2 * number + 1) / 1024.0),
+        tokens in any::<u64>(),
+        unknown in any_json(),
+    ) {
+        let request = json!({
+            "model": "m", "instructions": instructions, "input": input, "temperature": temperature, "store": false,
+            "max_output_tokens": tokens, "x_unknown": unknown,
+        });
+        prop_assert_eq!(sent(&request), request);
+    }
 }

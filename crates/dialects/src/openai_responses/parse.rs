@@ -22,7 +22,7 @@ const MOST_DOCUMENTS: usize = 8;
 const MOST_REFERRED: usize = 4 * MOST_KEPT;
 
 /// Members of the request that stand in the response.
-const ECHOED: [&str; 20] = [
+const ECHOED: [&str; 19] = [
     "instructions",
     "max_output_tokens",
     "max_tool_calls",
@@ -42,7 +42,6 @@ const ECHOED: [&str; 20] = [
     "top_p",
     "truncation",
     "user",
-    "conversation",
 ];
 
 /// What the API adds to an item when it answers.
@@ -703,7 +702,7 @@ fn function_call_output(reader: &mut Reader<'_>, keep: bool) -> Read<Part> {
         match &*name.text {
             "type" => drop(reader.raw()?),
             "call_id" => id = Some(reader.owned()?),
-            "output" => output = Some(content(reader, keep)?),
+            "output" => output = Some(self::output(reader)?),
             text if OF_ANSWERS.contains(&text) && !keep => drop(reader.raw()?),
             _ => extra.push_raw(name.raw, reader.raw()?),
         }
@@ -715,8 +714,26 @@ fn function_call_output(reader: &mut Reader<'_>, keep: bool) -> Read<Part> {
     let Some(output) = output else {
         return reader.fault_in(start, "output", "is missing: a string or an array of parts");
     };
-    let content: Vec<ResultContent> = output.into_iter().filter_map(result_content).collect();
-    Ok(Part::ToolResult(ToolResult { call_id, content, is_error: None, cache: None, extra: extra.finish() }))
+    let extra = extra.finish();
+    Ok(Part::ToolResult(ToolResult { call_id, content: output, is_error: None, cache: None, extra }))
+}
+
+/// What a function has put out. A piece that is no input is one that only this API knows.
+fn output(reader: &mut Reader<'_>) -> Read<Vec<ResultContent>> {
+    if reader.kind() != Kind::Array {
+        return Ok(content(reader, true)?.into_iter().filter_map(result_content).collect());
+    }
+    let mut pieces = Vec::new();
+    reader.array(|reader, _| {
+        let known = reader.tag("type")?.is_none_or(|kind| kind.starts_with("input_"));
+        pieces.extend(if known {
+            result_content(part(reader, true)?)
+        } else {
+            Some(ResultContent::Other(reader.raw_object()?.to_owned()))
+        });
+        Ok(())
+    })?;
+    Ok(pieces)
 }
 
 /// The texts of a list of pieces of reasoning, whether one of them has a member beside `type` and `text`, and how many.
