@@ -27,6 +27,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_responses;
 mod read;
 mod scan;
 mod usage;
@@ -87,10 +88,11 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 9] = [
+static DIALECTS: [&dyn Dialect; 10] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
+    &openai_responses::OpenAiResponses,
     &anthropic::AnthropicMessages,
     &awa_llm::AwaLlm,
     &ollama::Api::Chat,

@@ -94,17 +94,28 @@ impl Waiting {
         Some(self.members.remove(at).1)
     }
 
+    /// Forgets the members of those names.
+    pub(crate) fn remove(&mut self, names: &[&str]) {
+        self.members.retain(|(own, _)| !names.contains(&own.as_str()));
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|(own, _)| own == name)
     }
 
     /// Writes all of them, each behind a comma (the first one too, unless `first`), and forgets them.
-    pub(crate) fn write(&mut self, out: &mut Vec<u8>, mut first: bool) {
-        for (name, value) in self.members.drain(..) {
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, first: bool) {
+        self.show(out, first);
+        self.members.clear();
+    }
+
+    /// As [`Waiting::write`], but keeps them.
+    pub(crate) fn show(&self, out: &mut Vec<u8>, mut first: bool) {
+        for (name, value) in &self.members {
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }
-            write::string(out, &name);
+            write::string(out, name);
             out.push(b':');
             out.extend_from_slice(value.as_bytes());
         }

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 9] = [
+const DIALECTS: [&str; 10] = [
     "openai-chat",
     "openai-completions",
     "openai-embeddings",
+    "openai-responses",
     "anthropic-messages",
     "awa-llm",
     "ollama-chat",
@@ -109,6 +110,32 @@ fn ten_mebibytes_of_texts_and_tokens_end_in_linear_time() {
         quickly(what, || {
             let result = parse("openai-embeddings", "/v1/embeddings", &default_limits(), body.as_bytes());
             assert_eq!(result.is_ok(), good, "{what}");
+        });
+    }
+}
+
+#[test]
+fn ten_mebibytes_of_items_end_in_linear_time() {
+    let items = |piece: &str, last: &str| format!("{{\"input\":[{}{last}]}}", megabytes(piece));
+    let said = r#"{"type":"message","role":"assistant","content":"a"},"#;
+    let call = r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},"#;
+    let reference = r#"{"type":"item_reference","id":"msg_1_0"},"#;
+    let behind = format!("{{\"input\":[{{\"content\":\"{}\",\"id\":\"i\",\"role\":\"user\"}}]}}", megabytes("a"));
+    let parts = r#"{"type":"input_text","text":"a"},"#;
+    for (what, body, good) in [
+        ("a text", format!("{{\"input\":\"{}\"}}", megabytes("\\\"")), true),
+        ("messages", items(said, "1"), false),
+        ("calls", items(call, "1"), false),
+        ("references", items(reference, reference.trim_end_matches(',')), false),
+        ("members behind the content", behind, true),
+        ("parts", format!("{{\"input\":[{{\"role\":\"user\",\"content\":[{}{{}}]}}]}}", megabytes(parts)), false),
+        ("brackets", format!("{{\"input\":{}", megabytes("[")), false),
+        ("types", format!("{{\"input\":[{}", megabytes("{\"type\":")), false),
+        ("instructions", format!("{{\"input\":\"a\",\"instructions\":\"{}\"}}", megabytes("\\n")), true),
+    ] {
+        quickly(what, || {
+            let result = parse("openai-responses", "/v1/responses", &default_limits(), body.as_bytes());
+            assert_eq!(result.is_ok(), good, "{what}: {:?}", result.map(|_| ()));
         });
     }
 }
@@ -336,6 +363,7 @@ proptest! {
             completion(&body),
             parse("awa-llm", "/llm", &default_limits(), body.as_bytes()),
             parse("ollama-generate", "/api/generate", &default_limits(), body.as_bytes()),
+            parse("openai-responses", "/v1/responses", &default_limits(), body.replace("prompt", "input").as_bytes()),
         ] {
             let extra: Value = serde_json::from_str(&parsed.unwrap().request.extra.unwrap()).unwrap();
             prop_assert_eq!(&extra["x"], &value);

@@ -363,7 +363,7 @@ fn media_part<'a>(reader: &mut Reader<'a>, key: &str, inner: fn(&mut Reader<'a>)
 }
 
 /// The media type and the base64 text of exactly `data:<mime>;base64,<data>`.
-fn data_url(url: &str) -> Option<(&str, &str)> {
+pub(crate) fn data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     let mime = head.strip_suffix(";base64")?;
     (!mime.is_empty() && !mime.contains(';')).then_some((mime, data))

@@ -1,0 +1,259 @@
+//! Kept responses: what a document holds, and the routes that ask for one.
+
+use witgate_model::normaliser::{Client, Document, Reply, Step};
+use witgate_model::{Error, ErrorKind};
+
+use super::{at, is_key, is_response_id, made_in};
+use crate::openai;
+use crate::read::{Kind, Read, Reader};
+use crate::write;
+
+/// Nesting allowed in a document of our own: a little more than in what it was made of.
+const DEPTH: usize = 256;
+
+/// Most items on one page.
+const MOST_ITEMS: usize = 100;
+
+/// What a document of a response holds.
+#[derive(Debug, Default)]
+pub(super) struct Kept<'a> {
+    /// The response, as the client got it.
+    pub(super) response: &'a str,
+    /// The items of its conversation, up to the answer.
+    pub(super) input: Vec<&'a str>,
+    /// The items of the answer.
+    pub(super) output: Vec<&'a str>,
+}
+
+impl<'a> Kept<'a> {
+    /// The document of a response. `response` is its object, `input` are the items in front of it, with commas between.
+    pub(super) fn write(response: &str, input: &str) -> String {
+        format!("{{\"response\":{response},\"input\":[{input}]}}")
+    }
+
+    pub(super) fn read(document: &'a str) -> Result<Self, Error> {
+        let mut kept = Kept::default();
+        let mut reader = Reader::new(document, DEPTH);
+        let result = reader.object(|reader, name| {
+            match &*name.text {
+                "input" => kept.input = items(reader)?,
+                "response" => {
+                    let start = reader.position();
+                    reader.object(|reader, name| {
+                        match &*name.text {
+                            "output" => kept.output = items(reader)?,
+                            _ => drop(reader.raw()?),
+                        }
+                        Ok(())
+                    })?;
+                    kept.response = reader.since(start);
+                }
+                _ => drop(reader.raw()?),
+            }
+            Ok(())
+        });
+        if result.and_then(|()| reader.end()).is_err() || kept.response.is_empty() {
+            let message = "a kept response is not what this gateway writes";
+            return Err(Error::new(ErrorKind::Other("internal".to_owned()), message).with_status(500));
+        }
+        Ok(kept)
+    }
+
+    /// The whole conversation.
+    pub(super) fn items(&self) -> impl Iterator<Item = &'a str> {
+        self.input.iter().chain(&self.output).copied()
+    }
+}
+
+fn items<'a>(reader: &mut Reader<'a>) -> Read<Vec<&'a str>> {
+    let mut items = Vec::new();
+    reader.array(|reader, _| {
+        items.push(reader.raw_object()?);
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+/// The `id` of an item.
+pub(super) fn id_of(item: &str) -> Option<String> {
+    Some(Reader::new(item, DEPTH).tag("id").ok()??.into_owned())
+}
+
+/// Kept documents that a request refers to.
+#[derive(Debug, Default)]
+pub(super) struct Shelf<'a> {
+    responses: Vec<(&'a str, Kept<'a>)>,
+    items: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Shelf<'a> {
+    pub(super) fn new(documents: &'a [Document]) -> Result<Self, Error> {
+        let mut shelf = Shelf::default();
+        for document in documents {
+            let Some(content) = &document.content else { continue };
+            if is_response_id(&document.at.key) {
+                shelf.responses.push((&document.at.key, Kept::read(content)?));
+            } else {
+                shelf.items.push((&document.at.key, content));
+            }
+        }
+        Ok(shelf)
+    }
+
+    pub(super) fn response(&self, id: &str) -> Option<&Kept<'a>> {
+        self.responses.iter().find(|(own, _)| *own == id).map(|(_, kept)| kept)
+    }
+
+    /// Every item that can be referred to, with its id.
+    pub(super) fn all(&self) -> std::collections::BTreeMap<String, &'a str> {
+        let kept = self.responses.iter().flat_map(|(_, kept)| kept.items());
+        let mut all: std::collections::BTreeMap<_, _> = kept.filter_map(|item| Some((id_of(item)?, item))).collect();
+        all.extend(self.items.iter().map(|(id, item)| ((*id).to_owned(), *item)));
+        all
+    }
+}
+
+/// There is nothing of that id.
+pub(super) fn missing(param: &str, what: &str, id: &str) -> Error {
+    let shown: String = id.chars().take(64).collect();
+    let message =
+        format!("{what} with id '{shown}' not found: it was not stored, was deleted, or was too large to keep");
+    Error::new(ErrorKind::NotFound, message).with_status(404).with_param(param)
+}
+
+/// What is asked about one response.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    id: &'a str,
+    /// Behind the id: `input_items`, `cancel`, or nothing.
+    what: &'a str,
+    query: &'a str,
+}
+
+/// What the client asks about a response; `None` where it wants a new one.
+pub(super) fn asked(client: &Client) -> Option<Asked<'_>> {
+    let (path, query) = client.path.split_once('?').unwrap_or((&client.path, ""));
+    let rest = path.strip_prefix("/v1/responses/")?;
+    let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
+    Some(Asked { id, what, query })
+}
+
+/// The answer to a question about a kept response.
+pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> {
+    let id = asked.id;
+    let known = matches!(
+        (client.method.as_str(), asked.what),
+        ("GET" | "HEAD", "" | "input_items") | ("DELETE", "") | ("POST", "cancel")
+    );
+    if !known || !is_response_id(id) {
+        return Err(missing("id", "Response", id));
+    }
+    let Some(document) = client.documents.iter().find(|document| document.at.key == id) else {
+        return Ok(Step::Needs(vec![at(id)]));
+    };
+    let Some(content) = &document.content else {
+        return Err(missing("id", "Response", id));
+    };
+    let kept = Kept::read(content)?;
+    let mut forget = Vec::new();
+    let body = match (client.method.as_str(), asked.what) {
+        ("GET" | "HEAD", "input_items") => page(&kept, asked.query)?,
+        ("GET" | "HEAD", _) => {
+            if parameter(asked.query, "stream").is_some_and(|stream| stream == "true") {
+                let message = "a kept response is given whole: `stream` must be left out, or be false";
+                return Err(Error::unsupported("stream", message).with_status(400));
+            }
+            kept.response.as_bytes().to_vec()
+        }
+        ("DELETE", _) => {
+            forget.push(at(id));
+            let named = kept.output.iter().filter_map(|item| id_of(item));
+            forget.extend(named.filter(|id| is_key(id) && made_in(id).is_none()).map(at));
+            format!("{{\"id\":\"{id}\",\"object\":\"response\",\"deleted\":true}}").into_bytes()
+        }
+        _ => {
+            let message = "Cannot cancel a synchronous response: only those created with `background` set to true can \
+                           be cancelled.";
+            return Err(Error::invalid("id", message).with_status(400));
+        }
+    };
+    Ok(Step::Answer(Reply { rendered: openai::json_answer(200, body), forget }))
+}
+
+/// The value of a query parameter, as it was written.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value)
+}
+
+/// A page of the items in front of an answer.
+fn page(kept: &Kept<'_>, query: &str) -> Result<Vec<u8>, Error> {
+    let limit = match parameter(query, "limit").map(str::parse) {
+        // Without a query there is no way to ask for the next page.
+        None if query.is_empty() => kept.input.len(),
+        None => 20,
+        Some(Ok(limit @ 1..=MOST_ITEMS)) => limit,
+        Some(_) => {
+            let message = format!("must be a whole number from 1 to {MOST_ITEMS}");
+            return Err(Error::invalid("limit", message).with_status(400));
+        }
+    };
+    let mut items: Vec<(Option<String>, &str)> = kept.input.iter().map(|item| (id_of(item), *item)).collect();
+    match parameter(query, "order") {
+        None | Some("desc") => items.reverse(),
+        Some("asc") => {}
+        Some(_) => return Err(Error::invalid("order", "must be `asc` or `desc`").with_status(400)),
+    }
+    let first = match parameter(query, "after") {
+        None => 0,
+        Some(after) => match items.iter().position(|(id, _)| id.as_deref() == Some(after)) {
+            Some(at) => at + 1,
+            None => return Err(missing("after", "Item", after)),
+        },
+    };
+    let rest = items.get(first..).unwrap_or_default();
+    let shown = rest.get(..limit.min(rest.len())).unwrap_or_default();
+    let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
+    for (number, (_, item)) in shown.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(item.as_bytes());
+    }
+    out.extend_from_slice(b"],\"first_id\":");
+    write::string_or_null(&mut out, shown.first().and_then(|(id, _)| id.as_deref()));
+    out.extend_from_slice(b",\"last_id\":");
+    write::string_or_null(&mut out, shown.last().and_then(|(id, _)| id.as_deref()));
+    out.extend_from_slice(if rest.len() > shown.len() { b",\"has_more\":true}" } else { b",\"has_more\":false}" });
+    Ok(out)
+}
+
+/// An item as it is kept: with an id and a type. `made` names the response in which it is kept.
+pub(super) fn named(item: &str, made: &str, number: usize) -> String {
+    let (mut id, mut typed, mut prefix) = (false, false, "msg");
+    let result = Reader::new(item, DEPTH).object(|reader, name| {
+        match &*name.text {
+            "id" => id = true,
+            "type" => {
+                typed = true;
+                if reader.kind() == Kind::String {
+                    prefix = match &*reader.string()? {
+                        "message" => "msg",
+                        "function_call" => "fc",
+                        "function_call_output" => "fco",
+                        "reasoning" => "rs",
+                        _ => "item",
+                    };
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        reader.raw().map(drop)
+    });
+    let rest = item.strip_prefix('{').map(str::trim_ascii_start).unwrap_or_default();
+    if id || result.is_err() || rest.is_empty() || rest.starts_with('}') {
+        return item.to_owned();
+    }
+    let kind = if typed { "" } else { "\"type\":\"message\"," };
+    format!("{{\"id\":\"{prefix}_{made}_i{number}\",{kind}{rest}")
+}
