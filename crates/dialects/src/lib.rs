@@ -21,6 +21,8 @@
 mod answer;
 mod anthropic;
 mod awa_llm;
+mod bedrock_chat;
+mod llm_invocation;
 mod members;
 mod ollama;
 mod openai;
@@ -28,7 +30,10 @@ mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
 mod read;
+mod sagemaker_proxy;
 mod scan;
+mod settings;
+mod text;
 mod usage;
 mod write;
 
@@ -87,7 +92,7 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 9] = [
+static DIALECTS: [&dyn Dialect; 11] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
@@ -97,6 +102,9 @@ static DIALECTS: [&dyn Dialect; 9] = [
     &ollama::Api::Generate,
     &ollama::Api::Embed,
     &ollama::Api::Embeddings,
+    &llm_invocation::LlmInvocation,
+    // Behind `/api/chat`: one of its paths begins with any segment.
+    &bedrock_chat::BedrockChat,
 ];
 
 fn find(name: &str) -> Option<&'static dyn Dialect> {
