@@ -24,8 +24,9 @@
 //!
 //! # Settings
 //!
-//! `backends`: by name, each with `shape` (`openai`, `ollama` or `invoke-model`), and perhaps `model`, `defaults` (an object)
-//! and `unavailable` (why it cannot be asked). The configuration writes them from the providers that there are.
+//! `backends`: by name, each with `shape` (`openai`, `ollama` or `invoke-model`), and perhaps `model`, `defaults` (an object),
+//! `unavailable` (why it cannot be asked) and `no_model` (what to do about a request that names no model). The
+//! configuration writes them from the providers that there are.
 
 use std::collections::BTreeSet;
 
@@ -126,7 +127,14 @@ impl Dialect for LlmInvocation {
         }
         let shape = Shape::of(&settings::text(own, "shape").unwrap_or_default());
         let model = asked.model.clone().or_else(|| settings::text(own, "model")).filter(|model| !model.is_empty());
-        let model = model.map_or_else(|| backend.clone(), |model| format!("{backend}/{model}"));
+        let model = match (model, settings::text(own, "no_model")) {
+            (Some(model), _) => format!("{backend}/{model}"),
+            (None, None) => backend.clone(),
+            (None, Some(why)) => {
+                let message = format!("the backend \"{backend}\" has no default model: {why}");
+                return Err(Error::invalid("model", message).with_status(400));
+            }
+        };
         let defaults = settings::members(settings::raw(own, "defaults").unwrap_or_default());
         let body = compose(shape, &model, prompt, &asked, &defaults);
         let parsed = match shape {
