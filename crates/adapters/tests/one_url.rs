@@ -106,7 +106,9 @@ fn awa_13_the_text_is_completion_text_content_or_the_raw_body() {
 fn awa_13_an_empty_answer_and_an_error_are_failures() {
     let Some(Event::Failed(error)) = answer(200, "").pop() else { panic!("no failure") };
     assert_eq!(error.kind, ErrorKind::MalformedResponse);
-    let Some(Event::Failed(error)) = answer(500, r#"{"detail":"llama.cpp failed"}"#).pop() else { panic!("no failure") };
+    let Some(Event::Failed(error)) = answer(500, r#"{"detail":"llama.cpp failed"}"#).pop() else {
+        panic!("no failure")
+    };
     assert_eq!((error.kind, error.status), (ErrorKind::UpstreamFailure, Some(500)));
     assert!(error.message.contains("llama.cpp failed"), "{}", error.message);
 }
