@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Variables;
-use crate::config::{AdapterRef, Config, Model, Provider, Target, Timeouts};
+use crate::config::{AdapterRef, Config, Provider, Target, Timeouts};
 use crate::names::{did_you_mean, quote};
 use crate::units;
 
@@ -84,6 +84,6 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
         config.providers.insert(name.clone(), provider);
         targets.push(Target::new(name, model));
     }
-    config.models.insert("*".into(), Model { alias: "*".into(), targets });
+    super::model(config, "*", targets);
     true
 }

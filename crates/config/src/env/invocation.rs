@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Variables, otherwise, within};
 use crate::aws;
-use crate::config::{AdapterRef, Config, Dialect, Model, Provider, Target};
+use crate::config::{AdapterRef, Config, Dialect, Provider, Target};
 use crate::facades::Backend;
 
 const BEDROCK: [&str; 13] = [
@@ -196,9 +196,9 @@ fn ollama(variables: &mut Variables<'_>, config: &mut Config) -> Backend {
 
 /// Requests that name no model of the backend: `/invoke/llm` calls it like the backend.
 fn alias(config: &mut Config, backend: &str, model: Option<String>) {
-    let Some(model) = model else { return };
-    let alias = Model { alias: backend.into(), targets: vec![Target::new(backend, Some(model))] };
-    config.models.insert(backend.into(), alias);
+    if model.is_some() {
+        super::model(config, backend, vec![Target::new(backend, model)]);
+    }
 }
 
 /// The URLs of the first of two variables that has some, and the adapter's settings for them. A URL without a path gets

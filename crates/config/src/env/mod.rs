@@ -66,8 +66,14 @@ fn keys(variables: &mut Variables<'_>, config: &mut Config) -> bool {
 
 /// Models that nothing else is said of are the provider's, by the name that the client writes, unless another one was first.
 fn otherwise(config: &mut Config, provider: &str) {
-    let alias = Model { alias: "*".into(), targets: vec![Target::new(provider, None)] };
-    config.models.entry("*".into()).or_insert(alias);
+    if !config.models.contains_key("*") {
+        model(config, "*", vec![Target::new(provider, None)]);
+    }
+}
+
+/// Names who answers for a model.
+fn model(config: &mut Config, alias: &str, targets: Vec<Target>) {
+    config.models.insert(alias.into(), Model { alias: alias.into(), targets });
 }
 
 /// Time limits where one is known: that of the whole answer.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Variables, within};
 use crate::aws;
-use crate::config::{AdapterRef, Config, Dialect, Model, Provider, Target};
+use crate::config::{AdapterRef, Config, Dialect, Provider, Target};
 use crate::names::quote;
 
 const VARIABLE: &str = "SAGEMAKER_ENDPOINT_NAME";
@@ -44,9 +44,11 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
     }
     config.providers.insert(PROVIDER.into(), provider);
     let target = Target::new(PROVIDER, Some(endpoint.clone()));
-    config.models.insert(endpoint.clone(), Model { alias: endpoint.clone(), targets: vec![target.clone()] });
+    super::model(config, &endpoint, vec![target.clone()]);
     // The proxy asked its endpoint whatever model was named.
-    config.models.entry("*".into()).or_insert(Model { alias: "*".into(), targets: vec![target] });
+    if !config.models.contains_key("*") {
+        super::model(config, "*", vec![target]);
+    }
     for dialect in ["openai-chat", "openai-completions"] {
         let settings = json!({"facade": "sagemaker-proxy", "model": endpoint}).to_string();
         config.dialects.insert(dialect.into(), Dialect { model: Some(endpoint.clone()), settings });
