@@ -289,12 +289,13 @@ fn compose(shape: Shape, model: &str, prompt: &str, asked: &Asked<'_>, defaults:
     let others = asked.others.iter();
     if shape == Shape::Ollama {
         top.push("stream", "false");
-        let mut options = Vec::new();
+        let mut options = Members::default();
         let mut within = Vec::new();
+        let mut given = BTreeSet::new();
         let mut add = |name: &str, value: &str| {
-            if options.iter().all(|(known, _): &(String, String)| known != name) {
+            if given.insert(name.to_owned()) {
                 let list = name == "stop" && value.starts_with('"');
-                options.push((name.to_owned(), if list { format!("[{value}]") } else { value.to_owned() }));
+                options.push_raw(&string(name), &if list { format!("[{value}]") } else { value.to_owned() });
             }
         };
         for (name, value) in others {
@@ -310,12 +311,8 @@ fn compose(shape: Shape, model: &str, prompt: &str, asked: &Asked<'_>, defaults:
         for (name, value) in within.iter().chain(defaults) {
             add(name, value);
         }
-        let mut all = Members::default();
-        for (name, value) in &options {
-            all.push_raw(&string(name), value);
-        }
         if !asked.others.iter().any(|(name, value)| name == "options" && !value.starts_with(['{', 'n'])) {
-            top.push_members("options", all);
+            top.push_members("options", options);
         }
     } else {
         let mut given: BTreeSet<&str> = BTreeSet::new();

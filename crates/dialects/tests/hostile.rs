@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 9] = [
+const DIALECTS: [&str; 11] = [
     "openai-chat",
     "openai-completions",
     "openai-embeddings",
@@ -20,6 +20,8 @@ const DIALECTS: [&str; 9] = [
     "ollama-generate",
     "ollama-embed",
     "ollama-embeddings",
+    "bedrock-chat",
+    "llm-invocation",
 ];
 
 fn megabytes(piece: &str) -> String {
