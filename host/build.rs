@@ -11,7 +11,9 @@ fn main() {
         Some(dir) => PathBuf::from(dir),
         None => PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../target/components"),
     };
-    for name in ["normaliser", "adapter-bedrock", "adapter-llama-cpp", "adapter-openai", "adapter-stub"] {
+    let adapters = ["anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
+    let adapters = adapters.map(|name| format!("adapter-{name}"));
+    for name in adapters.iter().map(String::as_str).chain(["normaliser"]) {
         let file = std::path::absolute(dir.join(format!("{name}.wasm"))).unwrap_or_default();
         println!("cargo::rerun-if-changed={}", file.display());
         if !file.is_file() {

@@ -4,9 +4,12 @@
 pub(crate) const NORMALISER: &[u8] = include_bytes!(env!("WITGATE_NORMALISER"));
 
 /// The adapters, by the names that configurations use: those of `witgate_config::BUILTIN_ADAPTERS`.
-pub(crate) const ADAPTERS: [(&str, &[u8]); 4] = [
+pub(crate) const ADAPTERS: [(&str, &[u8]); 7] = [
+    ("anthropic", include_bytes!(env!("WITGATE_ADAPTER_ANTHROPIC"))),
     ("bedrock", include_bytes!(env!("WITGATE_ADAPTER_BEDROCK"))),
     ("llama-cpp", include_bytes!(env!("WITGATE_ADAPTER_LLAMA_CPP"))),
+    ("ollama", include_bytes!(env!("WITGATE_ADAPTER_OLLAMA"))),
     ("openai", include_bytes!(env!("WITGATE_ADAPTER_OPENAI"))),
+    ("sagemaker", include_bytes!(env!("WITGATE_ADAPTER_SAGEMAKER"))),
     ("stub", include_bytes!(env!("WITGATE_ADAPTER_STUB"))),
 ];

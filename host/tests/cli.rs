@@ -95,7 +95,7 @@ fn adapters_lists_each_with_its_digest_and_imports() {
     let list: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let mut names: Vec<_> = list.iter().map(|adapter| adapter["name"].as_str().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["bedrock", "llama-cpp", "mine", "openai", "stub"]);
+    assert_eq!(names, ["anthropic", "bedrock", "llama-cpp", "mine", "ollama", "openai", "sagemaker", "stub"]);
     for adapter in &list {
         assert_eq!(adapter["sha256"].as_str().unwrap().len(), 64);
         assert_eq!(adapter["imports"], serde_json::json!(["witgate:adapter/types@0.1.0"]));
@@ -103,7 +103,7 @@ fn adapters_lists_each_with_its_digest_and_imports() {
         assert!(adapter["operations"].as_array().unwrap().iter().any(|operation| operation == "chat"));
     }
     let output = run(folder(&toml).path(), &["adapters"], &[], "");
-    assert_eq!(out(&output).lines().count(), 6, "{}", out(&output));
+    assert_eq!(out(&output).lines().count(), 9, "{}", out(&output));
     assert!(out(&output).contains("hostile.wasm"), "{}", out(&output));
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::Value;
 use witgate_adapters::bedrock::Bedrock;
-use witgate_adapters::{LlamaCpp, OpenAi, Stub};
+use witgate_adapters::sagemaker::Sagemaker;
+use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_framing::{Framer, effective};
 use witgate_gateway::{Adapter as _, Normaliser as _};
 use witgate_host::{AdapterComponent, Host};
@@ -98,11 +99,16 @@ fn every_request_is_encoded_alike() {
     encoded_alike::<OpenAi>("openai");
     encoded_alike::<Stub>("stub");
     encoded_alike::<Bedrock>("bedrock");
+    encoded_alike::<Sagemaker>("sagemaker");
+    encoded_alike::<Anthropic>("anthropic");
+    encoded_alike::<Ollama>("ollama");
 }
 
 /// A recorded answer.
 struct Answer {
     name: String,
+    settings: String,
+    context: Option<String>,
     head: ResponseHead,
     body: Vec<u8>,
 }
@@ -122,16 +128,19 @@ fn answers(folder: &str) -> Vec<Answer> {
                 headers.push((name.clone(), value.as_str().unwrap().to_owned()));
             }
             let stream = meta["stream"].as_bool().unwrap_or(name.ends_with(".sse"));
-            let wanted = match (stream, name.ends_with(".sse")) {
-                (true, true) => Framing::Sse,
-                (true, false) => Framing::AwsEventstream,
+            let wanted = match name.rsplit_once('.').map(|(_, extension)| extension) {
+                Some("sse") if stream => Framing::Sse,
+                Some("ndjson") if stream => Framing::Ndjson,
+                _ if stream => Framing::AwsEventstream,
                 _ => Framing::Whole,
             };
             let status = meta["status"].as_u64().unwrap() as u16;
             let content_type = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
             let framing = effective(&wanted, status, content_type);
             let body = std::fs::read(folder.join(&name)).unwrap();
-            Answer { name, head: ResponseHead { status, headers, framing, stream }, body }
+            let settings = meta.get("settings").map_or_else(|| "{}".to_owned(), Value::to_string);
+            let context = meta["context"].as_str().map(str::to_owned);
+            Answer { name, settings, context, head: ResponseHead { status, headers, framing, stream }, body }
         })
         .collect();
     assert!(answers.len() > 15, "{}: {}", folder.display(), answers.len());
@@ -162,9 +171,10 @@ fn reads(answer: &Answer, piece: usize) -> Vec<Vec<Frame>> {
 
 /// The events of an answer, which must be the same on both ways.
 fn decode<A: Adapter>(name: &str, answer: &Answer, piece: usize) -> Vec<Event> {
-    let mut native = A::decoder("{}", None, answer.head.clone());
+    let (settings, context) = (&answer.settings, &answer.context);
+    let mut native = A::decoder(settings, context.clone(), answer.head.clone());
     let mut session = adapter(name).session().unwrap();
-    session.start("{}", None, answer.head.clone()).unwrap();
+    session.start(settings, context.clone(), answer.head.clone()).unwrap();
     let mut events: Vec<Event> = Vec::new();
     let what = || format!("{name}: {} in pieces of {piece}", answer.name);
     for frames in reads(answer, piece) {
@@ -186,15 +196,18 @@ fn decode<A: Adapter>(name: &str, answer: &Answer, piece: usize) -> Vec<Event> {
 #[test]
 fn every_answer_is_decoded_alike_however_the_network_cut_it() {
     for piece in [1, 7, 100, 1_000_000] {
-        for (folder, name) in
-            [("llama-cpp", "llama-cpp"), ("openai", "openai"), ("openai", "stub"), ("bedrock", "bedrock")]
+        for (folder, name) in ["llama-cpp", "openai", "stub", "bedrock", "sagemaker", "anthropic", "ollama"]
+            .map(|name| (if name == "stub" { "openai" } else { name }, name))
         {
             for answer in answers(folder) {
                 match name {
                     "llama-cpp" => decode::<LlamaCpp>(name, &answer, piece),
                     "openai" => decode::<OpenAi>(name, &answer, piece),
                     "stub" => decode::<Stub>(name, &answer, piece),
-                    _ => decode::<Bedrock>(name, &answer, piece),
+                    "bedrock" => decode::<Bedrock>(name, &answer, piece),
+                    "sagemaker" => decode::<Sagemaker>(name, &answer, piece),
+                    "anthropic" => decode::<Anthropic>(name, &answer, piece),
+                    _ => decode::<Ollama>(name, &answer, piece),
                 };
             }
         }

@@ -11,6 +11,7 @@ import uuid
 import openai
 import pytest
 
+import aws as aws_module
 import double as double_module
 import kit
 import llama
@@ -108,6 +109,21 @@ def double():
     server = double_module.Double()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def aws_server(folder):
+    server = aws_module.Aws(folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def aws(aws_server):
+    """AWS, as one test has told it to be."""
+    yield aws_server
+    aws_server.reset()
+    assert aws_server.wrong() == []
 
 
 @pytest.fixture(scope="session")

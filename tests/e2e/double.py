@@ -25,6 +25,7 @@ class Seen:
     headers: dict
     body: bytes
     at: float
+    header_list: list = dataclasses.field(default_factory=list)
     # When the peer closed the connection while the answer was under way.
     left: float | None = None
     # The script ran to its end.
@@ -302,6 +303,42 @@ class Scripts:
             await c.words("loud " * 100)
 
 
+async def receive(reader):
+    """One request of a connection."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, path, _ = head[0].split(" ")
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in head[1:] if line)]
+    headers = {name.lower(): value for name, value in pairs}
+    body = b""
+    if "content-length" in headers:
+        body = await reader.readexactly(int(headers["content-length"]))
+    elif "chunked" in headers.get("transfer-encoding", ""):
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+    return Seen(method, path, headers, body, time.monotonic(), pairs)
+
+
+async def attend(reader, seen, work):
+    """Does the work of answering while the peer is there. Whether it came to its end."""
+    script = asyncio.ensure_future(work)
+    peer = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({script, peer}, return_when=asyncio.FIRST_COMPLETED)
+        # Nobody pipelines here: what ends the reading is that the peer has gone.
+        if not script.done() or script.exception() is not None:
+            seen.left = time.monotonic()
+            return False
+        seen.ended = True
+        return True
+    finally:
+        for task in (script, peer):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
 class Double:
     """The server, in a thread of its own."""
 
@@ -328,45 +365,16 @@ class Double:
         writer.transport.abort()
 
     async def _request(self, reader, writer):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        method, path, _ = head[0].split(" ")
-        headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in head[1:] if line)}
-        body = b""
-        if "content-length" in headers:
-            body = await reader.readexactly(int(headers["content-length"]))
-        elif "chunked" in headers.get("transfer-encoding", ""):
-            while size := int(await reader.readuntil(b"\r\n"), 16):
-                body += await reader.readexactly(size)
-                await reader.readexactly(2)
-            await reader.readexactly(2)
-        seen = Seen(method, path, headers, body, time.monotonic())
+        seen = await receive(reader)
         connection = Connection(writer, seen)
-        if method == "GET":
+        if seen.method == "GET":
             # llama-server's own two, which a readiness probe may ask for.
             known = {"/health": {"status": "ok"}, "/v1/models": {"object": "list", "data": []}}
-            await connection.whole(200 if path in known else 404, known.get(path, {}))
+            await connection.whole(200 if seen.path in known else 404, known.get(seen.path, {}))
             return True
         self.requests.append(seen)
         name = re.sub(r"\W", "_", seen.json.get("model", "ok"))
-        script = asyncio.ensure_future(getattr(Scripts(), name)(connection))
-        peer = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait({script, peer}, return_when=asyncio.FIRST_COMPLETED)
-            if not script.done():
-                # Nobody pipelines here: what ends the reading is that the peer has gone.
-                seen.left = time.monotonic()
-                return False
-            peer.cancel()
-            if script.exception() is not None:
-                seen.left = time.monotonic()
-                return False
-            seen.ended = True
-            return not writer.transport.is_closing()
-        finally:
-            for task in (script, peer):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+        return await attend(reader, seen, getattr(Scripts(), name)(connection)) and not writer.transport.is_closing()
 
     def of(self, prompt):
         """The requests with this prompt."""

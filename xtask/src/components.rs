@@ -18,6 +18,9 @@ const PURE: &[(&str, &str)] = &[
     ("witgate-adapter-openai", "adapter-openai"),
     ("witgate-adapter-stub", "adapter-stub"),
     ("witgate-adapter-bedrock", "adapter-bedrock"),
+    ("witgate-adapter-sagemaker", "adapter-sagemaker"),
+    ("witgate-adapter-anthropic", "adapter-anthropic"),
+    ("witgate-adapter-ollama", "adapter-ollama"),
 ];
 
 /// Packages outside the workspace that become such components too: what a third party would write, and guests that misbehave.

@@ -10,7 +10,10 @@ pub const SLOTS: &[(&str, &str)] = &[
     ("llama-cpp", "A llama.cpp server."),
     ("openai", "OpenAI, and what speaks its API."),
     ("stub", "Answers by itself, without a backend."),
-    ("bedrock", "AWS Bedrock, Converse."),
+    ("bedrock", "Amazon Bedrock."),
+    ("sagemaker", "Endpoints of Amazon SageMaker."),
+    ("anthropic", "Anthropic's Messages."),
+    ("ollama", "Ollama, by its native API."),
     ("custom", "Spare: for an adapter of yours. Must be filled with something."),
 ];
 

@@ -83,6 +83,9 @@ slots! {
     Openai = openai "openai",
     Stub = stub "stub",
     Bedrock = bedrock "bedrock",
+    Sagemaker = sagemaker "sagemaker",
+    Anthropic = anthropic "anthropic",
+    Ollama = ollama "ollama",
     Custom = custom "custom",
 }
 

@@ -8,6 +8,9 @@ use crate::secret::Secret;
 /// Variables that hold an API key of Bedrock, in their order.
 const BEARER: [&str; 2] = ["BEDROCK_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"];
 
+/// What AWS credentials consist of; the last is there only where they are temporary.
+pub(crate) const PARTS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+
 /// Variables that hold a region, in their order.
 const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::units::{KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
-pub const BUILTIN_ADAPTERS: [&str; 4] = ["bedrock", "llama-cpp", "openai", "stub"];
+pub const BUILTIN_ADAPTERS: [&str; 7] = ["anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
 
 /// A complete, checked configuration.
 #[derive(Clone, Debug)]
@@ -466,11 +466,27 @@ impl Config {
                 problems.push(self.problem(&path, format!("the secret \"{slot}\" is missing"), Some(help)));
             }
         }
-        for name in config.secrets.keys().filter(|name| !slots.iter().any(|(slot, _)| slot == name)) {
-            let help = crate::names::did_you_mean(name, slots.iter().map(|(slot, _)| *slot)).or_else(|| {
-                Some(match slots {
-                    [] => "it takes none".to_owned(),
-                    _ => format!("it takes {}", crate::names::list(slots.iter().map(|(slot, _)| *slot))),
+        // A slot of AWS credentials holds several secrets: `<slot>_access_key_id` and so on.
+        let taken: Vec<String> = slots
+            .iter()
+            .flat_map(|(slot, _)| match *slot {
+                "aws" => crate::aws::PARTS.iter().map(|part| format!("{slot}_{part}")).collect(),
+                slot => vec![slot.to_owned()],
+            })
+            .collect();
+        let parts: Vec<_> = crate::aws::PARTS[..2].iter().map(|part| format!("aws_{part}")).collect();
+        if let [Some(one), None] | [None, Some(one)] = [0, 1].map(|n| config.secrets.get_key_value(&parts[n])) {
+            let other = parts.iter().find(|part| *part != one.0).map_or("", String::as_str);
+            let help = format!("write secrets.{other} = \"${{NAME}}\" too, or neither: then AWS's own chain is asked");
+            problems.push(self.problem(&path, format!("the secret \"{other}\" is missing"), Some(help)));
+        }
+        for name in config.secrets.keys().filter(|name| !taken.contains(name)) {
+            let names = || taken.iter().map(String::as_str);
+            let help = crate::names::did_you_mean(name, names()).or_else(|| {
+                Some(if taken.is_empty() {
+                    "it takes none".to_owned()
+                } else {
+                    format!("it takes {}", crate::names::list(names()))
                 })
             });
             let inner = crate::read::join(&crate::read::join(&path, "secrets"), name);

@@ -185,7 +185,7 @@ table! {
 table! {
     /// A backend.
     struct ProviderTable {
-        /// What speaks its language: bedrock, llama-cpp, openai, stub, a name of [adapters], or a path that ends in
+        /// What speaks its language: one of anthropic, bedrock, llama-cpp, ollama, openai, sagemaker and stub, a name of [adapters], or a path that ends in
         /// .wasm.
         adapter: Text [required];
         /// Base URL, http or https. Without one the adapter's own default is used, where it has one.

@@ -33,7 +33,7 @@
 //! let problems = Config::from_toml("[providers.local]\nadapter = \"llama\"\nendpiont = \"x\"", "witgate.toml", &env);
 //! assert_eq!(
 //!     problems.unwrap_err().to_string(),
-//!     r#"witgate.toml:2:11: providers.local.adapter: no adapter "llama"; write "bedrock", "llama-cpp", "openai" and "stub", or a path that ends in ".wasm"
+//!     r#"witgate.toml:2:11: providers.local.adapter: no adapter "llama"; write "anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker" and "stub", or a path that ends in ".wasm"
 //! witgate.toml:3:1: providers.local: unknown key "endpiont"; did you mean "endpoint"?"#
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())

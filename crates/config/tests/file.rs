@@ -458,13 +458,13 @@ fn a_provider_needs_an_adapter_that_there_is() {
         &[
             "3:12: providers.a: the key \"adapter\" is missing",
             "5:11: providers.b.adapter: no adapter \"lama-cpp\"; did you mean \"llama-cpp\"?",
-            "7:11: providers.c.adapter: no adapter \"gemini\"; write \"bedrock\", \"llama-cpp\", \"openai\", \"stub\" \
+            "7:11: providers.c.adapter: no adapter \"gemini\"; write \"anthropic\", \"bedrock\", \"llama-cpp\", \"ollama\", \"openai\", \"sagemaker\", \"stub\" \
              and \"mine\", or a path that ends in \".wasm\"",
             "9:11: providers.d.adapter: no adapter \"min\"; did you mean \"mine\"?",
-            "11:11: providers.e.adapter: no adapter \".wasm\"; write \"bedrock\", \"llama-cpp\", \"openai\", \"stub\" \
+            "11:11: providers.e.adapter: no adapter \".wasm\"; write \"anthropic\", \"bedrock\", \"llama-cpp\", \"ollama\", \"openai\", \"sagemaker\", \"stub\" \
              and \"mine\", or a path that ends in \".wasm\"",
-            "13:11: providers.f.adapter: there is no adapter of the name in ${KEY}; write \"bedrock\", \"llama-cpp\", \
-             \"openai\", \"stub\" and \"mine\", or a path that ends in \".wasm\"",
+            "13:11: providers.f.adapter: there is no adapter of the name in ${KEY}; write \"anthropic\", \"bedrock\", \"llama-cpp\", \"ollama\", \
+             \"openai\", \"sagemaker\", \"stub\" and \"mine\", or a path that ends in \".wasm\"",
         ],
     );
 }
@@ -508,7 +508,7 @@ fn a_target_may_name_a_provider_with_a_problem_of_its_own() {
     gives(
         "[providers.a]\nadapter = \"x\"\n[models.m]\ntarget = \"a/b\"",
         &[
-            "4:11: providers.a.adapter: no adapter \"x\"; write \"bedrock\", \"llama-cpp\", \"openai\" and \"stub\", or a \
+            "4:11: providers.a.adapter: no adapter \"x\"; write \"anthropic\", \"bedrock\", \"llama-cpp\", \"ollama\", \"openai\", \"sagemaker\" and \"stub\", or a \
            path that ends in \".wasm\"",
         ],
     );
@@ -721,4 +721,22 @@ facade = "sagemaker-proxy"
          witgate.toml:14:10: dialects.openai-embeddings.facade: this API has nothing of the kind; it is a key of \
          \"openai-chat\" and \"openai-completions\""
     );
+}
+
+#[test]
+fn aws_credentials_are_two_secrets_or_three_and_never_one() {
+    let problems = |secrets: &str| -> Vec<String> {
+        let text = format!("[providers.b]\nadapter = \"bedrock\"\n[providers.b.secrets]\n{secrets}");
+        let config = Config::from_toml(&text, "w.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let slots = [("api_key", false), ("aws", false)];
+        config.check_secrets("b", &slots).iter().map(ToString::to_string).collect()
+    };
+    let both = "aws_access_key_id = \"AKIDEXAMPLE\"\naws_secret_access_key = \"secret\"\n";
+    assert_eq!(problems(both), [""; 0]);
+    assert_eq!(problems(&format!("{both}aws_session_token = \"token\"")), [""; 0]);
+    let half = problems("aws_access_key_id = \"AKIDEXAMPLE\"");
+    assert!(half[0].contains("\"aws_secret_access_key\" is missing") && half[0].contains("${NAME}"), "{half:?}");
+    let wrong = problems("aws_acess_key_id = \"AKIDEXAMPLE\"");
+    assert!(wrong[0].contains("did you mean \"aws_access_key_id\"?"), "{wrong:?}");
+    assert!(problems("aws = \"AKIDEXAMPLE\"")[0].contains("takes no secret \"aws\""));
 }

@@ -16,6 +16,8 @@
 //!   `metadata`, `tool_choice` and `output_config` in the request's.
 //! - `null` for a member that is known and optional means that it was not given, as do a tool's type `custom` and an empty
 //!   list of contents of a tool's result. An unknown member keeps its `null`.
+//! - The header `anthropic-beta` becomes the member `anthropic_beta`, a list of names, which is Bedrock's form of it. A
+//!   backend that does not speak this API refuses it as it does any unknown member.
 //! - A count takes what shapes the prompt; every other member stays in `extra`, for the backend to judge.
 //!
 //! Errors have Anthropic's own shape, and statuses: what OpenAI calls 503 is 529 here, and a spent account is 402. `code`,
@@ -24,13 +26,18 @@
 mod answer;
 mod parse;
 
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
+use witgate_model::normaliser::{AnswerStart, Client, Failure, Limits, Parsed, Rendered, Step};
 use witgate_model::{Error, ErrorKind};
 
+use crate::read::Reader;
+use crate::write::Members;
 use crate::{Dialect, Render, openai, write};
 
 /// The name of this dialect.
 pub(crate) const NAME: &str = "anthropic-messages";
+
+/// The member that holds the names of beta features.
+const BETAS: &str = "anthropic_beta";
 
 /// What `render` holds where a count is asked for.
 const COUNT: &str = "count";
@@ -51,6 +58,18 @@ impl Dialect for AnthropicMessages {
         parse::parse(path, limits, body)
     }
 
+    fn step(&self, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
+        let mut parsed = parse::parse(&client.path, limits, body)?;
+        let header = |(name, value): &(String, String)| (name == "anthropic-beta").then(|| value.clone());
+        let asked: Vec<String> = client.headers.iter().filter_map(header).collect();
+        let betas = asked.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        let betas: Vec<String> = betas.map(str::to_owned).collect();
+        if !betas.is_empty() {
+            parsed.request.extra = Some(with_betas(parsed.request.extra.as_deref().unwrap_or("{}"), betas, limits)?);
+        }
+        Ok(Step::Ask(parsed))
+    }
+
     fn render_error(&self, failure: &Failure) -> Rendered {
         let (status, _) = told(&failure.error);
         let mut rendered = openai::json_answer(status, error_body(failure));
@@ -61,6 +80,33 @@ impl Dialect for AnthropicMessages {
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {
         Box::new(answer::Answer::new(start))
     }
+}
+
+/// The members of `extra`, with the names of `betas` added to those that the client wrote into the body.
+fn with_betas(extra: &str, betas: Vec<String>, limits: &Limits) -> Result<String, Error> {
+    let mut names = Vec::new();
+    let mut members = Members::default();
+    let mut reader = Reader::new(extra, limits.depth as usize);
+    let read = reader.object(|reader, name| {
+        if name.text == BETAS {
+            return reader.array(|reader, _| {
+                names.push(reader.owned()?);
+                Ok(())
+            });
+        }
+        members.push_raw(name.raw, reader.raw()?);
+        Ok(())
+    });
+    read.map_err(|_| Error::invalid(BETAS, "`anthropic_beta`: a list of names of beta features is right"))?;
+    names.extend(betas);
+    let mut list = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        list.push(if number == 0 { b'[' } else { b',' });
+        write::string(&mut list, name);
+    }
+    list.push(b']');
+    members.push(BETAS, &String::from_utf8_lossy(&list));
+    Ok(members.finish().unwrap_or_default())
 }
 
 /// Status and `error.type` of a failure.

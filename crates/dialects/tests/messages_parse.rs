@@ -383,3 +383,30 @@ fn bounds_are_those_of_the_other_dialects() {
     let error = parse("anthropic-messages", MESSAGES, &shallow(6), deep.as_bytes()).unwrap_err();
     assert!(error.message.contains("nested deeper"), "{}", error.message);
 }
+
+#[test]
+fn beta_features_of_the_header_join_those_of_the_body() {
+    use witgate_model::normaliser::{Client, Step};
+    let extra = |header: &str, member: &str| {
+        let body = format!(r#"{{"max_tokens":1,"messages":[{{"role":"user","content":"Hi"}}],"x":1.50{member}}}"#);
+        let client = Client {
+            path: "/v1/messages".into(),
+            headers: vec![("anthropic-beta".into(), header.into()), ("anthropic-version".into(), "2023-06-01".into())],
+            ..Client::default()
+        };
+        match witgate_dialects::step(
+            "anthropic-messages",
+            &client,
+            &witgate_dialects::default_limits(),
+            body.as_bytes(),
+        ) {
+            Ok(Step::Ask(parsed)) => Ok(parsed.request.extra.unwrap()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.param),
+        }
+    };
+    assert_eq!(extra("a, b", ""), Ok(r#"{"x":1.50,"anthropic_beta":["a","b"]}"#.into()));
+    assert_eq!(extra("b", r#","anthropic_beta":["a"]"#), Ok(r#"{"x":1.50,"anthropic_beta":["a","b"]}"#.into()));
+    assert_eq!(extra(" ", ""), Ok(r#"{"x":1.50}"#.into()));
+    assert_eq!(extra("a", r#","anthropic_beta":1"#), Err(Some("anthropic_beta".into())));
+}

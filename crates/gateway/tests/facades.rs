@@ -649,7 +649,7 @@ mod smk {
     fn smk_5_without_an_endpoint_it_is_a_failure_of_the_set_up() {
         let text = r#"
             [providers.sagemaker]
-            adapter = "openai"
+            adapter = "sagemaker"
             [dialects.openai-chat]
             facade = "sagemaker-proxy"
             model = "${SAGEMAKER_ENDPOINT_NAME:-}"

@@ -60,7 +60,9 @@ fn the_application_is_composed_and_imports_wasi_alone() {
     }
     assert!(!imports.iter().any(|import| import.starts_with("wasi:sockets")), "{imports:?}");
     let filled: Vec<_> = filled.into_iter().map(|(import, _)| import).collect();
-    assert_eq!(filled, ["bedrock", "custom", "llama-cpp", "openai", "stub", "witgate:normaliser/dialects@0.1.0"]);
+    let adapters = ["anthropic", "bedrock", "custom", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
+    let expected: Vec<_> = adapters.into_iter().chain(["witgate:normaliser/dialects@0.1.0"]).collect();
+    assert_eq!(filled, expected);
 }
 
 #[test]
