@@ -12,6 +12,9 @@
 //! Readiness is asked of `/health`, which answers 503 while the model is loaded. The setting `readiness` chooses
 //! `/slots?fail_on_no_slot=1` instead (ready only while a slot is free; the server must not run with `--no-slots`), or
 //! `/props` (which, unlike the health, is asked with the key).
+//!
+//! With the setting `api = "llm"` the endpoint is the `/llm` of the AWA LLM microservice, which is asked with one prompt;
+//! with `path = "exact"` it is the URL of the chat completions itself. Neither has anything that is cheap to ask.
 
 use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};
 
@@ -46,6 +49,9 @@ impl Adapter for LlamaCpp {
 
     fn probe(settings: &str) -> Result<Option<HttpRequest>, Error> {
         let settings = Settings::parse(settings)?;
+        if settings.is_one_url() {
+            return Ok(None);
+        }
         let (path, query): (_, &[(&str, &str)]) = match settings.readiness {
             Readiness::Health => ("health", &[]),
             Readiness::Slots => ("slots", &[("fail_on_no_slot", "1")]),

@@ -2,7 +2,8 @@
 //!
 //! The endpoint ends where OpenAI's base URL does: `https://api.openai.com/v1`. How requests and answers map is told in
 //! [`crate::openai_shape`]; conversations go to Chat Completions, or with the setting `api = "responses"` to Responses:
-//! [`crate::openai_shape::responses`].
+//! [`crate::openai_shape::responses`]. With the setting `path = "exact"` the endpoint is the URL of the conversations itself,
+//! and nothing else can be asked of it.
 //!
 //! `top_k`, `min_p`, `repetition_penalty`, videos and the reasoning of earlier turns are no part of OpenAI's own Chat
 //! Completions, but many servers that speak it take them. They are passed on, so that such a server gets them; with the
@@ -44,7 +45,8 @@ impl Adapter for OpenAi {
     }
 
     fn probe(settings: &str) -> Result<Option<HttpRequest>, Error> {
-        Ok(Some(openai_shape::get(&Settings::parse(settings)?, &["models"], &[])))
+        let settings = Settings::parse(settings)?;
+        Ok((!settings.is_one_url()).then(|| openai_shape::get(&settings, &["models"], &[])))
     }
 
     fn encode(settings: &str, request: Request) -> Result<HttpRequest, Error> {

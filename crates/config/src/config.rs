@@ -43,7 +43,7 @@ pub struct Config {
 pub enum Origin {
     /// A file, by the name that it was read under.
     File(String),
-    /// The environment variables of the AWA LLM service.
+    /// The environment variables of the services that witgate replaces.
     Environment,
     /// Nothing was configured: the built-in stub alone.
     Builtin,
@@ -338,10 +338,22 @@ impl Config {
         crate::file::read(text, file, env)
     }
 
-    /// Reads the environment variables of the AWA LLM service: `LLM_PROVIDER` (`lan`, `openai`, `stub`),
-    /// `LLM_PROVIDER_FALLBACK` (a list with commas), `LLM_BASE_URL`, `LLM_API_KEY`, `LLM_TIMEOUT_SECS`, `OPENAI_MODEL`
-    /// and `OPENAI_API_KEY`. An empty variable counts as unset. Where no `LLM_…` variable is set, the result is
-    /// [`Config::builtin`]: the `OPENAI_…` ones alone, which are often there for other programs, change nothing.
+    /// Reads the environment variables of the services that witgate replaces. Several groups may be set at once; each adds
+    /// its providers. An empty variable counts as unset; lists are parted by commas.
+    ///
+    /// - The AWA LLM service: `LLM_PROVIDER` (`lan`, `openai`, `local`, `stub`), `LLM_PROVIDER_FALLBACK` (a list),
+    ///   `LLM_BASE_URL`, `LLM_URL`, `LLM_API_KEY`, `LLM_TIMEOUT_SECS`, `OPENAI_MODEL` and `OPENAI_API_KEY`.
+    /// - The LLM invocation service: `BEDROCK_OPENAI_ENDPOINTS` and `OLLAMA_ENDPOINTS` (lists, or in the singular),
+    ///   `BEDROCK_API_KEY`, `OLLAMA_DEFAULT_MODEL`, the parameters `BEDROCK_…` and `OLLAMA_…`, and, where Bedrock has no
+    ///   endpoints, `STRONG_MODEL_ID` or `WEAK_MODEL_ID` for InvokeModel. `BEDROCK_OPENAI_PASSTHROUGH=true` sends
+    ///   the endpoints those parameters too that OpenAI does not have.
+    /// - The serverless Bedrock endpoint: `BEDROCK_MODEL_ID`, and `BEDROCK_MOCK=true`, which answers without Bedrock.
+    /// - The SageMaker proxy: `SAGEMAKER_ENDPOINT_NAME` and `AWS_REGION`.
+    /// - llm-exe: `OPEN_AI_API_KEY` (or `OPENAI_API_KEY`) and `ANTHROPIC_API_KEY`.
+    ///
+    /// A model that no group knows is asked of the first of these that is there: AWA's chain, SageMaker's endpoint,
+    /// OpenAI, Anthropic, Bedrock, Ollama. Where nothing of all this is set, the result is [`Config::builtin`]; the
+    /// `OPENAI_…` variables alone, which are often there for other programs, change nothing.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         crate::env::read(env)
     }
@@ -362,6 +374,7 @@ impl Config {
         };
         config.providers.insert("stub".into(), Provider::stub());
         config.models.insert("*".into(), Model { alias: "*".into(), targets: vec![Target::new("stub", None)] });
+        crate::facades::complete(&mut config, BTreeMap::new());
         config
     }
 
@@ -445,6 +458,7 @@ impl Config {
             if *required && !config.secrets.contains_key(*slot) {
                 let help = match (*slot, &self.origin) {
                     ("api_key", Origin::Environment) if provider == "openai" => "set OPENAI_API_KEY".to_owned(),
+                    ("api_key", Origin::Environment) if provider == "anthropic" => "set ANTHROPIC_API_KEY".to_owned(),
                     ("api_key", Origin::Environment) => "set LLM_API_KEY".to_owned(),
                     ("api_key", _) => "write api_key = \"${NAME}\"".to_owned(),
                     (slot, _) => format!("write secrets.{slot} = \"${{NAME}}\""),

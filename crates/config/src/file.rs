@@ -12,6 +12,7 @@ use crate::config::{
     Server, Settings, Target, Timeouts,
 };
 use crate::endpoint::{self, Flaw};
+use crate::facades::{self, Backend};
 use crate::names::{did_you_mean, list, quote};
 use crate::problem::Problems;
 use crate::read::{
@@ -21,7 +22,7 @@ use crate::secret::Secret;
 use crate::units::{GIB, KIB, MIB};
 
 /// The dialects that have something to choose.
-const DIALECTS: [&str; 12] = [
+const DIALECTS: [&str; 11] = [
     "anthropic-messages",
     "awa-llm",
     "bedrock-chat",
@@ -33,8 +34,10 @@ const DIALECTS: [&str; 12] = [
     "openai-completions",
     "openai-embeddings",
     "openai-responses",
-    "sagemaker-proxy",
 ];
+
+/// The facades of OpenAI's two completion APIs.
+const FACADES: [&str; 1] = ["sagemaker-proxy"];
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -89,6 +92,25 @@ table! {
         model: Text;
         /// Errors have the status that the older service gave them, where this API is one of an older service. Default false.
         legacy_status: Flag;
+        /// bedrock-chat only: answers by itself, without any backend. Default false.
+        mock: Flag;
+        /// bedrock-chat only: models that clients name are this provider's.
+        provider: Text;
+        /// openai-chat and openai-completions only: "sagemaker-proxy" gives them the defaults and the errors of that
+        /// older service.
+        facade: Text;
+        /// llm-invocation only: what its backends are asked where a request does not say, by the provider's name.
+        backends: MapOf<BackendTable>;
+    }
+}
+
+table! {
+    /// A backend of llm-invocation.
+    struct BackendTable {
+        /// The model of requests that name none; without it the one that [models] calls like the backend.
+        model: Text;
+        /// Parameters where a request says nothing of them, as the backend calls them.
+        defaults: Anything;
     }
 }
 
@@ -369,20 +391,24 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     };
 
     let mut dialects = BTreeMap::new();
+    let mut backends = BTreeMap::new();
     for entry in table.dialects.map(|at| at.value).unwrap_or_default() {
         let name = entry.key.name;
+        let path = join("dialects", &name);
         if !DIALECTS.contains(&name.as_str()) {
             let help = did_you_mean(&name, DIALECTS).unwrap_or_else(|| format!("write {}", list(DIALECTS)));
             let message = format!("no dialect {}", quote(&name, 64));
-            reader.problem(&entry.key.span, &join("dialects", &name), message, Some(help));
+            reader.problem(&entry.key.span, &path, message, Some(help));
         }
         let Some(At { value, .. }) = entry.at else { continue };
-        let mut settings = serde_json::Map::new();
-        if let Some(legacy) = value.legacy_status {
-            settings.insert("legacy_status".into(), legacy.value.into());
+        dialects.insert(name.clone(), dialect(&name, &path, &value, &provider_names, reader));
+        for entry in value.backends.map(|at| at.value).unwrap_or_default() {
+            let path = join(&join(&path, "backends"), &entry.key.name);
+            check_provider(&entry.key.name, &path, &entry.key.span, &provider_names, reader);
+            let Some(At { value, .. }) = entry.at else { continue };
+            let (model, defaults) = (value.model.map(|at| at.value), value.defaults.map(|at| at.value));
+            backends.insert(entry.key.name, Backend { model, defaults, ..Backend::default() });
         }
-        let settings = if settings.is_empty() { String::new() } else { Json::Object(settings).to_string() };
-        dialects.insert(name, Dialect { model: value.model.map(|at| at.value), settings });
     }
 
     for target in models.values_mut().flat_map(|model: &mut Model| &mut model.targets) {
@@ -397,7 +423,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     }
 
     let origin = Origin::File(file.into());
-    Config {
+    let mut config = Config {
         server,
         timeouts,
         limits,
@@ -408,6 +434,62 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         dialects,
         origin,
         places: BTreeMap::new(),
+    };
+    facades::complete(&mut config, backends);
+    config
+}
+
+/// What the operator chose for a dialect, but for the backends of llm-invocation.
+fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], reader: &mut Reader<'_>) -> Dialect {
+    let openai = ["openai-chat", "openai-completions"];
+    let keys: [(&str, Option<&Range<usize>>, &[&str]); 4] = [
+        ("mock", table.mock.as_ref().map(|at| &at.span), &["bedrock-chat"]),
+        ("provider", table.provider.as_ref().map(|at| &at.span), &["bedrock-chat"]),
+        ("facade", table.facade.as_ref().map(|at| &at.span), &openai),
+        ("backends", table.backends.as_ref().map(|at| &at.span), &[facades::DIALECT]),
+    ];
+    for (key, span, of) in keys {
+        if let Some(span) = span.filter(|_| !of.contains(&name)) {
+            let help = format!("it is a key of {}", list(of.iter().copied()));
+            reader.problem(span, &join(path, key), "this API has nothing of the kind", Some(help));
+        }
+    }
+    let mut settings = serde_json::Map::new();
+    let mut set = |key: &str, value: Json| settings.insert(key.into(), value);
+    if let Some(legacy) = &table.legacy_status {
+        set("legacy_status", legacy.value.into());
+    }
+    if let Some(mock) = &table.mock {
+        set("mock", mock.value.into());
+    }
+    if let Some(provider) = &table.provider {
+        check_provider(&provider.value, &join(path, "provider"), &provider.span, providers, reader);
+        set("provider", provider.value.as_str().into());
+    }
+    // The empty text is as good as no model: a variable may be unset.
+    let model = table.model.as_ref().map(|at| at.value.clone()).filter(|model| !model.is_empty());
+    if let Some(facade) = &table.facade {
+        if !FACADES.contains(&facade.value.as_str()) {
+            let help = format!("write {}", list(FACADES));
+            let message = format!("no facade {}", quote(&facade.value, 64));
+            reader.problem(&facade.span, &join(path, "facade"), message, Some(help));
+        }
+        set("facade", facade.value.as_str().into());
+        if let Some(model) = &model {
+            set("model", model.as_str().into());
+        }
+    }
+    let settings = if settings.is_empty() { String::new() } else { Json::Object(settings).to_string() };
+    Dialect { model, settings }
+}
+
+/// Whether there is a provider of this name.
+fn check_provider(name: &str, path: &str, span: &Range<usize>, providers: &[String], reader: &mut Reader<'_>) {
+    if !providers.iter().any(|known| known == name) {
+        let known = || providers.iter().map(String::as_str);
+        let help = did_you_mean(name, known())
+            .or_else(|| (!providers.is_empty()).then(|| format!("the providers are {}", list(known()))));
+        reader.problem(span, path, format!("no provider {}", quote(name, 64)), help);
     }
 }
 

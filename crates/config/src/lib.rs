@@ -47,6 +47,7 @@ mod aws;
 mod config;
 mod endpoint;
 mod env;
+mod facades;
 mod file;
 mod names;
 mod problem;

@@ -656,6 +656,74 @@ fn problems_of_others_find_their_place_in_the_file() {
 }
 
 #[test]
+fn what_an_older_service_needs_is_chosen_for_its_api_alone() {
+    let text = r#"
+[providers.rt]
+adapter = "bedrock"
+settings = { api = "invoke", region = "us-east-1" }
+[providers.local]
+adapter = "llama-cpp"
+[models.local]
+target = "local/tiny"
+[dialects.bedrock-chat]
+model = "rt/us.meta.llama3-1-8b-instruct-v1:0"
+provider = "rt"
+mock = false
+legacy_status = true
+[dialects.openai-chat]
+model = "${ENDPOINT:-}"
+facade = "sagemaker-proxy"
+[dialects.openai-completions]
+model = "local"
+facade = "sagemaker-proxy"
+[dialects.llm-invocation]
+legacy_status = true
+backends.local = { model = "small", defaults = { temperature = 0.5 } }
+"#;
+    let config = Config::from_toml(text, "witgate.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let seen =
+        |dialect: &str| -> serde_json::Value { serde_json::from_str(&config.dialects[dialect].settings).unwrap() };
+    let bedrock = serde_json::json!({"legacy_status": true, "mock": false, "provider": "rt"});
+    assert_eq!(seen("bedrock-chat"), bedrock);
+    assert_eq!(seen("openai-chat"), serde_json::json!({"facade": "sagemaker-proxy"}));
+    assert_eq!(config.dialects["openai-chat"].model, None);
+    assert_eq!(seen("openai-completions"), serde_json::json!({"facade": "sagemaker-proxy", "model": "local"}));
+    let backends = serde_json::json!({
+        "local": {"shape": "openai", "model": "small", "defaults": {"temperature": 0.5}},
+        "rt": {"shape": "invoke-model", "no_model": "name a model"},
+    });
+    assert_eq!(seen("llm-invocation"), serde_json::json!({"legacy_status": true, "backends": backends}));
+
+    let text = r#"
+[providers.local]
+adapter = "llama-cpp"
+[dialects.awa-llm]
+mock = true
+provider = "local"
+[dialects.openai-chat]
+facade = "sagemaker"
+[dialects.bedrock-chat]
+provider = "locl"
+[dialects.llm-invocation.backends.loca]
+model = "m"
+[dialects.openai-embeddings]
+facade = "sagemaker-proxy"
+"#;
+    let problems = Config::from_toml(text, "witgate.toml", &|_| None).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "witgate.toml:5:8: dialects.awa-llm.mock: this API has nothing of the kind; it is a key of \"bedrock-chat\"\n\
+         witgate.toml:6:12: dialects.awa-llm.provider: this API has nothing of the kind; it is a key of \
+         \"bedrock-chat\"\n\
+         witgate.toml:8:10: dialects.openai-chat.facade: no facade \"sagemaker\"; write \"sagemaker-proxy\"\n\
+         witgate.toml:10:12: dialects.bedrock-chat.provider: no provider \"locl\"; did you mean \"local\"?\n\
+         witgate.toml:11:35: dialects.llm-invocation.backends.loca: no provider \"loca\"; did you mean \"local\"?\n\
+         witgate.toml:14:10: dialects.openai-embeddings.facade: this API has nothing of the kind; it is a key of \
+         \"openai-chat\" and \"openai-completions\""
+    );
+}
+
+#[test]
 fn aws_credentials_are_two_secrets_or_three_and_never_one() {
     let problems = |secrets: &str| -> Vec<String> {
         let text = format!("[providers.b]\nadapter = \"bedrock\"\n[providers.b.secrets]\n{secrets}");

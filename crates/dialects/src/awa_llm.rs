@@ -4,10 +4,11 @@
 //! The defaults of this API (256 tokens, temperature 0.7) are filled in here, because they are the client's dialect's own.
 
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
-use witgate_model::{BlockKind, Error, ErrorKind, Event, Message, Request, Role};
+use witgate_model::{Error, ErrorKind, Event, Message, Request, Role};
 
 use crate::openai::json_answer;
 use crate::read::{Fault, Kind, Read, Reader};
+use crate::text::FirstText;
 use crate::write::{self, Members};
 use crate::{Dialect, Render};
 
@@ -295,9 +296,7 @@ fn snippet(text: &str) -> String {
 /// The renderer: all text of the first choice, at the end.
 #[derive(Default)]
 struct Completion {
-    text: String,
-    /// Indexes of the text blocks of the first choice.
-    blocks: Vec<u32>,
+    said: FirstText,
     ended: bool,
 }
 
@@ -309,22 +308,15 @@ impl Render for Completion {
     fn feed(&mut self, events: Vec<Event>) -> Vec<u8> {
         let mut out = Vec::new();
         for event in events {
-            match event {
-                _ if self.ended => break,
-                Event::BlockStart(start)
-                    if start.choice == 0 && matches!(start.kind, BlockKind::Text | BlockKind::Refusal) =>
-                {
-                    self.blocks.push(start.index);
-                }
-                Event::Text(delta) if self.blocks.contains(&delta.index) => self.text.push_str(&delta.text),
-                Event::BlockStop(index) => self.blocks.retain(|&block| block != index),
-                Event::Done => {
-                    self.ended = true;
-                    out.extend_from_slice(b"{\"completion\":");
-                    write::string(&mut out, self.text.trim());
-                    out.push(b'}');
-                }
-                _ => {}
+            if self.ended {
+                break;
+            }
+            self.said.take(&event);
+            if event == Event::Done {
+                self.ended = true;
+                out.extend_from_slice(b"{\"completion\":");
+                write::string(&mut out, self.said.text.trim());
+                out.push(b'}');
             }
         }
         out

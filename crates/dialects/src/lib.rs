@@ -21,6 +21,8 @@
 mod answer;
 mod anthropic;
 mod awa_llm;
+mod bedrock_chat;
+mod llm_invocation;
 mod members;
 mod ollama;
 mod openai;
@@ -29,7 +31,10 @@ mod openai_completions;
 mod openai_embeddings;
 mod openai_responses;
 mod read;
+mod sagemaker_proxy;
 mod scan;
+mod settings;
+mod text;
 mod usage;
 mod write;
 
@@ -88,7 +93,7 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 10] = [
+static DIALECTS: [&dyn Dialect; 12] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
@@ -99,6 +104,9 @@ static DIALECTS: [&dyn Dialect; 10] = [
     &ollama::Api::Generate,
     &ollama::Api::Embed,
     &ollama::Api::Embeddings,
+    &llm_invocation::LlmInvocation,
+    // Behind `/api/chat`: one of its paths begins with any segment.
+    &bedrock_chat::BedrockChat,
 ];
 
 fn find(name: &str) -> Option<&'static dyn Dialect> {

@@ -17,10 +17,10 @@
 pub(crate) mod parse;
 
 use witgate_model::Error;
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
+use witgate_model::normaliser::{AnswerStart, Client, Failure, Limits, Parsed, Rendered, Step};
 
 use crate::answer::{Answer, Flavour};
-use crate::{Dialect, Render};
+use crate::{Dialect, Render, sagemaker_proxy};
 
 /// The name of this dialect.
 pub(crate) const NAME: &str = "openai-chat";
@@ -45,8 +45,23 @@ impl Dialect for OpenAiChat {
         parse::parse(path, limits, body)
     }
 
+    fn step(&self, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
+        let parsed = self.parse(&client.path, limits, body)?;
+        if sagemaker_proxy::is_chosen(&client.settings) {
+            return sagemaker_proxy::complete(&client.settings, parsed).map(Step::Ask);
+        }
+        Ok(Step::Ask(parsed))
+    }
+
     fn render_error(&self, failure: &Failure) -> Rendered {
         crate::openai::render_error(failure)
+    }
+
+    fn refuse(&self, settings: &str, failure: &Failure) -> Rendered {
+        if sagemaker_proxy::is_chosen(settings) {
+            return sagemaker_proxy::refuse(settings, failure);
+        }
+        self.render_error(failure)
     }
 
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {

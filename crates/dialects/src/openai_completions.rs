@@ -3,13 +3,13 @@
 //! `prompt` is one string (or an array of exactly one). `logprobs: k` becomes `logprobs: true` and `top_logprobs: k`. Log
 //! probabilities of the answer are rendered in this API's own shape, whichever of OpenAI's two the backend used.
 
-use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
+use witgate_model::normaliser::{AnswerStart, Client, Failure, Limits, Parsed, Rendered, Step};
 use witgate_model::{CompletionPrompt, Error, Input};
 
 use crate::answer::{Answer, Flavour};
 use crate::openai::{Common, read_body};
 use crate::read::{Kind, Read, Reader};
-use crate::{Dialect, Render};
+use crate::{Dialect, Render, sagemaker_proxy};
 
 /// The name of this dialect.
 pub(crate) const NAME: &str = "openai-completions";
@@ -30,8 +30,23 @@ impl Dialect for OpenAiCompletions {
         read_body(body, limits.depth, request)
     }
 
+    fn step(&self, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
+        let parsed = self.parse(&client.path, limits, body)?;
+        if sagemaker_proxy::is_chosen(&client.settings) {
+            return sagemaker_proxy::complete(&client.settings, parsed).map(Step::Ask);
+        }
+        Ok(Step::Ask(parsed))
+    }
+
     fn render_error(&self, failure: &Failure) -> Rendered {
         crate::openai::render_error(failure)
+    }
+
+    fn refuse(&self, settings: &str, failure: &Failure) -> Rendered {
+        if sagemaker_proxy::is_chosen(settings) {
+            return sagemaker_proxy::refuse(settings, failure);
+        }
+        self.render_error(failure)
     }
 
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use witgate_dialects::{default_limits, parse};
 use witgate_model::Input;
 
-const DIALECTS: [&str; 10] = [
+const DIALECTS: [&str; 12] = [
     "openai-chat",
     "openai-completions",
     "openai-embeddings",
@@ -21,6 +21,8 @@ const DIALECTS: [&str; 10] = [
     "ollama-generate",
     "ollama-embed",
     "ollama-embeddings",
+    "bedrock-chat",
+    "llm-invocation",
 ];
 
 fn megabytes(piece: &str) -> String {

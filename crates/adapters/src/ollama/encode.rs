@@ -9,7 +9,7 @@ use witgate_model::{
 };
 
 use super::object::Object;
-use super::settings::Settings;
+use super::settings::{PathKind, Settings};
 use super::{Context, Operation, TEXTS, UNNAMED};
 use crate::openai_shape::json::{self, Members, complaint, utf8};
 
@@ -32,6 +32,9 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
         Input::Models => Operation::Tags,
         other @ (Input::CountTokens(_) | Input::Other(_)) => return Err(Error::no_operation("Ollama", other)),
     };
+    if settings.path == PathKind::Exact && operation != Operation::Chat {
+        return Err(Error::no_operation("this endpoint, which is one URL for conversations,", &request.input));
+    }
     let mut encoder = Encoder {
         out: Vec::with_capacity(size_hint(request)),
         native: request.dialect == operation.dialect(),
@@ -66,9 +69,10 @@ pub(super) fn encode(settings: &str, request: &Request) -> Result<HttpRequest, E
     })
 }
 
-/// The request that shows whether the server runs.
-pub(super) fn probe(settings: &str) -> Result<HttpRequest, Error> {
-    Ok(request_to("version", &Settings::parse(settings)?, Vec::new(), false))
+/// The request that shows whether the server runs; none where only conversations can be asked for.
+pub(super) fn probe(settings: &str) -> Result<Option<HttpRequest>, Error> {
+    let settings = Settings::parse(settings)?;
+    Ok((settings.path == PathKind::Api).then(|| request_to("version", &settings, Vec::new(), false)))
 }
 
 fn request_to(name: &str, settings: &Settings<'_>, body: Vec<u8>, stream: bool) -> HttpRequest {
@@ -81,7 +85,10 @@ fn request_to(name: &str, settings: &Settings<'_>, body: Vec<u8>, stream: bool) 
     headers.extend(settings.headers.iter().map(|(name, value)| header(name, value)));
     HttpRequest {
         method: "GET".to_owned(),
-        path: vec!["api".to_owned(), name.to_owned()],
+        path: match settings.path {
+            PathKind::Api => vec!["api".to_owned(), name.to_owned()],
+            PathKind::Exact => Vec::new(),
+        },
         query: Vec::new(),
         headers,
         body,

@@ -6,6 +6,7 @@
 //!
 //! # Which endpoint
 //!
+//! - With the setting `path = "exact"` the endpoint is itself what conversations are sent to, and takes nothing else.
 //! - A conversation goes to `/api/chat`. One of the dialect `ollama-generate`, which is at most a system text and then
 //!   one text with images, goes to `/api/generate`, where it came from.
 //! - A text to continue goes to `/api/generate` with `raw: true`, so that no chat template is put around it. With a
@@ -186,7 +187,7 @@ impl Adapter for Ollama {
     }
 
     fn probe(settings: &str) -> Result<Option<HttpRequest>, Error> {
-        encode::probe(settings).map(Some)
+        encode::probe(settings)
     }
 
     fn encode(settings: &str, request: Request) -> Result<HttpRequest, Error> {

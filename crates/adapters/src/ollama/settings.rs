@@ -11,11 +11,23 @@ use crate::openai_shape::json::Members;
 /// JSON Schema of [`Settings`].
 pub(super) const SCHEMA: &str = include_str!("settings.schema.json");
 
+/// Where a conversation is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PathKind {
+    /// To `/api/chat` behind the endpoint.
+    #[default]
+    Api,
+    /// To the endpoint itself.
+    Exact,
+}
+
 /// The settings; a member that is not known here is ignored, because the gateway has checked them against the schema.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings<'a> {
     pub drop_unsupported: bool,
+    pub path: PathKind,
     #[serde(borrow)]
     pub options: Option<Members<'a>>,
     #[serde(borrow)]

@@ -4,7 +4,7 @@ use witgate_model::{Error, Event, Frame, ResponseHead, SseEvent};
 
 use super::decode::Generation;
 use super::responses::Responses;
-use super::{COMPLETIONS, Flavour, embeddings, error, models};
+use super::{COMPLETIONS, Flavour, embeddings, error, llm, models};
 
 /// Most bytes of a whole answer.
 const WHOLE: usize = 32 * 1024 * 1024;
@@ -36,6 +36,7 @@ enum Operation {
     /// How many texts were sent.
     Embedding(usize),
     Models,
+    Llm,
 }
 
 impl Decoder {
@@ -47,6 +48,7 @@ impl Decoder {
         let operation = match name {
             "embedding" => Operation::Embedding(count),
             "models" => Operation::Models,
+            "llm" => Operation::Llm,
             "responses" => Operation::Responses(Box::default()),
             "completion" => Operation::Generation(Box::new(Generation::new(flavour, COMPLETIONS, count))),
             _ => Operation::Generation(Box::new(Generation::new(flavour, super::CHAT, count))),
@@ -78,7 +80,7 @@ impl Decoder {
             Frame::Sse(event) if self.is_success() => match &mut self.operation {
                 Operation::Generation(generation) => generation.sse(&event, out),
                 Operation::Responses(responses) => responses.sse(&event, out),
-                Operation::Embedding(_) | Operation::Models => {
+                Operation::Embedding(_) | Operation::Models | Operation::Llm => {
                     Err(Error::malformed("the answer came as a stream, where one JSON object was expected"))
                 }
             },
@@ -116,6 +118,10 @@ impl Decoder {
             Operation::Responses(responses) => responses.whole(text, out),
             Operation::Embedding(count) => embeddings::whole(text, *count, out),
             Operation::Models => models::whole(text, out),
+            Operation::Llm => {
+                llm::whole(text, out);
+                Ok(())
+            }
         }
     }
 
@@ -125,7 +131,9 @@ impl Decoder {
             _ if !self.body.is_empty() => self.whole(out),
             Operation::Generation(generation) => generation.end(out),
             Operation::Responses(responses) => responses.end(),
-            Operation::Embedding(_) | Operation::Models => Err(Error::malformed("the backend's answer is empty")),
+            Operation::Embedding(_) | Operation::Models | Operation::Llm => {
+                Err(Error::malformed("the backend's answer is empty"))
+            }
         }
     }
 }

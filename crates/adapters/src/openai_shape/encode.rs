@@ -9,12 +9,18 @@ use witgate_model::{
 
 use super::json::{self, Members, Name, Object, Text};
 use super::policy::Policy;
-use super::settings::{Api, KeyHeader, MaxTokensField};
-use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, models, responses};
+use super::settings::{Api, KeyHeader, MaxTokensField, PathKind};
+use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, llm, models, responses};
 
 /// The HTTP request for `request`.
 pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Result<HttpRequest, Error> {
     let settings = Settings::parse(settings)?;
+    if settings.api == Api::Llm && flavour == Flavour::LlamaCpp {
+        return llm::encode(&settings, request);
+    }
+    if settings.is_one_url() && !matches!(request.input, Input::Chat(_)) {
+        return Err(Error::no_operation("this endpoint, which is one URL for conversations,", &request.input));
+    }
     let dialect = match &request.input {
         Input::Chat(_) if settings.api == Api::Responses && flavour == Flavour::OpenAi => {
             return responses::encode(&settings, request);
@@ -45,7 +51,10 @@ pub(super) fn post(flavour: Flavour, settings: &Settings, path: &[&str], stream:
     settings_headers(settings, &mut headers);
     HttpRequest {
         method: "POST".into(),
-        path: flavour.root().iter().chain(path).map(|segment| (*segment).to_owned()).collect(),
+        path: match settings.path {
+            PathKind::Api => flavour.root().iter().chain(path).map(|segment| (*segment).to_owned()).collect(),
+            PathKind::Exact => Vec::new(),
+        },
         query: query(settings),
         headers,
         body,
@@ -242,7 +251,10 @@ impl Encoder<'_> {
         let shared: &[&str] = if request.dialect == RESPONSES { &SHARED } else { &[] };
         let extra = self.policy.extra(request.extra.as_deref(), &String::new, shared)?;
         let mut top = Object::open(&mut self.out);
-        top.string(&mut self.out, Name::Model, &request.model);
+        // None is named where the endpoint has but one.
+        if !request.model.is_empty() {
+            top.string(&mut self.out, Name::Model, &request.model);
+        }
         match &request.input {
             Input::Chat(messages) => {
                 top.name(&mut self.out, Name::Messages);

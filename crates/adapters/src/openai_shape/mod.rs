@@ -49,6 +49,7 @@ mod encode;
 pub(crate) mod error;
 pub(crate) mod json;
 mod lift;
+mod llm;
 mod models;
 mod policy;
 pub mod responses;

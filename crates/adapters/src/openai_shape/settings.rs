@@ -27,6 +27,19 @@ pub(crate) enum Api {
     Chat,
     /// Responses.
     Responses,
+    /// The `/llm` of the AWA LLM microservice.
+    Llm,
+}
+
+/// Where a conversation is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PathKind {
+    /// To the API's own path behind the endpoint.
+    #[default]
+    Api,
+    /// To the endpoint itself.
+    Exact,
 }
 
 /// Which header bears the key.
@@ -59,6 +72,7 @@ pub(crate) enum Readiness {
 pub(crate) struct Settings {
     pub(crate) drop_unsupported: bool,
     pub(crate) api: Api,
+    pub(crate) path: PathKind,
     pub(crate) strict: bool,
     pub(crate) key_header: KeyHeader,
     pub(crate) reasoning_tag: Option<String>,
@@ -76,6 +90,7 @@ impl Default for Settings {
         Settings {
             drop_unsupported: false,
             api: Api::Chat,
+            path: PathKind::Api,
             strict: false,
             key_header: KeyHeader::Authorization,
             reasoning_tag: None,
@@ -105,6 +120,11 @@ const RESERVED: [&str; 10] = [
 ];
 
 impl Settings {
+    /// Only conversations can be sent to this endpoint.
+    pub(crate) fn is_one_url(&self) -> bool {
+        self.path == PathKind::Exact || self.api == Api::Llm
+    }
+
     /// Reads the settings; the error names what is wrong with them.
     pub(crate) fn parse(settings: &str) -> Result<Self, Error> {
         if settings.is_empty() || settings == "{}" {

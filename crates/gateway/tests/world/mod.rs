@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use witgate_adapters::OpenAi;
 use witgate_adapters::bedrock::Bedrock;
+use witgate_adapters::sagemaker::SageMaker;
+use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
@@ -235,6 +236,8 @@ struct State {
     credentials: RefCell<Option<Credentials>>,
     open: Rc<Cell<usize>>,
     records: RefCell<Vec<Record>>,
+    /// The adapter of each provider.
+    adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
 }
@@ -271,7 +274,9 @@ pub struct World {
 impl World {
     #[allow(clippy::arc_with_non_send_sync, reason = "the gateway takes an Arc; this world has one thread")]
     pub fn new(seed: u64, config: Config) -> Self {
-        let state = Rc::new(State::default());
+        let adapters = config.providers.values();
+        let adapters = adapters.map(|provider| (provider.name.clone(), functions_of(provider))).collect();
+        let state = Rc::new(State { adapters, ..State::default() });
         state.random.set(seed);
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
         let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
@@ -426,11 +431,18 @@ impl Ports for SimPorts {
     }
 
     fn adapter(&self, provider: &str) -> Result<NativeAdapter, Fault> {
-        let functions = if provider.starts_with("aws") { &BEDROCK } else { &OPENAI };
-        Ok(NativeAdapter { functions, decoder: None })
+        Ok(NativeAdapter { functions: self.0.adapters[provider], decoder: None })
     }
 
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<SimBody>, TransportError> {
+        if request.url.starts_with("stub:") {
+            // A runtime answers it by itself.
+            let script = Script::new(vec![(0, Act::Bytes(request.body)), (0, Act::End)]);
+            let headers = request.headers.into_iter().filter(|(name, _)| name == "content-type").collect();
+            self.0.open.set(self.0.open.get() + 1);
+            let body = SimBody { state: Rc::clone(&self.0), script, since: self.0.now.get() };
+            return Ok(UpstreamResponse { status: 200, headers, body });
+        }
         self.0.sent.borrow_mut().push(request);
         let script = self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)]));
         self.0.open.set(self.0.open.get() + 1);
@@ -604,6 +616,24 @@ where
 
 static OPENAI: Functions = functions::<OpenAi>();
 static BEDROCK: Functions = functions::<Bedrock>();
+static ANTHROPIC: Functions = functions::<Anthropic>();
+static LLAMA_CPP: Functions = functions::<LlamaCpp>();
+static OLLAMA: Functions = functions::<Ollama>();
+static SAGEMAKER: Functions = functions::<SageMaker>();
+static STUB: Functions = functions::<Stub>();
+
+/// The functions of a provider's adapter.
+fn functions_of(provider: &witgate_config::Provider) -> &'static Functions {
+    match provider.adapter.as_str() {
+        "anthropic" => &ANTHROPIC,
+        "bedrock" => &BEDROCK,
+        "llama-cpp" => &LLAMA_CPP,
+        "ollama" => &OLLAMA,
+        "sagemaker" => &SAGEMAKER,
+        "stub" => &STUB,
+        _ => &OPENAI,
+    }
+}
 
 impl NativeAdapter {
     fn decoder(&mut self) -> &mut dyn witgate_model::Decoder {
