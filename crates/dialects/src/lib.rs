@@ -21,6 +21,7 @@
 mod answer;
 mod anthropic;
 mod awa_llm;
+mod llm_exe;
 mod members;
 mod ollama;
 mod openai;
@@ -87,12 +88,13 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 9] = [
+static DIALECTS: [&dyn Dialect; 10] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
     &anthropic::AnthropicMessages,
     &awa_llm::AwaLlm,
+    &llm_exe::LlmExe,
     &ollama::Api::Chat,
     &ollama::Api::Generate,
     &ollama::Api::Embed,
