@@ -481,3 +481,183 @@ impl<'s> Run<'_, 's> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::Validator;
+
+    /// The verdict of another implementation.
+    fn other(schema: &Value, value: &Value) -> Option<bool> {
+        jsonschema::draft202012::options().build(schema).ok().map(|validator| validator.is_valid(value))
+    }
+
+    #[test]
+    fn every_keyword_judges_as_another_implementation_does() {
+        let schemas = [
+            json!(true),
+            json!(false),
+            json!({"type": "integer"}),
+            json!({"type": ["string", "null"]}),
+            json!({"enum": [1, "a", [1], {"a": 1.0}]}),
+            json!({"const": {"a": [1]}}),
+            json!({"minimum": 1, "maximum": 2}),
+            json!({"exclusiveMinimum": 1, "exclusiveMaximum": 3}),
+            json!({"multipleOf": 0.1}),
+            json!({"multipleOf": 2}),
+            json!({"minLength": 2, "maxLength": 3}),
+            json!({"pattern": "^a+$"}),
+            json!({"minItems": 1, "maxItems": 2}),
+            json!({"uniqueItems": true}),
+            json!({"items": {"type": "integer"}}),
+            json!({"prefixItems": [{"type": "integer"}], "items": false}),
+            json!({"contains": {"const": 1}}),
+            json!({"contains": {"type": "integer"}, "minContains": 2, "maxContains": 2}),
+            json!({"contains": true, "minContains": 0}),
+            json!({"minProperties": 1, "maxProperties": 1}),
+            json!({"required": ["a"]}),
+            json!({"properties": {"a": {"type": "integer"}}, "additionalProperties": false}),
+            json!({"patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}),
+            json!({"propertyNames": {"maxLength": 1}}),
+            json!({"dependentRequired": {"a": ["b"]}}),
+            json!({"dependentSchemas": {"a": {"required": ["b"]}}}),
+            json!({"allOf": [{"type": "object"}, {"required": ["b"]}]}),
+            json!({"anyOf": [{"type": "string"}, {"minimum": 2}]}),
+            json!({"oneOf": [{"type": "integer"}, {"minimum": 2}]}),
+            json!({"not": {"type": ["object", "array"]}}),
+            json!({"if": {"type": "string"}, "then": {"minLength": 2}, "else": {"type": "array"}}),
+            json!({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "object"}}}),
+            json!({"$defs": {"list": {"properties": {"a": {"$ref": "#/$defs/list"}}, "required": ["a"]}}, "$ref": "#/$defs/list"}),
+            json!({"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "integer"}}}),
+        ];
+        let values = [
+            json!(null),
+            json!(true),
+            json!(0),
+            json!(1),
+            json!(1.0),
+            json!(2),
+            json!(2.5),
+            json!(0.3),
+            json!(-1),
+            json!(3),
+            json!(""),
+            json!("a"),
+            json!("aa"),
+            json!("ab"),
+            json!("\u{1F600}\u{1F600}"),
+            json!("aaaa"),
+            json!([]),
+            json!([1]),
+            json!([1, 1.0]),
+            json!([1, 2]),
+            json!(["a", 1]),
+            json!([1, "a", 2]),
+            json!([[1], [1]]),
+            json!({}),
+            json!({"a": 1}),
+            json!({"a": 1.0}),
+            json!({"b": 1}),
+            json!({"a": 1, "b": 2}),
+            json!({"a": "x"}),
+            json!({"ab": 1, "c": "x"}),
+            json!({"c": 1}),
+            json!({"a": [1]}),
+            json!({"a": {"a": {}}}),
+            json!({"a": null}),
+        ];
+        for schema in &schemas {
+            let validator = Validator::new(schema).unwrap();
+            for value in &values {
+                let errors = validator.errors(value);
+                assert_eq!(Some(errors.is_empty()), other(schema, value), "{schema} {value}: {errors:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_none_or_not_known_is_refused_with_its_place() {
+        for (schema, place) in [
+            (json!(5), "an object or a boolean"),
+            (json!({"type": "text"}), "at /type"),
+            (json!({"type": []}), "at /type"),
+            (json!({"properties": {"a/b": {"required": "x"}}}), "at /properties/a~1b/required"),
+            (json!({"items": 5}), "at /items"),
+            (json!({"properties": []}), "at /properties"),
+            (json!({"anyOf": []}), "at /anyOf"),
+            (json!({"anyOf": {}}), "at /anyOf"),
+            (json!({"allOf": [true, {"minLength": -1}]}), "at /allOf/1/minLength"),
+            (json!({"minimum": "1"}), "at /minimum"),
+            (json!({"multipleOf": 0}), "at /multipleOf"),
+            (json!({"pattern": "("}), "at /pattern"),
+            (json!({"pattern": "(a)\\1"}), "at /pattern"),
+            (json!({"patternProperties": {"(": true}}), "at /patternProperties/("),
+            (json!({"$ref": "#/$defs/none"}), "at /$ref"),
+            (json!({"$ref": "#anchor"}), "at /$ref"),
+            (json!({"$ref": "https://example.com/schema"}), "at /$ref"),
+            (json!({"$dynamicRef": "#a"}), "at /$dynamicRef"),
+            (json!({"unevaluatedProperties": false}), "at /unevaluatedProperties"),
+            (json!({"items": {"$id": "x"}}), "at /items/$id"),
+            (json!({"enum": 1}), "at /enum"),
+            (json!({"dependentRequired": {"a": 1}}), "at /dependentRequired"),
+        ] {
+            let error = Validator::new(&schema).unwrap_err();
+            assert!(error.contains(place), "{schema}: {error}");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            (-3..4_i64).prop_map(Value::from),
+            (-3..4_i32).prop_map(|half| json!(f64::from(half) / 2.0)),
+            "[ab]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::hash_map("[abc]", inner, 0..3)
+                    .prop_map(|all| Value::Object(all.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn schema() -> impl Strategy<Value = Value> {
+        let kind = prop::sample::select(&super::TYPES[..]);
+        let leaf = prop_oneof![
+            Just(json!(true)),
+            Just(json!(false)),
+            kind.prop_map(|kind| json!({"type": kind})),
+            value().prop_map(|value| json!({"const": value})),
+            (0..3_u8, 0..4_u8)
+                .prop_map(|(least, most)| json!({"minLength": least, "maxItems": most, "minProperties": least})),
+            (-2..3_i8).prop_map(|bound| json!({"minimum": bound, "exclusiveMaximum": 2})),
+        ];
+        leaf.prop_recursive(3, 24, 3, |inner| {
+            let two = (inner.clone(), inner.clone());
+            prop_oneof![
+                two.clone().prop_map(|(a, b)| json!({"allOf": [a], "not": b})),
+                two.clone().prop_map(|(a, b)| json!({"anyOf": [a, b]})),
+                two.clone().prop_map(|(a, b)| json!({"oneOf": [a, b]})),
+                two.clone().prop_map(|(a, b)| json!({"if": a, "then": b, "else": {"type": "object"}})),
+                two.clone().prop_map(|(a, b)| json!({"prefixItems": [a], "items": b, "uniqueItems": true})),
+                two.clone()
+                    .prop_map(|(a, b)| json!({"properties": {"a": a}, "additionalProperties": b, "required": ["b"]})),
+                two.prop_map(|(a, b)| json!({"patternProperties": {"[ab]": a}, "contains": b})),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_schema_judges_as_another_implementation_does(schema in schema(), value in value()) {
+            let errors = Validator::new(&schema).unwrap().errors(&value);
+            prop_assert_eq!(Some(errors.is_empty()), other(&schema, &value), "{}: {:?}", schema, errors);
+        }
+    }
+}

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use witgate_adapters::OpenAi;
 use witgate_adapters::bedrock::Bedrock;
+use witgate_adapters::{Anthropic, OpenAi};
 use witgate_config::Config;
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
@@ -300,6 +300,11 @@ impl World {
         self.state.sent.borrow().clone()
     }
 
+    /// An operator has stored this document.
+    pub fn store(&self, kind: &str, key: &str, content: &str) {
+        self.state.documents.borrow_mut().insert((kind.to_owned(), key.to_owned()), content.to_owned());
+    }
+
     /// The runtime has these AWS credentials of its own.
     pub fn credentials(&self, credentials: Credentials) {
         *self.state.credentials.borrow_mut() = Some(credentials);
@@ -426,7 +431,11 @@ impl Ports for SimPorts {
     }
 
     fn adapter(&self, provider: &str) -> Result<NativeAdapter, Fault> {
-        let functions = if provider.starts_with("aws") { &BEDROCK } else { &OPENAI };
+        let functions = match provider {
+            _ if provider.starts_with("aws") || provider == "bedrock" => &BEDROCK,
+            "anthropic" => &ANTHROPIC,
+            _ => &OPENAI,
+        };
         Ok(NativeAdapter { functions, decoder: None })
     }
 
@@ -604,6 +613,7 @@ where
 
 static OPENAI: Functions = functions::<OpenAi>();
 static BEDROCK: Functions = functions::<Bedrock>();
+static ANTHROPIC: Functions = functions::<Anthropic>();
 
 impl NativeAdapter {
     fn decoder(&mut self) -> &mut dyn witgate_model::Decoder {
