@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use witgate_adapters::bedrock::Bedrock;
-use witgate_adapters::sagemaker::Sagemaker;
+use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi};
 use witgate_config::Config;
 use witgate_framing::Framer;
@@ -214,6 +214,6 @@ fn main() -> Result<(), Failure> {
     native::<Anthropic>("anthropic", "{}", &host)?;
     native::<Ollama>("ollama", "{}", &host)?;
     native::<Bedrock>("bedrock", r#"{"region":"us-east-1","api":"converse"}"#, &host)?;
-    native::<Sagemaker>("sagemaker", r#"{"region":"us-east-1","codec":"vllm"}"#, &host)?;
+    native::<SageMaker>("sagemaker", r#"{"region":"us-east-1","codec":"vllm"}"#, &host)?;
     Ok(())
 }

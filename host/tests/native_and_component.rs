@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::Value;
 use witgate_adapters::bedrock::Bedrock;
-use witgate_adapters::sagemaker::Sagemaker;
+use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_framing::{Framer, effective};
 use witgate_gateway::{Adapter as _, Normaliser as _};
@@ -107,7 +107,7 @@ fn every_request_is_encoded_alike() {
     encoded_alike::<OpenAi>("openai");
     encoded_alike::<Stub>("stub");
     encoded_alike::<Bedrock>("bedrock");
-    encoded_alike::<Sagemaker>("sagemaker");
+    encoded_alike::<SageMaker>("sagemaker");
     encoded_alike::<Anthropic>("anthropic");
     encoded_alike::<Ollama>("ollama");
 }
@@ -213,7 +213,7 @@ fn every_answer_is_decoded_alike_however_the_network_cut_it() {
                     "openai" => decode::<OpenAi>(name, &answer, piece),
                     "stub" => decode::<Stub>(name, &answer, piece),
                     "bedrock" => decode::<Bedrock>(name, &answer, piece),
-                    "sagemaker" => decode::<Sagemaker>(name, &answer, piece),
+                    "sagemaker" => decode::<SageMaker>(name, &answer, piece),
                     "anthropic" => decode::<Anthropic>(name, &answer, piece),
                     _ => decode::<Ollama>(name, &answer, piece),
                 };

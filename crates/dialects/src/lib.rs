@@ -22,6 +22,7 @@ mod answer;
 mod anthropic;
 mod awa_llm;
 mod bedrock_chat;
+mod llm_exe;
 mod llm_invocation;
 mod members;
 mod ollama;
@@ -93,13 +94,14 @@ trait Render {
 }
 
 /// All dialects.
-static DIALECTS: [&dyn Dialect; 12] = [
+static DIALECTS: [&dyn Dialect; 13] = [
     &openai_chat::OpenAiChat,
     &openai_completions::OpenAiCompletions,
     &openai_embeddings::OpenAiEmbeddings,
     &openai_responses::OpenAiResponses,
     &anthropic::AnthropicMessages,
     &awa_llm::AwaLlm,
+    &llm_exe::LlmExe,
     &ollama::Api::Chat,
     &ollama::Api::Generate,
     &ollama::Api::Embed,

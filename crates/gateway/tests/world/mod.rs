@@ -305,6 +305,11 @@ impl World {
         self.state.sent.borrow().clone()
     }
 
+    /// An operator has stored this document.
+    pub fn store(&self, kind: &str, key: &str, content: &str) {
+        self.state.documents.borrow_mut().insert((kind.to_owned(), key.to_owned()), content.to_owned());
+    }
+
     /// The runtime has these AWS credentials of its own.
     pub fn credentials(&self, credentials: Credentials) {
         *self.state.credentials.borrow_mut() = Some(credentials);
