@@ -107,6 +107,6 @@ pub(crate) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Probl
         config.providers.insert(name.clone(), provider);
         targets.push(Target::new(name, model));
     }
-    config.models.insert("*".into(), Model { alias: "*".into(), targets });
+    config.models.insert("*".into(), Model::new("*", targets));
     if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
 }

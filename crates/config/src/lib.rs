@@ -49,6 +49,7 @@ mod endpoint;
 mod env;
 mod file;
 mod names;
+mod policy;
 mod problem;
 mod read;
 mod secret;
@@ -58,7 +59,8 @@ mod units;
 
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
-    Server, Settings, Target, Timeouts, UnknownModel,
+    Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
+pub use policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
