@@ -64,12 +64,22 @@ struct Endpoint {
     in_flight: u32,
     /// How long it takes to begin an answer, in microseconds, as a moving mean; 0 is not known.
     latency: u64,
+    /// When that was last seen.
+    seen: Duration,
     health: Health,
 }
 
+/// After this time without an answer half of a latency is forgotten, so that one that was slow gets another chance.
+const HALF_LIFE: Duration = Duration::from_secs(10);
+
 impl Endpoint {
-    fn load(&self) -> Load {
-        Load { weight: self.options.weight, in_flight: self.in_flight, latency: self.latency }
+    fn load(&self, now: Duration) -> Load {
+        Load { weight: self.options.weight, in_flight: self.in_flight, latency: self.latency(now) }
+    }
+
+    fn latency(&self, now: Duration) -> u64 {
+        let lives = now.saturating_sub(self.seen).as_secs() / HALF_LIFE.as_secs();
+        (self.latency >> lives.min(40)).max(self.latency.min(1))
     }
 
     fn is_full(&self) -> bool {
@@ -120,7 +130,7 @@ impl State {
         }
         let load = |at: usize| {
             let endpoint = if some_well { well(at) } else { endpoints.get(at) }?;
-            (!endpoint.is_full()).then(|| endpoint.load())
+            (!endpoint.is_full()).then(|| endpoint.load(now))
         };
         let chosen = if count == 1 {
             load(0).map(|_| 0)
@@ -145,7 +155,8 @@ impl Pool {
             provider.endpoints.len().max(1),
             EndpointOptions { max_concurrent: provider.concurrency.max, ..EndpointOptions::default() },
         );
-        let endpoint = |options| Endpoint { options, in_flight: 0, latency: 0, health: Health::default() };
+        let endpoint =
+            |options| Endpoint { options, in_flight: 0, latency: 0, seen: Duration::ZERO, health: Health::default() };
         Pool {
             choice: provider.choice.clone(),
             retry: provider.retry,
@@ -209,7 +220,7 @@ impl Pool {
         let in_flight = state.endpoints.iter().map(|endpoint| endpoint.in_flight).sum();
         let known = || state.endpoints.iter().filter(fit).filter(|endpoint| endpoint.latency > 0);
         let count = known().count() as u64;
-        let latency = known().map(|endpoint| endpoint.latency).sum::<u64>().checked_div(count).unwrap_or(0);
+        let latency = known().map(|endpoint| endpoint.latency(now)).sum::<u64>().checked_div(count).unwrap_or(0);
         (state.endpoints.iter().any(|endpoint| fit(&endpoint)), Load { weight: 1, in_flight, latency })
     }
 
@@ -309,8 +320,9 @@ impl Lease {
         self.endpoint(|endpoint, _| {
             endpoint.latency = match endpoint.latency {
                 0 => took,
-                known => (known * 7 + took) / 8,
+                _ => (endpoint.latency(now) * 7 + took) / 8,
             };
+            endpoint.seen = now;
         });
         self.tell(now, Verdict::Served);
     }

@@ -20,6 +20,19 @@ pub(crate) struct Load {
     pub latency: u64,
 }
 
+impl Load {
+    /// What one more request would wait. One that is not known gets a first request at once, and the next when that has
+    /// told.
+    fn cost(&self) -> u128 {
+        let latency = match (self.latency, self.in_flight) {
+            (0, 0) => 0,
+            (0, _) => u64::MAX,
+            (known, _) => known,
+        };
+        u128::from(latency) * u128::from(self.in_flight + 1) / u128::from(self.weight.max(1))
+    }
+}
+
 /// Chooses one of `count`; `load` is none for one that may not be chosen. `cursor` is where the turn is.
 pub(crate) fn choose(
     strategy: Strategy,
@@ -77,11 +90,8 @@ pub(crate) fn choose(
             let random = random();
             let one = (random as u32) as usize % many;
             let other = (one + 1 + (random >> 32) as usize % (many - 1)) % many;
-            let cost = |load: &Load| {
-                u128::from(load.latency) * u128::from(load.in_flight + 1) / u128::from(load.weight.max(1))
-            };
             let (one, other) = (candidates().nth(one)?, candidates().nth(other)?);
-            Some(if cost(&other.1) < cost(&one.1) { other.0 } else { one.0 })
+            Some(if other.1.cost() < one.1.cost() { other.0 } else { one.0 })
         }
     }
 }

@@ -371,6 +371,15 @@ impl World {
         self.run(futures_util::future::join_all(all))
     }
 
+    /// Runs requests, each from its time on, of clients that may leave.
+    pub fn load_leaving(&self, model: &str, requests: Vec<(Duration, Option<Duration>)>) -> Vec<Client> {
+        let all = requests.into_iter().map(|(at, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", chat_body(model, false), leaves).await
+        });
+        self.run(futures_util::future::join_all(all))
+    }
+
     pub fn sent(&self) -> usize {
         self.state.sent.borrow().len()
     }
