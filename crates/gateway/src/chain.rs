@@ -222,7 +222,10 @@ impl<N: Normaliser> Run<N> {
                 }
                 Err(attempt) => {
                     let (Attempt::Before(failed) | Attempt::After(failed)) = &attempt;
-                    lease.tell(ports.now(), Verdict::of(failed, lease.answered));
+                    // Earlier tries have used up the time: no fault of this endpoint's.
+                    let late = failed.is_total_timeout() && flight.record.attempts > 1;
+                    let verdict = if late { Verdict::Unknown } else { Verdict::of(failed, lease.answered) };
+                    lease.tell(ports.now(), verdict);
                     let Attempt::Before(failed) = attempt else { return Err(attempt) };
                     flight.failed(&failed, provider, &self.request.model);
                     told.hear(&failed);

@@ -135,6 +135,11 @@ impl Failed {
         !own && self.error.code.as_deref() != Some("component_fault") && self.provider.is_some() && self.may_fall_back()
     }
 
+    /// Whether the time for the whole request ran out.
+    pub fn is_total_timeout(&self) -> bool {
+        self.error.code.as_deref() == Some("total_timeout")
+    }
+
     /// How much it explains to a client, beside the failures of other targets: most, what a backend says of its load or
     /// of the prompt; least, what another choice of targets would have spared.
     pub fn explains(&self) -> u8 {

@@ -210,6 +210,7 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
 const MOST_DOCUMENTS: usize = 8;
 
 /// What the normaliser made of a request.
+#[allow(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
 pub(crate) enum Asked<N> {
     /// A backend is to be asked: the request, the normaliser for the answer, and whether it follows the answer to its end.
     Backend(Parsed, N, bool),

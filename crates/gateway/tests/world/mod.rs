@@ -61,6 +61,38 @@ pub fn config_with_keep_alive(keep_alive: &str) -> Config {
     Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
+/// As [`config`], but the first provider has three endpoints and few places, and what fails is tried again.
+pub fn config_of_several_endpoints() -> Config {
+    let text = r#"
+        [server]
+        api_keys = ["test-key"]
+        keep_alive = "2s"
+        [timeouts]
+        connect = "1s"
+        first_token = "10s"
+        idle = "5s"
+        total = "60s"
+        [retry]
+        attempts = 3
+        [health]
+        failures = 2
+        [providers.first]
+        adapter = "openai"
+        endpoints = ["http://a/v1", "http://b/v1", { url = "http://c/v1", weight = 2 }]
+        strategy = "weighted"
+        concurrency = { max = 1, queue = 2, wait = "5s" }
+        [providers.second]
+        adapter = "openai"
+        endpoints = ["http://d/v1", "http://e/v1"]
+        strategy = "latency"
+        [models.chain]
+        strategy = "round-robin"
+        targets = ["first/m", "second/m"]
+        fallback = ["first/large"]
+    "#;
+    Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
 pub fn answer_text() -> String {
     "Hello, world \u{1F30D}!".into()
 }
@@ -367,6 +399,15 @@ impl World {
             self.state.sleep_until(at).await;
             let body = chat_body(&model, stream);
             self.exchange("POST", Some("test-key"), "/v1/chat/completions", body, None).await
+        });
+        self.run(futures_util::future::join_all(all))
+    }
+
+    /// Runs chats with these models, streamed or not, each from its time on, of clients that may leave.
+    pub fn chats(&self, chats: Vec<(Duration, bool, Option<Duration>)>) -> Vec<Client> {
+        let all = chats.into_iter().map(|(at, stream, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", chat_body("chain", stream), leaves).await
         });
         self.run(futures_util::future::join_all(all))
     }
