@@ -369,20 +369,18 @@ fn add_local(config: &mut Config, model: &Path, endpoint: String) {
     config.providers.insert(
         LOCAL.to_owned(),
         Provider {
-            name: LOCAL.to_owned(),
-            adapter: AdapterRef::Builtin("llama-cpp".to_owned()),
             endpoints: vec![endpoint],
-            settings: serde_json::json!({}),
-            secrets: Default::default(),
-            headers: Default::default(),
             timeouts: config.timeouts,
+            retry: config.retry,
+            health: config.health,
+            ..Provider::new(LOCAL, AdapterRef::Builtin("llama-cpp".to_owned()))
         },
     );
     let stem = model.file_stem().and_then(|stem| stem.to_str()).unwrap_or(LOCAL);
     for alias in [stem, "*"] {
-        config.models.entry(alias.to_owned()).or_insert_with(|| Model {
-            alias: alias.to_owned(),
-            targets: vec![Target::new(LOCAL, Some(stem.to_owned()))],
+        config.models.entry(alias.to_owned()).or_insert_with(|| {
+            let target = Target::new(LOCAL, Some(stem.to_owned()));
+            Model::new(alias, vec![target])
         });
     }
 }

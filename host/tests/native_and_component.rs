@@ -13,7 +13,7 @@ use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_framing::{Framer, effective};
 use witgate_gateway::{Adapter as _, Normaliser as _};
 use witgate_host::{AdapterComponent, Host};
-use witgate_model::normaliser::{AnswerStart, Client, Failure, Limits};
+use witgate_model::normaliser::{AnswerStart, Attempt, Client, Failure, Limits};
 use witgate_model::{Adapter, Decoder, Error, ErrorKind, Event, Frame, Framing, Request, ResponseHead};
 
 fn host() -> &'static Host {
@@ -239,6 +239,12 @@ fn every_answer_is_rendered_alike() {
         error_type: "rate_limit_error".to_owned(),
         provider: Some("local".to_owned()),
         request_id: "r".to_owned(),
+        attempts: vec![Attempt {
+            provider: "local".to_owned(),
+            model: "tiny".to_owned(),
+            status: Some(429),
+            reason: "rate_limited".to_owned(),
+        }],
     };
     let mut whole = 0;
     for answer in answers("openai").iter().chain(&answers("llama-cpp")) {

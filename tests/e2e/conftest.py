@@ -249,6 +249,9 @@ def standard_config(tiny, tools, slow, double, blackhole):
         "server": {"api_keys": [KEY, "another-key"], "keep_alive": "15s"},
         "timeouts": {"connect": "2s", "first_token": "60s", "idle": "60s", "total": "600s"},
         "limits": {"max_body_bytes": "10MiB"},
+        # Each test sees what one failure does, whatever failed before it.
+        "retry": {"attempts": 1},
+        "health": {"rest": "0s"},
         "providers": {
             "local": provider(tiny.url),
             "tools": provider(tools.url),

@@ -1,10 +1,12 @@
 //! The resolved configuration: every default filled in, every reference checked.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{nearest, quote};
+use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry};
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
@@ -20,6 +22,10 @@ pub struct Config {
     pub server: Server,
     /// Time limits of providers that set none of their own.
     pub timeouts: Timeouts,
+    /// What is tried again, at providers that choose nothing else.
+    pub retry: Retry,
+    /// When an endpoint rests, of providers that choose nothing else.
+    pub health: Health,
     /// Bounds on what clients, backends and adapters may do.
     pub limits: Limits,
     /// The backends, by name. At least one.
@@ -197,6 +203,16 @@ pub struct Provider {
     pub headers: BTreeMap<String, Secret>,
     /// Time limits, the defaults filled in.
     pub timeouts: Timeouts,
+    /// What belongs to each of `endpoints`, in their order.
+    pub endpoint_options: Vec<EndpointOptions>,
+    /// How one of the endpoints is chosen.
+    pub choice: Choice,
+    /// How many requests it gets at once.
+    pub concurrency: Concurrency,
+    /// What is tried again.
+    pub retry: Retry,
+    /// When an endpoint rests.
+    pub health: Health,
 }
 
 /// Which adapter.
@@ -224,8 +240,28 @@ impl AdapterRef {
 pub struct Model {
     /// The name that clients use.
     pub alias: String,
-    /// Who may answer, in the order in which they are tried. At least one.
+    /// Who may answer. At least one.
     pub targets: Vec<Target>,
+    /// In which order they are tried.
+    pub choice: Choice,
+    /// Who is asked after them.
+    pub fallback: Fallback,
+}
+
+impl Model {
+    /// A model whose targets are tried in their order.
+    pub fn new(alias: impl Into<String>, targets: Vec<Target>) -> Self {
+        Model { alias: alias.into(), targets, choice: Choice::default(), fallback: Fallback::default() }
+    }
+}
+
+/// Where the requests for one name go.
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    /// Who may answer. At least one.
+    pub targets: Cow<'a, [Target]>,
+    /// What is configured under the name; none where it is `provider/model`.
+    pub model: Option<&'a Model>,
 }
 
 /// A model of a provider.
@@ -237,12 +273,14 @@ pub struct Target {
     pub model: Option<String>,
     /// The provider's settings with the target's own over them; `None` where it has no own ones.
     pub settings: Option<Arc<Settings>>,
+    /// Its share beside the other targets.
+    pub weight: u32,
 }
 
 impl Target {
     /// A target without settings of its own.
     pub fn new(provider: impl Into<String>, model: Option<String>) -> Self {
-        Target { provider: provider.into(), model, settings: None }
+        Target { provider: provider.into(), model, settings: None, weight: 1 }
     }
 }
 
@@ -253,6 +291,8 @@ pub struct Settings {
     pub json: serde_json::Value,
     /// The same as text.
     pub text: String,
+    /// Which of the targets in the file has them, from 0.
+    pub(crate) at: usize,
 }
 
 /// Documents that are kept, or that the operator stored.
@@ -363,6 +403,8 @@ impl Config {
         let mut config = Self {
             server: Server::default(),
             timeouts: Timeouts::DEFAULT,
+            retry: Retry::DEFAULT,
+            health: Health::DEFAULT,
             limits: Limits::DEFAULT,
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
@@ -373,7 +415,7 @@ impl Config {
             places: BTreeMap::new(),
         };
         config.providers.insert("stub".into(), Provider::stub());
-        config.models.insert("*".into(), Model { alias: "*".into(), targets: vec![Target::new("stub", None)] });
+        config.models.insert("*".into(), Model::new("*", vec![Target::new("stub", None)]));
         crate::facades::complete(&mut config, BTreeMap::new());
         config
     }
@@ -381,6 +423,12 @@ impl Config {
     /// Who answers for the name of a model: an alias; else `provider/model`, parted at the first slash; else the alias
     /// `*`. An empty name is the alias `default`, else the only alias there is, else the alias `*`.
     pub fn resolve(&self, model: &str) -> Result<Vec<Target>, UnknownModel> {
+        self.route(model).map(|route| route.targets.into_owned())
+    }
+
+    /// The same with what is chosen for the name, and nothing copied.
+    pub fn route<'a>(&'a self, model: &str) -> Result<Route<'a>, UnknownModel> {
+        let of = |model: &'a Model| Route { targets: Cow::Borrowed(&model.targets), model: Some(model) };
         let any = self.models.get("*");
         let alias = if model.is_empty() {
             let mut named = self.models.values().filter(|model| model.alias != "*");
@@ -393,16 +441,17 @@ impl Config {
             self.models.get(model)
         };
         if let Some(alias) = alias {
-            return Ok(alias.targets.clone());
+            return Ok(of(alias));
         }
         if let Some((provider, name)) = model.split_once('/')
             && !name.is_empty()
             && self.providers.contains_key(provider)
         {
-            return Ok(vec![Target::new(provider, Some(name.into()))]);
+            let target = Target::new(provider, Some(name.into()));
+            return Ok(Route { targets: Cow::Owned(vec![target]), model: None });
         }
         if let Some(any) = any {
-            return Ok(any.targets.clone());
+            return Ok(of(any));
         }
         let near = nearest(model, self.models.keys().map(String::as_str)).map(str::to_owned).or_else(|| {
             let (provider, name) = model.split_once('/')?;
@@ -503,15 +552,25 @@ impl Config {
 }
 
 impl Provider {
-    pub(crate) fn stub() -> Self {
+    /// A provider of which nothing is configured but its name and its adapter.
+    pub fn new(name: impl Into<String>, adapter: AdapterRef) -> Self {
         Self {
-            name: "stub".into(),
-            adapter: AdapterRef::Builtin("stub".into()),
-            endpoints: vec!["stub:".into()],
+            name: name.into(),
+            adapter,
+            endpoints: Vec::new(),
             settings: serde_json::json!({}),
             secrets: BTreeMap::new(),
             headers: BTreeMap::new(),
             timeouts: Timeouts::DEFAULT,
+            endpoint_options: Vec::new(),
+            choice: Choice::default(),
+            concurrency: Concurrency::DEFAULT,
+            retry: Retry::DEFAULT,
+            health: Health::DEFAULT,
         }
+    }
+
+    pub(crate) fn stub() -> Self {
+        Self { endpoints: vec!["stub:".into()], ..Self::new("stub", AdapterRef::Builtin("stub".into())) }
     }
 }

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
 use crate::names::{did_you_mean, list, quote};
+use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 use crate::problem::Problems;
 use crate::read::{
     Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Node, Reader, Size, Text, Time, Value, join, table,
@@ -45,6 +46,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const MAX_TARGETS: usize = 64;
 const MAX_ENDPOINTS: usize = 256;
+const MAX_REGIONS: usize = 16;
 
 table! {
     /// The file.
@@ -53,6 +55,10 @@ table! {
         server: ServerTable;
         /// Time limits of one attempt at a backend, where the provider sets none of its own.
         timeouts: TimeoutsTable;
+        /// What is tried again after a failure, where the provider chooses nothing else.
+        retry: RetryTable;
+        /// When an endpoint that fails rests, where the provider chooses nothing else.
+        health: HealthTable;
         /// Bounds on what clients, backends and adapters may do.
         limits: LimitsTable;
         /// The backends, by name: letters, digits, ".", "_" and "-".
@@ -157,6 +163,64 @@ table! {
 }
 
 table! {
+    /// What is tried again after a failure; only before the first content has gone to the client.
+    struct RetryTable {
+        /// Most tries of one target for one request; there is a wait before each but the first.
+        attempts: Count = Retry::DEFAULT.attempts, 1..=10;
+        /// Most other endpoints of the provider that are tried at once when one has failed.
+        failover: Count = Retry::DEFAULT.failover, 0..=16;
+        /// The wait before the second try, give or take; it doubles with each further one.
+        backoff: Time = Retry::DEFAULT.backoff, MS..=MINUTE;
+        /// Longest wait. A backend that asks for a longer one (retry-after) is not tried again for this request.
+        max_backoff: Time = Retry::DEFAULT.max_backoff, MS..=10 * MINUTE;
+        /// Most further tries at one provider, in percent of its requests, so that no outage is made worse.
+        budget: Count = Retry::DEFAULT.budget, 0..=1_000;
+        /// Further tries in each minute that the budget does not count.
+        reserve: Count = Retry::DEFAULT.reserve, 0..=1_000_000;
+    }
+}
+
+table! {
+    /// When an endpoint that fails rests. Where all of them rest, they are asked all the same.
+    struct HealthTable {
+        /// Failures one after another that make it rest; 0 is never.
+        failures: Count = Health::DEFAULT.failures, 0..=1_000;
+        /// Failures in percent of its requests that make it rest; 0 is never.
+        failure_rate: Count = Health::DEFAULT.failure_rate, 0..=100;
+        /// Fewest requests in the window for which failure_rate counts.
+        min_requests: Count = Health::DEFAULT.min_requests, 1..=1_000_000;
+        /// The time over which failure_rate is taken.
+        window: Time = Health::DEFAULT.window, MS..=HOUR;
+        /// How long it rests, before one request finds out whether it serves again; "0s" switches health off.
+        rest: Time = Health::DEFAULT.rest, Duration::ZERO..=HOUR;
+    }
+}
+
+table! {
+    /// How many requests an endpoint gets at once, and how many wait.
+    struct ConcurrencyTable {
+        /// Most requests at once at one endpoint; 0 is no limit.
+        max: Count = 0, 0..=1_000_000;
+        /// Most requests that wait for a place at any endpoint; one more is refused with 503 and Retry-After.
+        queue: Count = Concurrency::DEFAULT.queue, 0..=1_000_000;
+        /// How long a request waits, before it is refused with 503 and Retry-After.
+        wait: Time = Concurrency::DEFAULT.wait, Duration::ZERO..=HOUR;
+    }
+}
+
+table! {
+    /// One of several endpoints.
+    struct EndpointTable {
+        /// Base URL, http or https.
+        url: Text [required];
+        /// Its share beside the others.
+        weight: Count = 1, 1..=1_000;
+        /// Most requests at once, where it differs from concurrency.max; 0 is no limit.
+        max_concurrent: Count;
+    }
+}
+
+table! {
     /// Bounds on what clients, backends and adapters may do.
     struct LimitsTable {
         /// Largest body of a request; a larger one is refused with 413.
@@ -190,8 +254,19 @@ table! {
         adapter: Text [required];
         /// Base URL, http or https. Without one the adapter's own default is used, where it has one.
         endpoint: Text;
-        /// Several base URLs, used in turn.
-        endpoints: ListOf<Text>;
+        /// Several base URLs, of which the strategy chooses: "http://…", or a table with url and weight.
+        endpoints: ListOf<EndpointKind>;
+        /// Which endpoint gets a request: ordered (the default: the first that is well), weighted, round-robin,
+        /// least-in-flight, or latency (of two taken by chance the one that answers sooner).
+        strategy: StrategyKind;
+        /// What keeps requests at the same endpoint, for its prompt cache: "prompt" (its head), or "header:NAME".
+        sticky: StickyKind;
+        /// How many requests an endpoint gets at once.
+        concurrency: ConcurrencyTable;
+        /// What is tried again, where it differs from [retry].
+        retry: RetryTable;
+        /// When an endpoint rests, where it differs from [health].
+        health: HealthTable;
         /// The same as secrets.api_key.
         api_key: Hidden;
         /// What signs requests, by the name that the adapter gives to it. Never shown to the adapter. An empty one
@@ -211,8 +286,19 @@ table! {
     struct ModelTable {
         /// Who answers: "provider/model", or "provider" for the model's name as the client wrote it.
         target: TargetKind;
-        /// Who answers, in the order in which they are tried.
+        /// Who answers: one that the strategy chooses, and when that fails the others.
         targets: ListOf<TargetKind>;
+        /// Which target is tried first: ordered (the default: as they are written), weighted, round-robin,
+        /// least-in-flight, or latency.
+        strategy: StrategyKind;
+        /// What keeps requests at the same target, for its prompt cache: "prompt" (its head), or "header:NAME".
+        sticky: StickyKind;
+        /// Who is asked when all targets have failed: names of [models] or "provider/model".
+        fallback: ListOf<Text>;
+        /// Who is asked when the prompt does not fit the model's context.
+        fallback_on_context_length: ListOf<Text>;
+        /// Who is asked when a backend's filter has refused.
+        fallback_on_content_policy: ListOf<Text>;
     }
 }
 
@@ -225,6 +311,20 @@ table! {
         model: Text;
         /// What the adapter is told where it differs from the provider's settings.
         settings: Anything;
+        /// The regions of AWS that are asked one after another: short for as many targets, each with settings.region.
+        regions: ListOf<RegionKind>;
+        /// Its share beside the other targets.
+        weight: Count = 1, 1..=1_000;
+    }
+}
+
+table! {
+    /// A region of a target.
+    struct RegionTable {
+        /// As "us-east-1".
+        region: Text [required];
+        /// The model's name there; absent, that of the target.
+        model: Text;
     }
 }
 
@@ -245,10 +345,17 @@ table! {
 /// `"provider/model"`, or a table.
 struct TargetKind;
 
-impl Kind for TargetKind {
-    type Value = Target;
+/// A target, and the regions that it stands for, with the model's name in each.
+struct Targeted {
+    target: Target,
+    regions: Vec<(String, Option<String>)>,
+}
 
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Target> {
+impl Kind for TargetKind {
+    type Value = Targeted;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Targeted> {
+        let mut regions = Vec::new();
         let target = match &node.value {
             Value::String(text) => match text.split_once('/') {
                 None => Target::new(text.as_str(), None),
@@ -256,11 +363,29 @@ impl Kind for TargetKind {
             },
             Value::Table(_) => {
                 let table = TargetTable::read(node, path, reader)?;
-                {
-                    let own = table.settings.map(|at| at.value).filter(|own| own != &json!({}));
-                    // The provider's own are laid under them when all providers are known.
-                    let settings = own.map(|json| Arc::new(Settings { json, text: String::new() }));
-                    Target { provider: table.provider?.value, model: table.model.map(|model| model.value), settings }
+                let own = table.settings.map(|at| at.value).filter(|own| own != &json!({}));
+                if let Some(at) = table.regions {
+                    let key = join(path, "regions");
+                    if at.value.is_empty() && !reader.problems.iter().any(|p| p.key.starts_with(&key)) {
+                        reader.problem(&at.span, &key, "no region", Some("write [\"us-east-1\"]".into()));
+                    }
+                    if at.value.len() > MAX_REGIONS {
+                        let help = format!("write at most {MAX_REGIONS}");
+                        reader.problem(&at.span, &key, "too many regions", Some(help));
+                    }
+                    if own.as_ref().is_some_and(|own| own.get("region").is_some()) {
+                        let help = "they say the same: keep \"regions\"";
+                        reader.problem(&at.span, path, "both \"regions\" and \"settings.region\"", Some(help.into()));
+                    }
+                    regions = at.value.into_iter().map(|at| at.value).collect();
+                }
+                // The provider's own are laid under them when all providers are known.
+                let settings = own.map(|json| Arc::new(Settings { json, text: String::new(), at: 0 }));
+                Target {
+                    provider: table.provider?.value,
+                    model: table.model.map(|model| model.value),
+                    settings,
+                    weight: table.weight.map_or(1, |at| at.value),
                 }
             }
             _ => {
@@ -268,16 +393,122 @@ impl Kind for TargetKind {
                 return None;
             }
         };
-        if target.model.as_deref() == Some("") {
+        if target.model.as_deref() == Some("") || regions.iter().any(|(_, model)| model.as_deref() == Some("")) {
             let help = "write \"provider/model\", or \"provider\" for the name as the client wrote it";
             reader.problem(&node.span, path, "the model's name is empty", Some(help.into()));
             return None;
         }
-        Some(target)
+        Some(Targeted { target, regions })
     }
 
     fn schema() -> Json {
         json!({"anyOf": [{"type": "string"}, TargetTable::schema()]})
+    }
+}
+
+impl Targeted {
+    /// The targets that the one at `at` in the file stands for.
+    fn each(self, at: usize) -> Vec<Target> {
+        let Targeted { target, regions } = self;
+        let own = target.settings.as_ref().map(|settings| &settings.json);
+        let with = |json: Json| Some(Arc::new(Settings { json, text: String::new(), at }));
+        if regions.is_empty() {
+            return vec![Target { settings: own.cloned().and_then(with), ..target.clone() }];
+        }
+        let of_region = |(region, model): (String, Option<String>)| {
+            let mut json = own.cloned().unwrap_or_else(|| json!({}));
+            json["region"] = region.into();
+            Target { settings: with(json), model: model.or_else(|| target.model.clone()), ..target.clone() }
+        };
+        regions.into_iter().map(of_region).collect()
+    }
+}
+
+/// `"us-east-1"`, or a table.
+struct RegionKind;
+
+impl Kind for RegionKind {
+    type Value = (String, Option<String>);
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Self::Value> {
+        if !matches!(node.value, Value::Table(_)) {
+            return Some((Text::read(node, path, reader)?, None));
+        }
+        let table = RegionTable::read(node, path, reader)?;
+        Some((table.region?.value, table.model.map(|model| model.value)))
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [{"type": "string"}, RegionTable::schema()]})
+    }
+}
+
+/// `"http://…"`, or a table.
+struct EndpointKind;
+
+impl Kind for EndpointKind {
+    type Value = EndpointTable;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<EndpointTable> {
+        if matches!(node.value, Value::Table(_)) {
+            return EndpointTable::read(node, path, reader);
+        }
+        let value = Text::read(node, path, reader)?;
+        let url = Some(At { value, span: node.span.clone(), variable: node.variable.clone() });
+        Some(EndpointTable { url, ..EndpointTable::default() })
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [{"type": "string"}, EndpointTable::schema()]})
+    }
+}
+
+/// The name of a strategy.
+struct StrategyKind;
+
+impl Kind for StrategyKind {
+    type Value = Strategy;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Strategy> {
+        let text = Text::read(node, path, reader)?;
+        let found = Strategy::NAMES.iter().find(|(name, _)| *name == text);
+        if found.is_none() {
+            let names = || Strategy::NAMES.iter().map(|(name, _)| *name);
+            let help = did_you_mean(&text, names()).unwrap_or_else(|| format!("write {}", list(names())));
+            reader.problem(&node.span, path, format!("{} is no strategy", node.show(&text)), Some(help));
+        }
+        found.map(|(_, strategy)| *strategy)
+    }
+
+    fn schema() -> Json {
+        let names: Vec<_> = Strategy::NAMES.iter().map(|(name, _)| *name).collect();
+        json!({"type": "string", "pattern": format!("^({})$|\\$\\{{", names.join("|"))})
+    }
+}
+
+/// `"prompt"`, or `"header:NAME"`.
+struct StickyKind;
+
+impl Kind for StickyKind {
+    type Value = Sticky;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Sticky> {
+        let text = Text::read(node, path, reader)?;
+        if text == "prompt" {
+            return Some(Sticky::Prompt);
+        }
+        if let Some(name) = text.strip_prefix("header:").map(|name| name.trim().to_ascii_lowercase())
+            && is_header_token(&name)
+        {
+            return Some(Sticky::Header(name));
+        }
+        let message = format!("{} is nothing that requests have in common", node.show(&text));
+        reader.problem(&node.span, path, message, Some("write \"prompt\" or \"header:NAME\"".into()));
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^prompt$|^header:.+$|\\$\\{"})
     }
 }
 
@@ -317,6 +548,8 @@ pub(crate) fn read(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>)
 
 fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let timeouts = timeouts(table.timeouts.map(|at| at.value), Timeouts::DEFAULT);
+    let retry = retry(table.retry.map(|at| at.value), Retry::DEFAULT);
+    let health = health(table.health.map(|at| at.value), Health::DEFAULT);
     let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
     let server = server(table.server.map(|at| at.value).unwrap_or_default(), reader);
 
@@ -358,7 +591,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         provider_names.push(name.clone());
         check_provider_name(&name, &entry.key.span, reader);
         if let Some(At { value, .. }) = entry.at
-            && let Some(provider) = provider(&name, value, &adapter_names, timeouts, reader)
+            && let Some(provider) = provider(&name, value, &adapter_names, (timeouts, retry, health), reader)
         {
             providers.insert(name, provider);
         }
@@ -370,14 +603,23 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     }
 
     let mut models = BTreeMap::new();
+    let mut fallbacks = Vec::new();
     for entry in table.models.map(|at| at.value).unwrap_or_default() {
         let alias = entry.key.name;
         let path = join("models", &alias);
         check_alias(&alias, &path, &entry.key.span, &provider_names, reader);
-        let Some(At { value, .. }) = entry.at else { continue };
+        let Some(At { mut value, .. }) = entry.at else { continue };
+        let lists = [
+            ("fallback", value.fallback.take()),
+            ("fallback_on_context_length", value.fallback_on_context_length.take()),
+            ("fallback_on_content_policy", value.fallback_on_content_policy.take()),
+        ];
+        let lists = lists.map(|(key, at)| (join(&path, key), at.map(|at| at.value).unwrap_or_default()));
+        let choice = choice(value.strategy.take(), value.sticky.take());
         if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
-            models.insert(alias.clone(), Model { alias, targets });
+            models.insert(alias.clone(), Model { choice, ..Model::new(alias.as_str(), targets) });
         }
+        fallbacks.push((alias, lists));
     }
 
     let documents = table.documents.map(|at| at.value).unwrap_or_default();
@@ -418,7 +660,17 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
                 all.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
             }
             let text = json.to_string();
-            target.settings = Some(Arc::new(Settings { json, text }));
+            target.settings = Some(Arc::new(Settings { json, text, at: own.at }));
+        }
+    }
+    // The targets of an alias are taken over as they are by now.
+    let fallbacks: Vec<_> = fallbacks
+        .into_iter()
+        .map(|(alias, lists)| (alias, lists.map(|list| fallback(list, &models, &provider_names, reader))))
+        .collect();
+    for (alias, [any, context_length, content_policy]) in fallbacks {
+        if let Some(model) = models.get_mut(&alias) {
+            model.fallback = Fallback { any, context_length, content_policy };
         }
     }
 
@@ -426,6 +678,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let mut config = Config {
         server,
         timeouts,
+        retry,
+        health,
         limits,
         providers,
         models,
@@ -550,6 +804,76 @@ fn timeouts(table: Option<TimeoutsTable>, default: Timeouts) -> Timeouts {
     }
 }
 
+fn retry(table: Option<RetryTable>, default: Retry) -> Retry {
+    let table = table.unwrap_or_default();
+    Retry {
+        attempts: table.attempts.map_or(default.attempts, |at| at.value),
+        failover: table.failover.map_or(default.failover, |at| at.value),
+        backoff: table.backoff.map_or(default.backoff, |at| at.value),
+        max_backoff: table.max_backoff.map_or(default.max_backoff, |at| at.value),
+        budget: table.budget.map_or(default.budget, |at| at.value),
+        reserve: table.reserve.map_or(default.reserve, |at| at.value),
+    }
+}
+
+fn health(table: Option<HealthTable>, default: Health) -> Health {
+    let table = table.unwrap_or_default();
+    Health {
+        failures: table.failures.map_or(default.failures, |at| at.value),
+        failure_rate: table.failure_rate.map_or(default.failure_rate, |at| at.value),
+        min_requests: table.min_requests.map_or(default.min_requests, |at| at.value),
+        window: table.window.map_or(default.window, |at| at.value),
+        rest: table.rest.map_or(default.rest, |at| at.value),
+    }
+}
+
+fn concurrency(table: Option<ConcurrencyTable>) -> Concurrency {
+    let (table, default) = (table.unwrap_or_default(), Concurrency::DEFAULT);
+    Concurrency {
+        max: table.max.map(|at| at.value).filter(|max| *max > 0),
+        queue: table.queue.map_or(default.queue, |at| at.value),
+        wait: table.wait.map_or(default.wait, |at| at.value),
+    }
+}
+
+fn choice(strategy: Option<At<Strategy>>, sticky: Option<At<Sticky>>) -> Choice {
+    Choice { strategy: strategy.map(|at| at.value).unwrap_or_default(), sticky: sticky.map(|at| at.value) }
+}
+
+/// The targets that a list of names stands for: those of an alias, or `provider/model`.
+fn fallback(
+    (key, names): (String, Vec<At<String>>),
+    models: &BTreeMap<String, Model>,
+    providers: &[String],
+    reader: &mut Reader<'_>,
+) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        let parts = name.value.split_once('/').filter(|(_, model)| !model.is_empty());
+        match (models.get(&name.value), parts) {
+            (Some(model), _) => targets.extend(model.targets.iter().cloned()),
+            (None, Some((provider, model))) if providers.iter().any(|name| name == provider) => {
+                targets.push(Target::new(provider, Some(model.into())));
+            }
+            _ => {
+                let message = match &name.variable {
+                    Some(variable) => format!("there is no model of the name in ${{{variable}}}"),
+                    None => format!("no model {}", quote(&name.value, 64)),
+                };
+                let help = did_you_mean(&name.value, models.keys().map(String::as_str))
+                    .unwrap_or_else(|| "write a name of [models], or \"provider/model\"".into());
+                reader.problem(&name.span, &format!("{key}[{at}]"), message, Some(help));
+            }
+        }
+    }
+    if targets.len() > MAX_TARGETS
+        && let Some(first) = names.first()
+    {
+        reader.problem(&first.span, &key, "too many targets", Some(format!("write at most {MAX_TARGETS}")));
+    }
+    targets
+}
+
 fn limits(table: LimitsTable) -> Limits {
     let default = Limits::DEFAULT;
     let size = |at: Option<At<u64>>, default: usize| at.map_or(default, |at| at.value as usize);
@@ -572,7 +896,7 @@ fn provider(
     name: &str,
     table: ProviderTable,
     adapters: &[String],
-    defaults: Timeouts,
+    (default_timeouts, default_retry, default_health): (Timeouts, Retry, Health),
     reader: &mut Reader<'_>,
 ) -> Option<Provider> {
     let path = join("providers", name);
@@ -581,16 +905,29 @@ fn provider(
         let help = "put all of them in \"endpoints\"";
         reader.problem(&both.span, &path, "both \"endpoint\" and \"endpoints\"", Some(help.into()));
     }
-    let one = table.endpoint.map(|at| (join(&path, "endpoint"), at));
+    let concurrency = concurrency(table.concurrency.map(|at| at.value));
+    let one = table.endpoint.map(|at| (join(&path, "endpoint"), at, EndpointOptions::default()));
     let several = table.endpoints.map(|at| at.value).unwrap_or_default();
     if let Some(over) = several.get(MAX_ENDPOINTS) {
         let help = format!("write at most {MAX_ENDPOINTS}");
         reader.problem(&over.span, &join(&path, "endpoints"), "too many endpoints", Some(help));
     }
-    let several = several.into_iter().enumerate().map(|(i, at)| (format!("{}[{i}]", join(&path, "endpoints")), at));
-    for (key, at) in one.into_iter().chain(several) {
+    let several = several.into_iter().enumerate().filter_map(|(i, At { value: table, .. })| {
+        let options = EndpointOptions {
+            weight: table.weight.map_or(1, |at| at.value),
+            max_concurrent: table.max_concurrent.map(|at| at.value),
+        };
+        Some((format!("{}[{i}]", join(&path, "endpoints")), table.url?, options))
+    });
+    let mut endpoint_options = Vec::new();
+    for (key, at, options) in one.into_iter().chain(several) {
         match endpoint::check(&at.value) {
-            Ok(url) => endpoints.push(url),
+            Ok(url) => {
+                endpoints.push(url);
+                // What is written for one endpoint goes before what is written for all; 0 is no limit in both.
+                let max_concurrent = options.max_concurrent.or(concurrency.max).filter(|max| *max > 0);
+                endpoint_options.push(EndpointOptions { max_concurrent, ..options });
+            }
             Err(Flaw(message, help)) => {
                 let shown = match &at.variable {
                     Some(name) => format!("the value of ${{{name}}} "),
@@ -665,7 +1002,12 @@ fn provider(
         settings: table.settings.map_or_else(|| json!({}), |at| at.value),
         secrets,
         headers,
-        timeouts: timeouts(table.timeouts.map(|at| at.value), defaults),
+        timeouts: timeouts(table.timeouts.map(|at| at.value), default_timeouts),
+        endpoint_options,
+        choice: choice(table.strategy, table.sticky),
+        concurrency,
+        retry: retry(table.retry.map(|at| at.value), default_retry),
+        health: health(table.health.map(|at| at.value), default_health),
     };
     crate::aws::complete(&mut provider, reader.env());
     Some(provider)
@@ -707,7 +1049,7 @@ fn targets(
         }
     };
     for (key, target) in &found {
-        let name = &target.value.provider;
+        let name = &target.value.target.provider;
         if !providers.contains(name) {
             let known = || providers.iter().map(String::as_str);
             let help = did_you_mean(name, known())
@@ -719,7 +1061,12 @@ fn targets(
             reader.problem(&target.span, key, message, help);
         }
     }
-    Some(found.into_iter().map(|(_, at)| at.value).collect())
+    let targets: Vec<Target> = found.into_iter().enumerate().flat_map(|(i, (_, at))| at.value.each(i)).collect();
+    if targets.len() > MAX_TARGETS && reader.problems.is_empty() {
+        let help = format!("write at most {MAX_TARGETS}, each region counted");
+        reader.problem(span, path, "too many targets", Some(help));
+    }
+    Some(targets)
 }
 
 fn check_provider_name(name: &str, span: &Range<usize>, reader: &mut Reader<'_>) {
@@ -755,9 +1102,14 @@ fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut R
     }
 }
 
+/// Whether a text may be the name of a header.
+fn is_header_token(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    (1..=256).contains(&name.len()) && name.bytes().all(token)
+}
+
 /// What is wrong with a header's name, in small letters.
 fn header_flaw(name: &str) -> Option<(&'static str, &'static str)> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match name {
         "authorization" | "proxy-authorization" | "x-api-key" => Some((
             "the gateway writes this header itself",
@@ -767,9 +1119,7 @@ fn header_flaw(name: &str) -> Option<(&'static str, &'static str)> {
         | "keep-alive" | "proxy-connection" | "content-type" | "accept" | "accept-encoding" => {
             Some(("the gateway writes this header itself", "remove it"))
         }
-        _ if name.is_empty() || name.len() > 256 || !name.bytes().all(token) => {
-            Some(("not a name for a header", "write letters, digits and \"-\""))
-        }
+        _ if !is_header_token(name) => Some(("not a name for a header", "write letters, digits and \"-\"")),
         _ => None,
     }
 }

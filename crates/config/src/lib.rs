@@ -33,7 +33,7 @@
 //! let problems = Config::from_toml("[providers.local]\nadapter = \"llama\"\nendpiont = \"x\"", "witgate.toml", &env);
 //! assert_eq!(
 //!     problems.unwrap_err().to_string(),
-//!     r#"witgate.toml:2:11: providers.local.adapter: no adapter "llama"; write "anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker" and "stub", or a path that ends in ".wasm"
+//!     r#"witgate.toml:2:11: providers.local.adapter: no adapter "llama"; did you mean "llama-cpp"?
 //! witgate.toml:3:1: providers.local: unknown key "endpiont"; did you mean "endpoint"?"#
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -50,6 +50,7 @@ mod env;
 mod facades;
 mod file;
 mod names;
+mod policy;
 mod problem;
 mod read;
 mod secret;
@@ -59,7 +60,8 @@ mod units;
 
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
-    Server, Settings, Target, Timeouts, UnknownModel,
+    Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
+pub use policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

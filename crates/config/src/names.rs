@@ -24,7 +24,7 @@ const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// The candidate that `name` was probably meant to be: one that differs in case, in `-` for `_`, or in at most a third
-/// of its letters.
+/// of its letters, or of which it is the first word.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.is_empty() || name.len() > LONGEST {
         return None;
@@ -37,7 +37,10 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         if candidate.len() > LONGEST {
             continue;
         }
-        let distance = strsim::damerau_levenshtein(&plain, &self::plain(candidate));
+        let other = self::plain(candidate);
+        // The first word of a name is nearer than another name of about the same letters: "llama" is no "ollama".
+        let begins = other.strip_prefix(&*plain).is_some_and(|rest| plain.len() > 2 && rest.starts_with(['-', '_']));
+        let distance = if begins { 0 } else { strsim::damerau_levenshtein(&plain, &other) };
         let allowed = (candidate.chars().count() / 3).max(1);
         if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));

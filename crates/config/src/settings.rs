@@ -53,9 +53,10 @@ impl Config {
         let of_targets = self.models.iter().flat_map(|(alias, model)| {
             let path = join("models", alias);
             let several = self.places.contains_key(&join(&path, "targets"));
-            model.targets.iter().enumerate().filter_map(move |(at, target)| {
-                let key = if several { format!("{}[{at}]", join(&path, "targets")) } else { join(&path, "target") };
+            model.targets.iter().filter_map(move |target| {
                 let settings = target.settings.as_ref().filter(|_| target.provider == provider)?;
+                let at = settings.at;
+                let key = if several { format!("{}[{at}]", join(&path, "targets")) } else { join(&path, "target") };
                 Some((join(&key, "settings"), &settings.json))
             })
         });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use witgate_config::{AdapterRef, Config, Limits, Origin, Secret, Target, Timeouts};
+use witgate_config::{AdapterRef, Config, Health, Limits, Origin, Retry, Secret, Sticky, Strategy, Target, Timeouts};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -217,7 +217,8 @@ fn an_unknown_key_is_reported_with_the_nearest_right_one() {
             "4:1: providers.stub: unknown key \"url\"; did you mean \"endpoint\"?",
             "5:1: providers.stub: unknown key \"API-KEY\"; did you mean \"api_key\"?",
             "6:1: providers.stub: unknown key \"zzz\"; the keys here are \"adapter\", \"endpoint\", \"endpoints\", \
-             \"api_key\", \"secrets\", \"settings\", \"headers\" and \"timeouts\"",
+             \"strategy\", \"sticky\", \"concurrency\", \"retry\", \"health\", \"api_key\", \"secrets\", \"settings\", \
+             \"headers\", \"timeouts\"",
             "8:1: providers.stub.timeouts: unknown key \"conect\"; did you mean \"connect\"?",
             "9:2: unknown key \"sever\"; did you mean \"server\"?",
             "11:7: models.x: unknown key \"tagret\"; did you mean \"target\"?",
@@ -739,4 +740,86 @@ fn aws_credentials_are_two_secrets_or_three_and_never_one() {
     let wrong = problems("aws_acess_key_id = \"AKIDEXAMPLE\"");
     assert!(wrong[0].contains("did you mean \"aws_access_key_id\"?"), "{wrong:?}");
     assert!(problems("aws = \"AKIDEXAMPLE\"")[0].contains("takes no secret \"aws\""));
+}
+
+#[test]
+fn endpoints_have_weights_and_limits_of_their_own_before_those_of_all() {
+    let config = good(
+        "[providers.p]\nadapter = \"stub\"\nendpoints = [\"http://a\", { url = \"http://b/\", weight = 3, max_concurrent \
+         = 7 }, { url = \"http://c\", max_concurrent = 0 }]\nstrategy = \"least-in-flight\"\nsticky = \
+         \"header:X-Session\"\nconcurrency = { max = 4, queue = 9, wait = \"1s\" }\nretry.attempts = 3\n[retry]\nbudget = \
+         50\n[health]\nrest = \"60s\"",
+    );
+    let p = &config.providers["p"];
+    assert_eq!(p.endpoints, ["http://a", "http://b", "http://c"]);
+    let options: Vec<_> = p.endpoint_options.iter().map(|options| (options.weight, options.max_concurrent)).collect();
+    assert_eq!(options, [(1, Some(4)), (3, Some(7)), (1, None)]);
+    assert_eq!(p.choice.strategy, Strategy::LeastInFlight);
+    assert_eq!(p.choice.sticky, Some(Sticky::Header("x-session".into())));
+    assert_eq!((p.concurrency.queue, p.concurrency.wait), (9, Duration::from_secs(1)));
+    assert_eq!(p.retry, Retry { attempts: 3, budget: 50, ..Retry::DEFAULT });
+    assert_eq!(p.health, Health { rest: Duration::from_secs(60), ..Health::DEFAULT });
+}
+
+#[test]
+fn regions_are_short_for_a_target_in_each() {
+    let config = good(
+        "[providers.aws]\nadapter = \"bedrock\"\nsettings = { region = \"eu-west-3\", x = 1 }\n[models.m]\ntargets = [{ \
+         provider = \"aws\", model = \"us.m\", weight = 2, settings = { y = 2 }, regions = [\"us-east-1\", { region = \
+         \"eu-west-1\", model = \"eu.m\" }] }, \"aws/m\"]",
+    );
+    let targets = &config.models["m"].targets;
+    let told: Vec<_> = targets
+        .iter()
+        .map(|t| (t.model.as_deref(), t.weight, t.settings.as_ref().map(|settings| settings.text.as_str())))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some("us.m"), 2, Some(r#"{"region":"us-east-1","x":1,"y":2}"#)),
+            (Some("eu.m"), 2, Some(r#"{"region":"eu-west-1","x":1,"y":2}"#)),
+            (Some("m"), 1, None),
+        ]
+    );
+}
+
+#[test]
+fn a_fallback_is_an_alias_or_a_model_of_a_provider() {
+    let config = good(&format!(
+        "{STUB}[models.large]\ntargets = [\"stub/a\", \"stub/b\"]\n[models.m]\ntarget = \"stub/x\"\nfallback = [\"large\", \
+         \"stub/c\"]\nfallback_on_context_length = [\"large\"]\nfallback_on_content_policy = [\"stub/d\"]"
+    ));
+    let names = |targets: &[Target]| targets.iter().filter_map(|target| target.model.clone()).collect::<Vec<_>>();
+    let fallback = &config.models["m"].fallback;
+    assert_eq!(names(&fallback.any), ["a", "b", "c"]);
+    assert_eq!(names(&fallback.context_length), ["a", "b"]);
+    assert_eq!(names(&fallback.content_policy), ["d"]);
+    gives(
+        "[models.large]\ntarget = \"stub/a\"\n[models.m]\ntarget = \"stub\"\nfallback = [\"lrge\", \"no/x\"]",
+        &[
+            "7:13: models.m.fallback[0]: no model \"lrge\"; did you mean \"large\"?",
+            "7:21: models.m.fallback[1]: no model \"no/x\"; write a name of [models], or \"provider/model\"",
+        ],
+    );
+}
+
+#[test]
+fn mistakes_in_routing_say_what_would_be_right() {
+    gives(
+        "strategy = \"round_robin\"\nsticky = \"session\"\nconcurrency.max = 9999999",
+        &[
+            "3:12: providers.stub.strategy: \"round_robin\" is no strategy; did you mean \"round-robin\"?",
+            "4:10: providers.stub.sticky: \"session\" is nothing that requests have in common; write \"prompt\" or \
+             \"header:NAME\"",
+            "5:19: providers.stub.concurrency.max: 9999999 is out of range; write one from 0 to 1000000",
+        ],
+    );
+    gives(
+        "[models.m]\ntargets = [{ provider = \"stub\", regions = [] }, { provider = \"stub\", regions = [\"a\"], settings = \
+         { region = \"b\" } }]",
+        &[
+            "4:43: models.m.targets[0].regions: no region; write [\"us-east-1\"]",
+            "4:80: models.m.targets[1]: both \"regions\" and \"settings.region\"; they say the same: keep \"regions\"",
+        ],
+    );
 }

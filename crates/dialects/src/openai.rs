@@ -129,7 +129,7 @@ pub(crate) fn read_body<'a, T>(
     result.map_err(|fault| fault.into_error(text))
 }
 
-/// The body of an error: what OpenAI's clients parse, with the provider and the request's id beside it.
+/// The body of an error: what OpenAI's clients parse, with the provider, the request's id and the tries beside it.
 pub(crate) fn error_body(failure: &Failure) -> Vec<u8> {
     let error = &failure.error;
     let mut out = Vec::with_capacity(256 + error.message.len());
@@ -145,6 +145,22 @@ pub(crate) fn error_body(failure: &Failure) -> Vec<u8> {
     write::string_or_null(&mut out, failure.provider.as_deref());
     out.extend_from_slice(b",\"request_id\":");
     write::string(&mut out, &failure.request_id);
+    for (at, attempt) in failure.attempts.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b",\"attempts\":[{\"provider\":" } else { b",{\"provider\":" });
+        write::string(&mut out, &attempt.provider);
+        out.extend_from_slice(b",\"model\":");
+        write::string(&mut out, &attempt.model);
+        if let Some(status) = attempt.status {
+            out.extend_from_slice(b",\"status\":");
+            out.extend_from_slice(status.to_string().as_bytes());
+        }
+        out.extend_from_slice(b",\"code\":");
+        write::string(&mut out, &attempt.reason);
+        out.push(b'}');
+    }
+    if !failure.attempts.is_empty() {
+        out.push(b']');
+    }
     out.extend_from_slice(b"}}");
     out
 }

@@ -15,8 +15,13 @@ fn llm(body: &str) -> Result<Parsed, Error> {
 /// Status and body of the answer to a request that `parse` refused.
 fn refused(body: &str) -> (u16, Value) {
     let error = llm(body).expect_err("the request is wrong");
-    let refusal =
-        Failure { error, error_type: "invalid_request_error".into(), provider: None, request_id: "req-1".into() };
+    let refusal = Failure {
+        error,
+        error_type: "invalid_request_error".into(),
+        provider: None,
+        request_id: "req-1".into(),
+        attempts: Vec::new(),
+    };
     let rendered = render_error("awa-llm", &refusal);
     (rendered.status, serde_json::from_slice(&rendered.body).unwrap())
 }
@@ -82,7 +87,8 @@ fn awa_3_a_missing_prompt_is_422_in_fastapis_shape() {
                     error: llm("{}").unwrap_err(),
                     error_type: String::new(),
                     provider: None,
-                    request_id: String::new()
+                    request_id: String::new(),
+                    attempts: Vec::new(),
                 }
             )
             .body

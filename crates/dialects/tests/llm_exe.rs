@@ -33,7 +33,13 @@ fn asked(body: &Value) -> Parsed {
 }
 
 fn refusal(error: Error) -> Failure {
-    Failure { error, error_type: "invalid_request_error".into(), provider: None, request_id: "req-1".into() }
+    Failure {
+        error,
+        error_type: "invalid_request_error".into(),
+        provider: None,
+        request_id: "req-1".into(),
+        attempts: Vec::new(),
+    }
 }
 
 /// Status and body of a refused payload.

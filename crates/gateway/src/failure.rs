@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use witgate_config::Provider;
+use witgate_model::normaliser::Attempt;
 use witgate_model::{Error, ErrorKind, Retry};
 
 use crate::ports::{Fault, TransportError};
@@ -102,14 +103,14 @@ impl Failed {
         if *error == TransportError::ConnectTimeout {
             return Timeout::Connect.failure(provider, connect);
         }
-        let code = match error {
-            TransportError::Connect(_) => "connection_failed",
-            TransportError::Denied(_) => "connection_denied",
-            _ => "connection_broken",
+        let (code, retry) = match error {
+            TransportError::Connect(_) => ("connection_failed", Retry::SameTarget(None)),
+            TransportError::Denied(_) => ("connection_denied", Retry::OtherTarget),
+            _ => ("connection_broken", Retry::SameTarget(None)),
         };
         let error = Error::new(ErrorKind::UpstreamFailure, format!("provider \"{provider}\": {error}"))
             .with_code(code)
-            .with_retry(Retry::OtherTarget);
+            .with_retry(retry);
         Failed { error, status: 502, error_type: "api_error", provider: Some(provider.to_owned()) }
     }
 
@@ -127,6 +128,54 @@ impl Failed {
         }
     }
 
+    /// Whether another endpoint of the same provider, with the same account, may serve.
+    pub fn may_pass_elsewhere(&self) -> bool {
+        let own =
+            matches!(self.error.kind, ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted);
+        !own && self.error.code.as_deref() != Some("component_fault") && self.provider.is_some() && self.may_fall_back()
+    }
+
+    /// Whether the time for the whole request ran out.
+    pub fn is_total_timeout(&self) -> bool {
+        self.error.code.as_deref() == Some("total_timeout")
+    }
+
+    /// How much it explains to a client, beside the failures of other targets: most, what a backend says of its load or
+    /// of the prompt; least, what another choice of targets would have spared.
+    pub fn explains(&self) -> u8 {
+        match self.error.kind {
+            ErrorKind::RateLimited | ErrorKind::Overloaded | ErrorKind::ContextLength | ErrorKind::ContentFiltered => 2,
+            ErrorKind::Unauthenticated
+            | ErrorKind::Forbidden
+            | ErrorKind::InvalidRequest
+            | ErrorKind::Unsupported
+            | ErrorKind::NotFound
+            | ErrorKind::TooLarge => 0,
+            _ => 1,
+        }
+    }
+
+    /// In a word: its code, or its kind.
+    pub fn reason(&self) -> &str {
+        self.error.code.as_deref().unwrap_or(match self.error.kind {
+            ErrorKind::InvalidRequest => "invalid_request",
+            ErrorKind::Unauthenticated => "unauthenticated",
+            ErrorKind::Forbidden => "forbidden",
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::RateLimited => "rate_limited",
+            ErrorKind::QuotaExhausted => "quota_exhausted",
+            ErrorKind::ContextLength => "context_length",
+            ErrorKind::ContentFiltered => "content_filtered",
+            ErrorKind::TooLarge => "too_large",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Overloaded => "overloaded",
+            ErrorKind::UpstreamFailure => "upstream_failure",
+            ErrorKind::MalformedResponse => "malformed_response",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Other(_) => "other",
+        })
+    }
+
     /// `retry-after`, in whole seconds, at least one.
     pub fn retry_after(&self) -> Option<u64> {
         match self.error.retry {
@@ -137,7 +186,7 @@ impl Failed {
     }
 
     /// For the normaliser.
-    pub fn render(&self, request_id: &str) -> witgate_model::normaliser::Failure {
+    pub fn render(&self, request_id: &str, attempts: &[Attempt]) -> witgate_model::normaliser::Failure {
         let mut error = self.error.clone();
         error.status = Some(self.status);
         witgate_model::normaliser::Failure {
@@ -145,6 +194,7 @@ impl Failed {
             error_type: self.error_type.to_owned(),
             provider: self.provider.clone(),
             request_id: request_id.to_owned(),
+            attempts: attempts.to_vec(),
         }
     }
 }

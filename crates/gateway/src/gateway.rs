@@ -8,19 +8,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::join_all;
-use witgate_config::{Config, Provider, Target};
+use witgate_config::{Choice, Config, Model, Provider, Sticky, Strategy, Target};
 use witgate_model::Field;
 use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
 use crate::aws::Clocks;
+use crate::chain::Sequence;
 use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
+use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
 use crate::record::{Outcome, Warning};
+use crate::route::{self, Load};
 use crate::routes::{self, Endpoint, Missing};
 use crate::stream::{Answer, First, Writer};
 
@@ -32,6 +35,16 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Dialects whose services have always answered to pages of every origin.
 const OPEN: [&str; 1] = ["bedrock-chat"];
 
+/// The most targets of one group.
+pub(crate) const MOST_TARGETS: usize = 64;
+
+/// The endpoints of a provider.
+struct Pools {
+    own: Arc<Pool>,
+    /// Where the configuration names no endpoint: those of the regions that targets name.
+    regions: Vec<(String, Arc<Pool>)>,
+}
+
 /// A provider, and whether it serves; if not, why.
 type State = (String, Result<(), String>);
 
@@ -41,6 +54,12 @@ pub struct Gateway {
     routes: Vec<Route>,
     /// Each provider's settings as JSON text.
     settings: BTreeMap<String, Arc<str>>,
+    /// Each provider's endpoints.
+    pools: BTreeMap<String, Pools>,
+    /// Where the turn is among the targets of each alias that has several.
+    turns: BTreeMap<String, Mutex<usize>>,
+    /// The headers by which requests are kept together.
+    sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
     /// The clocks of those whose signatures have a time.
@@ -65,9 +84,37 @@ impl Gateway {
     pub fn new(config: Arc<Config>, routes: Vec<Route>) -> Self {
         let json = |provider: &Provider| Arc::from(provider.settings.to_string());
         let settings = config.providers.iter().map(|(name, provider)| (name.clone(), json(provider))).collect();
+        let models = config.models.values();
+        let targets = || {
+            config.models.values().flat_map(|Model { targets, fallback, .. }| {
+                [targets, &fallback.any, &fallback.context_length, &fallback.content_policy].into_iter().flatten()
+            })
+        };
+        let pools = config.providers.values().map(|provider| {
+            let mut pools = Pools { own: Arc::new(Pool::new(provider)), regions: Vec::new() };
+            for target in targets().filter(|target| provider.endpoints.is_empty() && target.provider == provider.name) {
+                let region = target.settings.as_ref().and_then(|settings| region_of(&settings.json));
+                if let Some(region) = region.filter(|region| pools.regions.iter().all(|(known, _)| known != region)) {
+                    pools.regions.push((region.to_owned(), Arc::new(Pool::new(provider))));
+                }
+            }
+            (provider.name.clone(), pools)
+        });
+        let pools = pools.collect();
+        let turns = models.clone().filter(|model| model.targets.len() > 1);
+        let turns = turns.map(|model| (model.alias.clone(), Mutex::default())).collect();
+        let choices = models.map(|model| &model.choice).chain(config.providers.values().map(|p| &p.choice));
+        let sticky = choices.filter_map(|choice| match &choice.sticky {
+            Some(Sticky::Header(name)) => Some(name.clone()),
+            _ => None,
+        });
+        let sticky = sticky.collect();
         Gateway {
             config,
             routes,
+            pools,
+            turns,
+            sticky,
             settings,
             in_flight: Arc::default(),
             draining: AtomicBool::new(false),
@@ -92,6 +139,69 @@ impl Gateway {
     /// A provider's settings, also as text.
     pub(crate) fn own_settings<'a>(&'a self, provider: &'a Provider) -> (&'a serde_json::Value, &'a str) {
         (&provider.settings, self.settings.get(&provider.name).map_or("{}", |text| text))
+    }
+
+    /// The endpoints for a question with these settings.
+    pub(crate) fn pool(&self, provider: &Provider, settings: &serde_json::Value) -> Option<&Arc<Pool>> {
+        let pools = self.pools.get(&provider.name)?;
+        let of_region = match pools.regions.is_empty() {
+            true => None,
+            false => region_of(settings).and_then(|region| pools.regions.iter().find(|(known, _)| known == region)),
+        };
+        Some(of_region.map_or(&pools.own, |(_, pool)| pool))
+    }
+
+    /// What keeps a request with others.
+    pub(crate) fn key(&self, choice: &Choice, headers: &[Field], request: &witgate_model::Request) -> Option<u64> {
+        route::key(choice.sticky.as_ref()?, headers, request)
+    }
+
+    /// The order in which targets are tried: the one that the strategy chooses, then the others, those that are not well
+    /// last.
+    pub(crate) fn sequence<P: Ports>(
+        &self,
+        ports: &P,
+        targets: &[Target],
+        model: Option<&Model>,
+        headers: &[Field],
+        request: &witgate_model::Request,
+    ) -> Sequence {
+        let mut sequence = Sequence::new();
+        let count = targets.len().min(MOST_TARGETS);
+        if count < 2 {
+            (0..count).for_each(|at| sequence.push(at));
+            return sequence;
+        }
+        let now = ports.now();
+        let mut loads = [None; MOST_TARGETS];
+        for (slot, target) in loads.iter_mut().zip(targets) {
+            let provider = self.config.providers.get(&target.provider);
+            *slot = provider.and_then(|provider| {
+                let (well, load) = self.pool(provider, self.settings(provider, target).0)?.load(now);
+                Some((well, Load { weight: target.weight, ..load }))
+            });
+        }
+        let load = |at: usize| loads.get(at).copied().flatten();
+        let some_well = (0..count).any(|at| load(at).is_some_and(|(well, _)| well));
+        let candidate = |at: usize| load(at).filter(|(well, _)| *well || !some_well).map(|(_, load)| load);
+        let plain = Choice::default();
+        let choice = model.map_or(&plain, |model| &model.choice);
+        let sticky = self.key(choice, headers, request);
+        let turn = model.and_then(|model| self.turns.get(&model.alias));
+        let mut turn = turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let cursor = turn.as_deref_mut();
+        let first = route::choose(choice.strategy, sticky, cursor.unwrap_or(&mut 0), count, candidate, || {
+            ports.random() as u64
+        });
+        drop(turn);
+        let first = first.unwrap_or(0);
+        sequence.push(first);
+        // After the one whose turn it is comes the one behind it.
+        let from = if choice.strategy == Strategy::RoundRobin { first } else { 0 };
+        let others = || (0..count).map(|step| (from + step) % count).filter(|at| *at != first);
+        others().filter(|at| candidate(*at).is_some()).for_each(|at| sequence.push(at));
+        others().filter(|at| candidate(*at).is_none()).for_each(|at| sequence.push(at));
+        sequence
     }
 
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
@@ -400,7 +510,7 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let Request { method, path, body, headers } = request;
+        let Request { method, path, body, mut headers } = request;
         let body = match self.body(body, &headers).await {
             Ok(body) => body,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
@@ -428,8 +538,17 @@ impl Gateway {
             request.model.clone_from(model);
         }
         let gateway = Arc::clone(self);
-        let mut run =
-            path::Run { gateway, normaliser, dialect, render, request: Arc::new(request), traceparent, follow };
+        headers.retain(|(name, _)| self.sticky.contains(name));
+        let mut run = path::Run {
+            gateway,
+            normaliser,
+            dialect,
+            render,
+            request: Arc::new(request),
+            headers,
+            traceparent,
+            follow,
+        };
         let writer = Writer::default();
         if !run.request.stream {
             return match run.run(flight, &writer).await {
@@ -454,6 +573,11 @@ impl Gateway {
             First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
         }
     }
+}
+
+/// The region that settings name.
+fn region_of(settings: &serde_json::Value) -> Option<&str> {
+    settings.get("region")?.as_str()
 }
 
 /// Where a request went.

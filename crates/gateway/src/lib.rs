@@ -8,16 +8,22 @@
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
 mod aws;
+mod chain;
 mod check;
 mod cors;
 mod encoding;
 mod failure;
 mod gateway;
+mod health;
 mod http;
 mod models;
 mod path;
+mod pool;
 mod ports;
+mod queue;
 mod record;
+mod retry;
+mod route;
 mod routes;
 mod sign;
 mod stream;

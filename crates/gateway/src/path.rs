@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use witgate_config::{Provider, Target};
+use witgate_config::Provider;
 use witgate_framing::{Framer, effective};
-use witgate_model::normaliser::{AnswerStart, Client, Document, Limits, Parsed, Reply as OwnReply, Step};
+use witgate_model::normaliser::{
+    AnswerStart, Attempt as Try, Client, Document, Limits, Parsed, Reply as OwnReply, Step,
+};
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Usage};
 
 use crate::aws;
@@ -17,8 +19,10 @@ use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
+use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
+use crate::retry::Hint;
 use crate::sign;
 use crate::stream::Writer;
 
@@ -27,7 +31,9 @@ pub(crate) struct Flight<P: Ports> {
     pub ports: Arc<P>,
     pub record: Record,
     pub place: Option<Place>,
-    start: Duration,
+    pub start: Duration,
+    /// The tries that failed before any content.
+    pub tried: Vec<Try>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
     ended: bool,
@@ -61,7 +67,7 @@ impl<P: Ports> Flight<P> {
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
-        Flight { ports, record, place: None, start, spent: None, ended: false }
+        Flight { ports, record, place: None, start, tried: Vec::new(), spent: None, ended: false }
     }
 
     /// Says how it ended, once.
@@ -74,6 +80,16 @@ impl<P: Ports> Flight<P> {
             self.record.latency = self.ports.now().saturating_sub(self.start);
             self.ports.record(&self.record);
         }
+    }
+
+    /// What was counted is of an answer that the client does not get to see.
+    pub fn discard(&mut self) {
+        self.spent = add(self.spent.take(), self.record.usage.take());
+    }
+
+    /// The tries, where there was more than one.
+    fn attempts(&self) -> &[Try] {
+        if self.tried.len() > 1 { &self.tried } else { &[] }
     }
 
     /// A parent id for the backend's span; not zero, as the standard wants.
@@ -92,6 +108,10 @@ impl<P: Ports> Flight<P> {
         if self.record.attempts > 1 {
             headers.push(("x-witgate-attempts".to_owned(), self.record.attempts.to_string()));
         }
+        if !self.tried.is_empty() {
+            let tried = self.tried.iter().map(|tried| format!("{}/{}:{}", tried.provider, tried.model, tried.reason));
+            headers.push(("x-witgate-failed".to_owned(), http::list(&tried.collect::<Vec<_>>())));
+        }
         headers
     }
 
@@ -101,7 +121,7 @@ impl<P: Ports> Flight<P> {
 
     /// An error before the answer began, in the client's dialect; the end of this request.
     pub fn refuse(&mut self, gateway: &Gateway, dialect: &str, failed: Failed) -> Whole {
-        let failure = failed.render(&self.record.request_id);
+        let failure = failed.render(&self.record.request_id, self.attempts());
         let settings = gateway.dialect_settings(dialect);
         let rendered =
             self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, settings, &failure));
@@ -190,6 +210,7 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
 const MOST_DOCUMENTS: usize = 8;
 
 /// What the normaliser made of a request.
+#[allow(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
 pub(crate) enum Asked<N> {
     /// A backend is to be asked: the request, the normaliser for the answer, and whether it follows the answer to its end.
     Backend(Parsed, N, bool),
@@ -253,7 +274,7 @@ pub(crate) enum Ended {
 const MOST_AGAIN: u32 = 2;
 
 /// Why an attempt has no answer.
-enum Attempt {
+pub(crate) enum Attempt {
     /// Before any content: another target may be tried.
     Before(Failed),
     /// After content went to the client.
@@ -268,6 +289,8 @@ pub(crate) struct Run<N> {
     /// Opaque, for the renderer.
     pub render: String,
     pub request: Arc<witgate_model::Request>,
+    /// Those headers of the client's that requests may be kept together by.
+    pub headers: Vec<Field>,
     pub traceparent: Option<String>,
     /// The normaliser wants to know when the answer is complete.
     pub follow: bool,
@@ -301,8 +324,8 @@ impl<N: Normaliser> Run<N> {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
         let client_model = self.request.model.clone();
-        let targets = match config.resolve(&client_model) {
-            Ok(targets) => targets,
+        let route = match config.route(&client_model) {
+            Ok(route) => route,
             Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
         };
         if !self.request.stream
@@ -315,12 +338,12 @@ impl<N: Normaliser> Run<N> {
         }
         let mut again = 0;
         loop {
-            match self.targets(&mut flight, &targets, &client_model, writer).await {
+            match self.targets(&mut flight, &route, &client_model, writer).await {
                 Ok(Ended::Again(parsed)) if again < MOST_AGAIN => {
                     again += 1;
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
-                    flight.spent = add(flight.spent.take(), flight.record.usage.take());
+                    flight.discard();
                     if let Err(fault) = self.start(&flight) {
                         return self.fail(flight, Failed::fault(&fault, None), writer).await;
                     }
@@ -337,50 +360,6 @@ impl<N: Normaliser> Run<N> {
                 Err(failed) => return self.fail(flight, failed, writer).await,
             }
         }
-    }
-
-    /// Asks the targets in order until one has answered.
-    async fn targets<P: Ports>(
-        &mut self,
-        flight: &mut Flight<P>,
-        targets: &[Target],
-        client_model: &str,
-        writer: &Writer,
-    ) -> Result<Ended, Failed> {
-        let gateway = Arc::clone(&self.gateway);
-        let mut first: Option<Failed> = None;
-        for (at, target) in targets.iter().enumerate() {
-            let Some(provider) = gateway.config.providers.get(&target.provider) else { continue };
-            flight.record.attempts += 1;
-            flight.record.provider = Some(provider.name.clone());
-            // Alone here: nothing is copied.
-            Arc::make_mut(&mut self.request).model = target.model.clone().unwrap_or_else(|| client_model.to_owned());
-            let settings = gateway.settings(provider, target);
-            match self.attempt(flight, provider, settings, writer).await {
-                Ok(ended) => return Ok(ended),
-                Err(Attempt::After(failed)) => return Err(failed),
-                Err(Attempt::Before(failed)) => {
-                    let next = targets.get(at + 1).filter(|_| failed.may_fall_back());
-                    if let Some(next) = next {
-                        flight.ports.warn(&Warning::Fallback {
-                            request_id: &flight.record.request_id,
-                            from: &provider.name,
-                            to: &next.provider,
-                            reason: failed.error.code.as_deref().unwrap_or(failed.error_type),
-                            attempt: flight.record.attempts,
-                        });
-                    }
-                    // The first failure explains most: later targets are the second choice.
-                    let failed = first.take().unwrap_or(failed);
-                    if next.is_none() {
-                        return Err(failed);
-                    }
-                    first = Some(failed);
-                }
-            }
-        }
-        let none = Failed::ours(500, "api_error", "no_target", format!("model \"{client_model}\" has no target"));
-        Err(first.unwrap_or(none))
     }
 
     /// A conversation without a message: the client only wants to know that the model is there (Ollama's clients have it
@@ -401,7 +380,7 @@ impl<N: Normaliser> Run<N> {
         if !writer.committed() {
             return Ended::Whole(flight.refuse(&self.gateway, &self.dialect, failed));
         }
-        let failure = failed.render(&flight.record.request_id);
+        let failure = failed.render(&flight.record.request_id, flight.attempts());
         flight.record.error_type = Some(failed.error_type.to_owned());
         flight.record.status = 200;
         // Where even that fails the stream just ends, without its terminal event: clients take that as an error too.
@@ -413,19 +392,28 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// One target: encode, sign, send, and give the answer to the client.
-    async fn attempt<P: Ports>(
+    pub(crate) async fn attempt<P: Ports>(
         &mut self,
         flight: &mut Flight<P>,
         provider: &Provider,
         settings: (&serde_json::Value, &str),
+        lease: &mut Lease,
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
         let request_id = flight.record.request_id.clone();
         let gateway = Arc::clone(&self.gateway);
-        let call = Call { gateway: &gateway, ports: ports.as_ref(), provider, settings, request_id: &request_id };
+        let call = Call {
+            gateway: &gateway,
+            ports: ports.as_ref(),
+            provider,
+            settings,
+            endpoint: lease.at(),
+            request_id: &request_id,
+        };
         let asked = (&self.request, self.traceparent.clone(), flight.start);
         let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
+        lease.answered = true;
         let mut sink = Sink { order: Order::new(&self.request.input), held: Vec::new(), content: false, body: None };
         loop {
             let events = reply.events(sink.content).await.map_err(|failed| sink.attempt(failed))?;
@@ -434,6 +422,9 @@ impl<N: Normaliser> Run<N> {
                 Refused::Fault(fault) => sink.attempt(call.fault(&fault)),
                 Refused::Failed(failed) => sink.attempt(failed),
             })?;
+            if sink.content {
+                lease.served(ports.now());
+            }
             if done {
                 break;
             }
@@ -468,6 +459,8 @@ pub(crate) struct Call<'p, P: Ports> {
     pub provider: &'p Provider,
     /// The settings that count for it, also as text.
     pub settings: (&'p serde_json::Value, &'p str),
+    /// Which of the provider's endpoints.
+    pub endpoint: usize,
     pub request_id: &'p str,
 }
 
@@ -494,6 +487,8 @@ pub(crate) struct Reply<'p, P: Ports> {
     framer: Framer,
     adapter: P::Adapter,
     frames: Vec<Frame>,
+    /// What an error answer's headers say of another try.
+    hint: Hint,
 }
 
 impl<'p, P: Ports> Reply<'p, P> {
@@ -517,7 +512,7 @@ impl<'p, P: Ports> Reply<'p, P> {
             return Err(Failed::ours(500, "api_error", "no_region", message));
         }
         let endpoints = endpoints(provider, settings, region.as_deref(), &mut adapter).map_err(fault)?;
-        let Some(endpoint) = endpoints.first() else {
+        let Some(endpoint) = endpoints.get(call.endpoint) else {
             let message = format!("provider \"{}\" has no endpoint", provider.name);
             return Err(Failed::ours(500, "api_error", "no_endpoint", message));
         };
@@ -548,6 +543,10 @@ impl<'p, P: Ports> Reply<'p, P> {
         let framer = Framer::new(&framing, limits).map_err(|error| {
             fault(Fault { component: component(provider), what: format!("asked for a framing: {error}") })
         })?;
+        let hint = match exchange.status {
+            200..300 => Hint::default(),
+            _ => Hint::of(&exchange.headers, ports.unix_time()),
+        };
         let head = ResponseHead {
             status: exchange.status,
             headers: std::mem::take(&mut exchange.headers),
@@ -555,7 +554,7 @@ impl<'p, P: Ports> Reply<'p, P> {
             stream: request.stream,
         };
         adapter.start(text, context, head).map_err(fault)?;
-        Ok(Reply { call, exchange, framer, adapter, frames: Vec::new() })
+        Ok(Reply { call, exchange, framer, adapter, frames: Vec::new(), hint })
     }
 
     /// The events of the next network read, perhaps none; the last of all is `done` or `failed`. `content`: some has
@@ -583,6 +582,9 @@ impl<'p, P: Ports> Reply<'p, P> {
                     events.push(Event::Failed(witgate_model::Error::malformed(message)));
                 }
             }
+        }
+        if let Some(Event::Failed(error)) = events.last_mut() {
+            self.hint.apply(error);
         }
         Ok(events)
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use witgate_gateway::Outcome;
 use world::{
-    Act, Client, Script, World, answer_text, chat_body, config, config_with_keep_alive, text_stream, whole_answer,
+    Act, Client, Script, World, answer_text, chat_body, config, config_of_several_endpoints, config_with_keep_alive,
+    text_stream, whole_answer,
 };
 
 const SEEDS: u64 = 3_000;
@@ -109,6 +110,57 @@ fn every_request_ends_in_exactly_one_way_whatever_the_upstream_does() {
     }
     // The seeds do reach all three; a replay of one seed reaches one.
     assert!(ends.iter().all(|count| *count > 0) || seeds().len() == 1, "{ends:?}");
+}
+
+/// The same with several endpoints, targets and requests at once: none is lost, none is tried after content (the text
+/// would be there twice), tries and places are bounded.
+#[test]
+fn every_request_ends_in_exactly_one_way_with_several_endpoints_too() {
+    let mut ends = [0_u32; 3];
+    let mut tried_again = 0;
+    for seed in seeds().into_iter().filter(|seed| seed % 5 == 0 || std::env::var_os("WITGATE_SEED").is_some()) {
+        let result = std::panic::catch_unwind(|| {
+            let world = World::new(seed, config_of_several_endpoints());
+            // All of one kind: a script does not know who asks.
+            let stream = world.chance(70);
+            world.upstream((0..60).map(|_| Script::random(&world, stream)).collect());
+            let chats = (0..1 + world.below(6)).map(|_| {
+                let at = Duration::from_millis(world.below(3_000));
+                (at, stream, world.chance(20).then(|| at + Duration::from_millis(world.below(20_000))))
+            });
+            let clients = world.chats(chats.collect());
+            let ends: Vec<_> = clients.iter().map(|client| judge(client, stream, &answer_text())).collect();
+            let records = world.records();
+            assert_eq!(records.len(), clients.len(), "one log line for each request");
+            for (end, outcome) in [
+                (End::Complete, Outcome::Complete),
+                (End::CleanError, Outcome::Failed),
+                (End::ClientGone, Outcome::ClientGone),
+            ] {
+                let of = records.iter().filter(|record| record.outcome == outcome).count();
+                assert_eq!(ends.iter().filter(|found| **found == end).count(), of);
+            }
+            let sent: usize = records.iter().map(|record| record.attempts as usize).sum();
+            assert_eq!(sent, world.sent(), "every try is counted");
+            // 3 rounds at 2 targets and 1 fallback, each with up to 2 more endpoints.
+            assert!(records.iter().all(|record| record.attempts <= 27));
+            assert!(["a", "b", "c"].iter().all(|host| world.most_at(host) <= 1));
+            assert_eq!((world.open_bodies(), world.in_flight()), (0, 0));
+            assert!(world.elapsed() <= Duration::from_secs(64), "{:?}", world.elapsed());
+            (ends, records.iter().filter(|record| record.attempts > 1).count())
+        });
+        match result {
+            Ok((found, again)) => {
+                found.into_iter().for_each(|end| ends[end as usize] += 1);
+                tried_again += again;
+            }
+            Err(panic) => {
+                eprintln!("seed {seed}: replay with WITGATE_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    assert!((tried_again > 100 && ends.iter().all(|count| *count > 0)) || seeds().len() == 1, "{ends:?}");
 }
 
 #[test]

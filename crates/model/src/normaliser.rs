@@ -100,6 +100,20 @@ pub struct AnswerStart {
     pub model: String,
 }
 
+/// One try that failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Attempt {
+    /// The provider.
+    pub provider: String,
+    /// The model that it was asked for.
+    pub model: String,
+    /// The status of its answer, where there was one.
+    pub status: Option<u16>,
+    /// Why: the failure's code, or its kind.
+    pub reason: String,
+}
+
 /// A failure with what only the gateway knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
@@ -114,6 +128,8 @@ pub struct Failure {
     /// The request's id.
     #[cfg_attr(feature = "wasmtime", component(name = "request-id"))]
     pub request_id: String,
+    /// All tries, in their order, where there was more than one.
+    pub attempts: Vec<Attempt>,
 }
 
 /// A whole HTTP answer.

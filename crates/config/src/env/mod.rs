@@ -73,7 +73,7 @@ fn otherwise(config: &mut Config, provider: &str) {
 
 /// Names who answers for a model.
 fn model(config: &mut Config, alias: &str, targets: Vec<Target>) {
-    config.models.insert(alias.into(), Model { alias: alias.into(), targets });
+    config.models.insert(alias.into(), Model::new(alias, targets));
 }
 
 /// Time limits where one is known: that of the whole answer.

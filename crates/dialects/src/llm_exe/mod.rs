@@ -107,7 +107,13 @@ impl Dialect for LlmExe {
         let envelope = envelope::of(&event);
         match step(event, envelope, client, limits) {
             Err(error) if envelope == Envelope::Proxy => {
-                let failure = Failure { error, error_type: String::new(), provider: None, request_id: String::new() };
+                let failure = Failure {
+                    error,
+                    error_type: String::new(),
+                    provider: None,
+                    request_id: String::new(),
+                    attempts: Vec::new(),
+                };
                 let rendered = render::wrapped(self.refuse(&client.settings, &failure));
                 Ok(Step::Answer(Reply { rendered, forget: Vec::new() }))
             }

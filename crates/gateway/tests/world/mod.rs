@@ -4,12 +4,13 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +59,38 @@ pub fn config_with_keep_alive(keep_alive: &str) -> Config {
         targets = ["first/m", "second/m"]
     "#;
     let text = &text.replace("KEEP_ALIVE", keep_alive);
+    Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// As [`config`], but the first provider has three endpoints and few places, and what fails is tried again.
+pub fn config_of_several_endpoints() -> Config {
+    let text = r#"
+        [server]
+        api_keys = ["test-key"]
+        keep_alive = "2s"
+        [timeouts]
+        connect = "1s"
+        first_token = "10s"
+        idle = "5s"
+        total = "60s"
+        [retry]
+        attempts = 3
+        [health]
+        failures = 2
+        [providers.first]
+        adapter = "openai"
+        endpoints = ["http://a/v1", "http://b/v1", { url = "http://c/v1", weight = 2 }]
+        strategy = "weighted"
+        concurrency = { max = 1, queue = 2, wait = "5s" }
+        [providers.second]
+        adapter = "openai"
+        endpoints = ["http://d/v1", "http://e/v1"]
+        strategy = "latency"
+        [models.chain]
+        strategy = "round-robin"
+        targets = ["first/m", "second/m"]
+        fallback = ["first/large"]
+    "#;
     Config::from_toml(text, "sim.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -227,9 +260,16 @@ impl Client {
 #[derive(Default)]
 struct State {
     now: Cell<Duration>,
-    /// Deadlines that something waits for.
-    timers: RefCell<Vec<Duration>>,
+    /// What waits, by its deadline and a number of its own.
+    timers: RefCell<BTreeMap<(Duration, u64), Waker>>,
+    next_timer: Cell<u64>,
     random: Cell<u64>,
+    /// The gateway's own chance: apart, so that it changes nothing of a test's.
+    chance: Cell<u64>,
+    /// Answers each request; without one, `scripts` do in their order.
+    server: RefCell<Option<Server>>,
+    /// Requests at each host: now, at most at once, and in all.
+    hosts: RefCell<BTreeMap<String, [usize; 3]>>,
     scripts: RefCell<VecDeque<Script>>,
     sent: RefCell<Vec<UpstreamRequest>>,
     /// What the runtime's own AWS credentials are.
@@ -243,27 +283,63 @@ struct State {
 }
 
 impl State {
-    /// splitmix64.
     fn next(&self) -> u64 {
-        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.random.set(state);
+        Self::mix(&self.random)
+    }
+
+    /// splitmix64.
+    fn mix(random: &Cell<u64>) -> u64 {
+        let state = random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        random.set(state);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
 
-    fn sleep_until(self: &Rc<Self>, deadline: Duration) -> impl Future<Output = ()> + use<> {
-        let state = Rc::clone(self);
-        std::future::poll_fn(move |_| {
-            if state.now.get() >= deadline {
-                return Poll::Ready(());
-            }
-            state.timers.borrow_mut().push(deadline);
-            Poll::Pending
-        })
+    fn sleep_until(self: &Rc<Self>, deadline: Duration) -> Sleep {
+        let number = self.next_timer.get();
+        self.next_timer.set(number + 1);
+        Sleep { state: Rc::clone(self), at: (deadline, number) }
     }
 }
+
+/// Waits on the simulated clock.
+struct Sleep {
+    state: Rc<State>,
+    at: (Duration, u64),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state.now.get() >= self.at.0 {
+            return Poll::Ready(());
+        }
+        self.state.timers.borrow_mut().insert(self.at, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.state.timers.borrow_mut().remove(&self.at);
+    }
+}
+
+/// Remembers that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the upstreams do with a request to a host, sent at a time.
+pub type Server = Box<dyn FnMut(&str, Duration) -> Script>;
 
 pub struct World {
     state: Rc<State>,
@@ -278,6 +354,7 @@ impl World {
         let adapters = adapters.map(|provider| (provider.name.clone(), functions_of(provider))).collect();
         let state = Rc::new(State { adapters, ..State::default() });
         state.random.set(seed);
+        state.chance.set(!seed);
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
         let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
         World { state, ports, gateway }
@@ -294,6 +371,59 @@ impl World {
 
     pub fn upstream(&self, scripts: Vec<Script>) {
         self.state.scripts.borrow_mut().extend(scripts);
+    }
+
+    /// From now on this answers each request.
+    pub fn serve(&self, server: impl FnMut(&str, Duration) -> Script + 'static) {
+        *self.state.server.borrow_mut() = Some(Box::new(server));
+    }
+
+    /// The most requests at once that a host has had.
+    pub fn most_at(&self, host: &str) -> usize {
+        self.state.hosts.borrow().get(host).map_or(0, |[_, most, _]| *most)
+    }
+
+    /// How many requests a host has had.
+    pub fn sent_to(&self, host: &str) -> usize {
+        self.state.hosts.borrow().get(host).map_or(0, |[.., all]| *all)
+    }
+
+    /// The hosts of the requests, in their order.
+    pub fn hosts_asked(&self) -> Vec<String> {
+        self.state.sent.borrow().iter().map(|request| host(&request.url).to_owned()).collect()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        self.run(self.state.sleep_until(self.state.now.get() + time));
+    }
+
+    /// Runs requests, each from its time on: when it begins, its model, whether it is a stream.
+    pub fn load(&self, requests: Vec<(Duration, String, bool)>) -> Vec<Client> {
+        let all = requests.into_iter().map(|(at, model, stream)| async move {
+            self.state.sleep_until(at).await;
+            let body = chat_body(&model, stream);
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", body, None).await
+        });
+        self.run(futures_util::future::join_all(all))
+    }
+
+    /// Runs chats with these models, streamed or not, each from its time on, of clients that may leave.
+    pub fn chats(&self, chats: Vec<(Duration, bool, Option<Duration>)>) -> Vec<Client> {
+        let all = chats.into_iter().map(|(at, stream, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", chat_body("chain", stream), leaves).await
+        });
+        self.run(futures_util::future::join_all(all))
+    }
+
+    /// Runs requests, each from its time on, of clients that may leave.
+    pub fn load_leaving(&self, model: &str, requests: Vec<(Duration, Option<Duration>)>) -> Vec<Client> {
+        let all = requests.into_iter().map(|(at, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", chat_body(model, false), leaves).await
+        });
+        self.run(futures_util::future::join_all(all))
     }
 
     pub fn sent(&self) -> usize {
@@ -404,14 +534,25 @@ impl World {
     /// Polls; when nothing can go on, jumps to the next timer.
     fn run<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..1_000_000 {
-            self.state.timers.borrow_mut().clear();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        for _ in 0..10_000_000 {
+            woken.0.store(false, Ordering::Relaxed);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            let next = self.state.timers.borrow().iter().min().copied();
-            self.state.now.set(next.expect("everything waits and no timer runs: a hang"));
+            if woken.0.load(Ordering::Relaxed) {
+                continue;
+            }
+            let next = self.state.timers.borrow().keys().next().copied();
+            let (now, _) = next.expect("everything waits and no timer runs: a hang");
+            self.state.now.set(now);
+            let mut timers = self.state.timers.borrow_mut();
+            let later = timers.split_off(&(now, u64::MAX));
+            let due = std::mem::replace(&mut *timers, later);
+            drop(timers);
+            due.into_values().for_each(Waker::wake);
         }
         panic!("no end in sight: a loop");
     }
@@ -445,13 +586,24 @@ impl Ports for SimPorts {
             let script = Script::new(vec![(0, Act::Bytes(request.body)), (0, Act::End)]);
             let headers = request.headers.into_iter().filter(|(name, _)| name == "content-type").collect();
             self.0.open.set(self.0.open.get() + 1);
-            let body = SimBody { state: Rc::clone(&self.0), script, since: self.0.now.get() };
+            let host = String::new();
+            let body = SimBody { state: Rc::clone(&self.0), host, script, since: self.0.now.get() };
             return Ok(UpstreamResponse { status: 200, headers, body });
         }
+        let host = host(&request.url).to_owned();
         self.0.sent.borrow_mut().push(request);
-        let script = self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)]));
+        let script = match self.0.server.borrow_mut().as_mut() {
+            Some(server) => server(&host, self.0.now.get()),
+            None => self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)])),
+        };
         self.0.open.set(self.0.open.get() + 1);
-        let mut body = SimBody { state: Rc::clone(&self.0), script, since: self.0.now.get() };
+        {
+            let mut hosts = self.0.hosts.borrow_mut();
+            let [now, most, all] = hosts.entry(host.clone()).or_default();
+            (*now, *all) = (*now + 1, *all + 1);
+            *most = (*most).max(*now);
+        }
+        let mut body = SimBody { state: Rc::clone(&self.0), host, script, since: self.0.now.get() };
         match body.act().await {
             Act::Head(status, content_type) => {
                 let headers = vec![("content-type".to_owned(), content_type.to_owned())];
@@ -498,7 +650,8 @@ impl Ports for SimPorts {
     }
 
     fn random(&self) -> u128 {
-        7
+        let next = || u128::from(State::mix(&self.0.chance));
+        next() << 64 | next()
     }
 
     fn record(&self, record: &Record) {
@@ -508,8 +661,14 @@ impl Ports for SimPorts {
     fn warn(&self, _warning: &Warning<'_>) {}
 }
 
+/// The host of a URL.
+fn host(url: &str) -> &str {
+    url.split('/').nth(2).unwrap_or_default()
+}
+
 pub struct SimBody {
     state: Rc<State>,
+    host: String,
     script: Script,
     /// When the last act was done.
     since: Duration,
@@ -534,6 +693,9 @@ impl SimBody {
 impl Drop for SimBody {
     fn drop(&mut self) {
         self.state.open.set(self.state.open.get() - 1);
+        if let Some([now, ..]) = self.state.hosts.borrow_mut().get_mut(&self.host) {
+            *now -= 1;
+        }
     }
 }
 
