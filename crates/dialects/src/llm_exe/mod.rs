@@ -27,6 +27,7 @@
 //!   first 8 KiB. `retries: 1` shows the model its error first, once; without it no second question is asked.
 //! - With `functions` it is a list of `{type: "text", text}` and `{type: "function_use", functionId, name, input}`.
 //! - OpenAI's models get the schema as their response format; others in the first message.
+//! - Members of objects, in answers, schemas and loops, come in the order of their names.
 //! - A failure is `{"error": …}`; where the original has words for it, those, and `detail` says more. With the setting
 //!   `legacy_status` all of them are 500.
 

@@ -108,8 +108,8 @@ pub(super) fn load(
     if stored.contains_key("key") {
         return Err(wrong("it names another one with `key`".to_owned()));
     }
-    let mut data = object(stored.shift_remove("data"), "data").map_err(|error| wrong(error.message))?;
-    data.extend(object(payload.shift_remove("data"), "data")?);
+    let mut data = object(stored.remove("data"), "data").map_err(|error| wrong(error.message))?;
+    data.extend(object(payload.remove("data"), "data")?);
     stored.insert("data".to_owned(), Value::Object(data));
     Ok(stored)
 }
@@ -137,7 +137,7 @@ fn text(value: Option<Value>) -> Option<String> {
 impl Payload {
     /// Checks a payload, in the order of the original.
     pub(super) fn new(mut members: Map<String, Value>) -> Result<Self, Error> {
-        let mut take = |name: &str| members.shift_remove(name).filter(|value| !value.is_null());
+        let mut take = |name: &str| members.remove(name).filter(|value| !value.is_null());
         let message = super::prompt::check(take("message"))?;
         let Some(model) = text(take("model")) else {
             return Err(invalid(INVALID_MODEL, "model", "`model` is to be the provider's name for the model"));
@@ -242,7 +242,7 @@ fn read_functions(functions: Option<Value>) -> Result<Vec<Tool>, Error> {
         let Value::Object(mut members) = function else {
             return Err(plain(&at, format!("`{at}` is not an object {{name, description, parameters}}")));
         };
-        let mut take = |name: &str| members.shift_remove(name).filter(|value| !value.is_null());
+        let mut take = |name: &str| members.remove(name).filter(|value| !value.is_null());
         let Some(name) = text(take("name")) else {
             return Err(plain(&at, format!("`{at}.name` is to be the function's name")));
         };

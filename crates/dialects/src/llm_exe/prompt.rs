@@ -114,8 +114,8 @@ fn object(
     render: &mut impl FnMut(&str, String) -> Result<String, Error>,
 ) -> Result<Message, Error> {
     let role = role(&members).unwrap_or(Role::User);
-    members.shift_remove("role");
-    let content = match members.shift_remove("content") {
+    members.remove("role");
+    let content = match members.remove("content") {
         Some(Value::String(content)) => content,
         _ => String::new(),
     };
@@ -124,7 +124,7 @@ fn object(
         _ => content,
     };
     let mut text = |name: &str| match members.get(name) {
-        Some(Value::String(_)) => match members.shift_remove(name) {
+        Some(Value::String(_)) => match members.remove(name) {
             Some(Value::String(text)) => Some(text),
             _ => None,
         },
