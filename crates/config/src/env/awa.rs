@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Variables;
 use crate::config::{AdapterRef, Config, Provider, Target, Timeouts};
 use crate::names::{did_you_mean, quote};
+use crate::policy::Retry;
 use crate::units;
 
 const PROVIDERS: [&str; 4] = ["lan", "openai", "local", "stub"];
@@ -61,8 +62,11 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
     config.server.api_keys = llm_key.iter().cloned().collect();
     config.timeouts = timeouts;
     let mut targets = Vec::new();
-    for name in chain {
-        let mut provider = Provider { name: name.clone(), timeouts, ..Provider::stub() };
+    for (number, name) in (1..).zip(chain) {
+        // The limit is that of one attempt, and `total` counts from the request's start. Who calls tries again.
+        let timeouts = Timeouts { total: timeouts.total.saturating_mul(number), ..timeouts };
+        let retry = Retry { attempts: 1, failover: 0, ..Retry::DEFAULT };
+        let mut provider = Provider { name: name.clone(), timeouts, retry, ..Provider::stub() };
         let mut model = None;
         match name.as_str() {
             "lan" | "local" => {

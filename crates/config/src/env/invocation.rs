@@ -10,6 +10,7 @@ use super::{Variables, otherwise, within};
 use crate::aws;
 use crate::config::{AdapterRef, Config, Dialect, Provider, Target};
 use crate::facades::Backend;
+use crate::policy::{Choice, Health, Retry, Strategy};
 
 const BEDROCK: [&str; 13] = [
     "BEDROCK_OPENAI_ENDPOINTS",
@@ -90,6 +91,7 @@ fn bedrock(variables: &mut Variables<'_>, config: &mut Config) -> Backend {
                 ..Provider::stub()
             };
             provider.secrets.extend(key.map(|key| ("api_key".to_owned(), key)));
+            rotate(&mut provider);
             config.providers.insert("bedrock".into(), provider);
             alias(config, "bedrock", Some(String::new()));
             // `/chat` asks InvokeModel, which these URLs do not have.
@@ -180,7 +182,7 @@ fn ollama(variables: &mut Variables<'_>, config: &mut Config) -> Backend {
         let unavailable = Some("No endpoints configured".to_owned());
         return Backend { shape: Some("ollama"), defaults, unavailable, ..Backend::default() };
     };
-    let provider = Provider {
+    let mut provider = Provider {
         name: "ollama".into(),
         adapter: AdapterRef::Builtin("ollama".into()),
         endpoints,
@@ -188,10 +190,19 @@ fn ollama(variables: &mut Variables<'_>, config: &mut Config) -> Backend {
         timeouts: within(TIMEOUT),
         ..Provider::stub()
     };
+    rotate(&mut provider);
     config.providers.insert("ollama".into(), provider);
     alias(config, "ollama", Some(variables.get("OLLAMA_DEFAULT_MODEL").unwrap_or_default()));
     otherwise(config, "ollama");
     Backend { defaults, ..Backend::default() }
+}
+
+/// The service's own way with several endpoints: one after the other, one that fails rests for a minute, and a request has
+/// one try.
+fn rotate(provider: &mut Provider) {
+    provider.choice = Choice { strategy: Strategy::RoundRobin, sticky: None };
+    provider.health = Health { failures: 1, rest: Duration::from_secs(60), ..Health::DEFAULT };
+    provider.retry = Retry { attempts: 1, failover: 0, ..Retry::DEFAULT };
 }
 
 /// Requests that name no model of the backend: `/invoke/llm` calls it like the backend.
