@@ -28,14 +28,14 @@ fn comparable(value: &mut Value) {
 
 /// What arrives at `adapter` of a request in its own dialect.
 fn arrived(dialect: &str, path: &str, adapter: &str, sent: &Value) -> Value {
-    let request = parse_request(dialect, path, &sent.to_string()).request;
+    let request = parse_request(dialect, path, "", &sent.to_string()).request;
     let http = (api(adapter).encode)("{}", request).unwrap_or_else(|error| panic!("{error:?}\n{sent}"));
     serde_json::from_slice(&http.body).unwrap()
 }
 
 /// What comes back to the client of a backend's answer: the body, cut into two network reads.
 fn returned(dialect: &str, path: &str, adapter: &str, sent: &Value, answer: &[u8], cut: usize) -> String {
-    let parsed = parse_request(dialect, path, &sent.to_string());
+    let parsed = parse_request(dialect, path, "", &sent.to_string());
     let stream = parsed.request.stream;
     let http = (api(adapter).encode)("{}", parsed.request).unwrap();
     let mut framer = Framer::new(&http.framing, Limits::default()).unwrap();
