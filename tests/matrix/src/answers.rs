@@ -120,10 +120,12 @@ pub struct Client {
     pub stream: bool,
     /// Where it asks.
     path: &'static str,
+    /// The operator's settings of the dialect.
+    settings: &'static str,
     /// Its request, which asks for token counts where the dialect lets it.
     body: &'static str,
-    /// What only a stream that is complete has in it.
-    pub end: &'static str,
+    /// What only a stream that is complete has in it: one of these.
+    pub ends: &'static [&'static str],
     /// What a failure inside a stream has in it.
     pub error: &'static str,
     /// What counts of tokens have in front of them.
@@ -133,7 +135,7 @@ pub struct Client {
 impl Client {
     /// The answer of these events, as this client sees it.
     pub fn sees(&self, events: Vec<Event>) -> Told {
-        let parsed = parse_request(self.dialect, self.path, self.body);
+        let parsed = parse_request(self.dialect, self.path, self.settings, self.body);
         assert_eq!(parsed.request.stream, self.stream, "{}", self.dialect);
         let start =
             AnswerStart { render: parsed.render, id: "abc".into(), created: 1_700_000_000, model: "alias".into() };
@@ -169,27 +171,51 @@ impl Client {
 
 /// A client of each dialect that renders answers of models; of a stream, or of whole answers.
 pub fn clients(stream: bool) -> Vec<Client> {
-    let client = |dialect, path, body, end, error, usage| Client { dialect, stream, path, body, end, error, usage };
+    let client = |dialect, path, body, ends: &'static [&'static str], error, usage| Client {
+        dialect,
+        stream,
+        path,
+        settings: "",
+        body,
+        ends,
+        error,
+        usage,
+    };
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":{"include_usage":true}}"#;
     if stream {
         let text = r#"{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true}}"#;
         let messages = r#"{"model":"m","max_tokens":99,"messages":[{"role":"user","content":"x"}],"stream":true}"#;
         vec![
-            client("openai-chat", "/v1/chat/completions", chat, "data: [DONE]", "{\"error\":", "\"total_tokens\":"),
-            client("openai-completions", "/v1/completions", text, "data: [DONE]", "{\"error\":", "\"total_tokens\":"),
+            client("openai-chat", "/v1/chat/completions", chat, &["data: [DONE]"], "{\"error\":", "\"total_tokens\":"),
+            client(
+                "openai-completions",
+                "/v1/completions",
+                text,
+                &["data: [DONE]"],
+                "{\"error\":",
+                "\"total_tokens\":",
+            ),
             client(
                 "anthropic-messages",
                 "/v1/messages",
                 messages,
-                "event: message_stop",
+                &["event: message_stop"],
                 "event: error",
+                "\"output_tokens\":",
+            ),
+            client(
+                "openai-responses",
+                "/v1/responses",
+                r#"{"model":"m","input":"x","store":false,"stream":true}"#,
+                &["event: response.completed", "event: response.incomplete"],
+                "event: response.failed",
                 "\"output_tokens\":",
             ),
             client(
                 "ollama-chat",
                 "/api/chat",
                 r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#,
-                "\"done\":true",
+                &["\"done\":true"],
                 "{\"error\":",
                 "\"eval_count\":",
             ),
@@ -197,7 +223,7 @@ pub fn clients(stream: bool) -> Vec<Client> {
                 "ollama-generate",
                 "/api/generate",
                 r#"{"model":"m","prompt":"x"}"#,
-                "\"done\":true",
+                &["\"done\":true"],
                 "{\"error\":",
                 "\"eval_count\":",
             ),
@@ -207,19 +233,41 @@ pub fn clients(stream: bool) -> Vec<Client> {
         let messages = r#"{"model":"m","max_tokens":99,"messages":[{"role":"user","content":"x"}]}"#;
         let text = r#"{"model":"m","prompt":"x","stream":false}"#;
         vec![
-            client("openai-chat", "/v1/chat/completions", chat, "", "", "\"total_tokens\":"),
-            client("openai-completions", "/v1/completions", text, "", "", "\"total_tokens\":"),
-            client("anthropic-messages", "/v1/messages", messages, "", "", "\"output_tokens\":"),
-            client("ollama-chat", "/api/chat", chat, "", "", "\"eval_count\":"),
-            client("ollama-generate", "/api/generate", text, "", "", "\"eval_count\":"),
-            client("awa-llm", "/llm", r#"{"prompt":"x"}"#, "", "", ""),
+            client("openai-chat", "/v1/chat/completions", chat, &[], "", "\"total_tokens\":"),
+            client("openai-completions", "/v1/completions", text, &[], "", "\"total_tokens\":"),
+            client("anthropic-messages", "/v1/messages", messages, &[], "", "\"output_tokens\":"),
+            client("ollama-chat", "/api/chat", chat, &[], "", "\"eval_count\":"),
+            client("ollama-generate", "/api/generate", text, &[], "", "\"eval_count\":"),
+            client(
+                "openai-responses",
+                "/v1/responses",
+                r#"{"model":"m","input":"x","store":false}"#,
+                &[],
+                "",
+                "\"output_tokens\":",
+            ),
+            client("awa-llm", "/llm", r#"{"prompt":"x"}"#, &[], "", ""),
+            client("bedrock-chat", "/chat", r#"{"prompt":"x"}"#, &[], "", ""),
+            Client {
+                settings: r#"{"backends":{"b":{"shape":"invoke-model","model":"m"}}}"#,
+                ..client("llm-invocation", "/invoke/llm", r#"{"backend":"b","prompt":"x"}"#, &[], "", "")
+            },
         ]
     }
 }
 
 /// A client of each dialect that embeds texts.
 pub fn embedders() -> Vec<Client> {
-    let client = |dialect, path, body| Client { dialect, stream: false, path, body, end: "", error: "", usage: "" };
+    let client = |dialect, path, body| Client {
+        dialect,
+        stream: false,
+        path,
+        settings: "",
+        body,
+        ends: &[],
+        error: "",
+        usage: "",
+    };
     vec![
         client("openai-embeddings", "/v1/embeddings", r#"{"model":"m","input":["x","y"]}"#),
         client("ollama-embed", "/api/embed", r#"{"model":"m","input":["x","y"]}"#),
@@ -231,5 +279,14 @@ pub fn embedders() -> Vec<Client> {
 pub fn counters() -> Vec<Client> {
     let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
     let path = "/v1/messages/count_tokens";
-    vec![Client { dialect: "anthropic-messages", stream: false, path, body, end: "", error: "", usage: "" }]
+    vec![Client {
+        dialect: "anthropic-messages",
+        stream: false,
+        path,
+        settings: "",
+        body,
+        ends: &[],
+        error: "",
+        usage: "",
+    }]
 }

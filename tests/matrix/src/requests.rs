@@ -21,7 +21,7 @@ pub struct Canonical {
 impl Canonical {
     /// The request as the dialect reads it.
     pub fn parsed(&self) -> Parsed {
-        parse_request(&self.dialect, path(&self.dialect, &self.name), &self.body)
+        parse_request(&self.dialect, path(&self.dialect, &self.name), "", &self.body)
     }
 }
 
@@ -34,9 +34,10 @@ fn path<'a>(dialect: &str, name: &str) -> &'a str {
     &route.unwrap_or_else(|| panic!("there is no dialect {dialect}")).path
 }
 
-/// What `dialect` reads in `body`.
-pub fn parse_request(dialect: &str, path: &str, body: &str) -> Parsed {
-    let client = Client { method: "POST".to_owned(), path: path.to_owned(), ..Client::default() };
+/// What `dialect` reads in `body`. `settings` are the operator's, of that dialect.
+pub fn parse_request(dialect: &str, path: &str, settings: &str, body: &str) -> Parsed {
+    let (path, settings) = (path.to_owned(), settings.to_owned());
+    let client = Client { method: "POST".to_owned(), path, settings, ..Client::default() };
     match step(dialect, &client, &default_limits(), body.as_bytes()) {
         Ok(Step::Ask(parsed) | Step::Follow(parsed)) => parsed,
         other => panic!("{dialect} does not ask a backend: {other:?}\n{body}"),

@@ -28,14 +28,14 @@ fn comparable(value: &mut Value) {
 
 /// What arrives at `adapter` of a request in its own dialect.
 fn arrived(dialect: &str, path: &str, adapter: &str, sent: &Value) -> Value {
-    let request = parse_request(dialect, path, &sent.to_string()).request;
+    let request = parse_request(dialect, path, "", &sent.to_string()).request;
     let http = (api(adapter).encode)("{}", request).unwrap_or_else(|error| panic!("{error:?}\n{sent}"));
     serde_json::from_slice(&http.body).unwrap()
 }
 
 /// What comes back to the client of a backend's answer: the body, cut into two network reads.
 fn returned(dialect: &str, path: &str, adapter: &str, sent: &Value, answer: &[u8], cut: usize) -> String {
-    let parsed = parse_request(dialect, path, &sent.to_string());
+    let parsed = parse_request(dialect, path, "", &sent.to_string());
     let stream = parsed.request.stream;
     let http = (api(adapter).encode)("{}", parsed.request).unwrap();
     let mut framer = Framer::new(&http.framing, Limits::default()).unwrap();
@@ -206,6 +206,94 @@ mod openai {
             let usage = with(json!({"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3}), u);
             with(json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "gpt-4o-2024",
                 "choices": [choice], "usage": usage}), x)
+        }
+    }
+
+    /// What a client has gathered of a stream. An unknown member of a delta may come with the next chunk.
+    pub fn gathered(chunks: &[Value]) -> Value {
+        let (mut texts, mut calls) = (Vec::<(String, String)>::new(), Vec::<Value>::new());
+        let (mut of_choice, mut of_delta) = (Vec::new(), Vec::new());
+        let mut last = Map::new();
+        for chunk in chunks {
+            last.insert("id".into(), chunk["id"].clone());
+            if chunk["usage"].is_object() {
+                last.insert("usage".into(), chunk["usage"].clone());
+            }
+            for choice in chunk["choices"].as_array().unwrap() {
+                if choice["finish_reason"].is_string() {
+                    last.insert("finish".into(), choice["finish_reason"].clone());
+                }
+                let (choice, delta) = (choice.as_object().unwrap(), choice["delta"].as_object().unwrap());
+                for (members, gathered) in [(choice, &mut of_choice), (delta, &mut of_delta)] {
+                    gathered
+                        .extend(members.iter().filter(|(name, _)| name.starts_with("x_")).map(|member| json!(member)));
+                }
+                for name in ["content", "reasoning_content"] {
+                    let Some(piece) = delta.get(name).and_then(Value::as_str).filter(|piece| !piece.is_empty()) else {
+                        continue;
+                    };
+                    match texts.last_mut() {
+                        Some((kind, text)) if kind == name => text.push_str(piece),
+                        _ => texts.push((name.to_owned(), piece.to_owned())),
+                    }
+                }
+                for piece in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+                    let index = piece["index"].as_u64().unwrap() as usize;
+                    match calls.get_mut(index) {
+                        None => calls.push(piece.clone()),
+                        Some(call) => {
+                            let unknown = |of: &Value| -> Vec<(String, Value)> {
+                                let members = of.as_object().into_iter().flatten();
+                                members
+                                    .filter(|(name, _)| name.starts_with("x_"))
+                                    .map(|(a, b)| (a.clone(), b.clone()))
+                                    .collect()
+                            };
+                            call.as_object_mut().unwrap().extend(unknown(piece));
+                            call["function"].as_object_mut().unwrap().extend(unknown(&piece["function"]));
+                            let (first, more) = (&call["function"]["arguments"], &piece["function"]["arguments"]);
+                            call["function"]["arguments"] =
+                                json!(first.as_str().unwrap().to_owned() + more.as_str().unwrap_or_default());
+                        }
+                    }
+                }
+            }
+        }
+        json!({"texts": texts, "of_choice": of_choice, "of_delta": of_delta, "calls": calls, "last": last})
+    }
+
+    prop_compose! {
+        /// The chunks of a stream: the role, text in pieces, calls in two pieces each, the finish, the counts.
+        pub fn chunks()(
+            texts in vec((".{1,6}", any::<bool>(), unknown()), 1..5),
+            mut calls in vec(call(), 0..3),
+            (x, y) in (unknown(), unknown()),
+            tokens in 0..1000u32,
+        ) -> Vec<Value> {
+            tell_apart(&mut calls);
+            let chunk = |choices: Value| json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7,
+                "model": "gpt-4o-2024", "choices": choices});
+            let delta = |delta: Value| chunk(json!([{"index": 0, "delta": delta}]));
+            let mut chunks = vec![delta(json!({"role": "assistant", "content": ""}))];
+            for (text, thought, x) in texts {
+                let name = if thought { "reasoning_content" } else { "content" };
+                chunks.push(delta(with(json!({name: text}), x)));
+            }
+            let reason = if calls.is_empty() { "stop" } else { "tool_calls" };
+            for (index, mut call) in calls.into_iter().enumerate() {
+                let arguments = call["function"]["arguments"].take();
+                call["function"]["arguments"] = json!("");
+                call["index"] = json!(index);
+                chunks.push(delta(json!({"tool_calls": [call]})));
+                chunks.push(delta(json!({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})));
+            }
+            // Servers write members of a choice as null in every chunk but one; those say nothing.
+            let x = x.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            chunks.push(chunk(json!([with(json!({"index": 0, "delta": {}, "finish_reason": reason}), x)])));
+            let mut last = chunk(json!([]));
+            last["usage"] = with(json!({"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3}), y);
+            chunks.push(last);
+            chunks
         }
     }
 }
@@ -412,6 +500,19 @@ proptest! {
     fn an_answer_of_openais_chat_comes_back_equal_as_json(answer in openai::answer(), cut in any::<usize>()) {
         let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
         equal(back("openai-chat", "/v1/chat/completions", "openai", &sent, &answer, cut), answer)?;
+    }
+
+    #[test]
+    fn a_stream_of_openais_chat_comes_back_equal_as_json(chunks in openai::chunks(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": true,
+            "stream_options": {"include_usage": true}});
+        let text: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
+        let text = format!("{text}data: [DONE]\n\n");
+        let told = returned("openai-chat", "/v1/chat/completions", "openai", &sent, text.as_bytes(), cut % text.len());
+        let told = told.strip_suffix("data: [DONE]\n\n").expect("the clean end");
+        let events = told.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("data"));
+        let told: Vec<Value> = events.map(|event| serde_json::from_str(event).unwrap()).collect();
+        equal(openai::gathered(&told), openai::gathered(&chunks))?;
     }
 
     #[test]
