@@ -324,9 +324,12 @@ def backends_config(tiny, tools, embedder, aws_server, replay_server):
             "llama-tools": provider("llama-cpp", tools.url),
             "llama-embedder": provider("llama-cpp", embedder.url),
             # llama-server, as what else it plays.
-            "llama-openai": provider("openai", f"{tools.url}/v1"),
-            "llama-responses": provider("openai", f"{tools.url}/v1", {"api": "responses"}),
-            "llama-messages": provider("anthropic", tools.url),
+            "llama-openai": provider("openai", f"{tiny.url}/v1"),
+            "llama-openai-tools": provider("openai", f"{tools.url}/v1"),
+            "llama-responses": provider("openai", f"{tiny.url}/v1", {"api": "responses"}),
+            "llama-responses-tools": provider("openai", f"{tools.url}/v1", {"api": "responses"}),
+            "llama-messages": provider("anthropic", tiny.url),
+            "llama-messages-tools": provider("anthropic", tools.url),
             "bedrock": {
                 "adapter": "bedrock",
                 "endpoint": aws_server.url,

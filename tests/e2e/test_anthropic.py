@@ -169,12 +169,12 @@ def test_a_whole_answer_that_cannot_be_read_is_an_error(backends, replay, model)
 
 def test_llama_servers_messages_answer_and_stream_alike(backends, unique):
     options = {"max_tokens": 12, "temperature": 0}
-    whole = backends.chat("llama-messages/tools", headers={"x-request-id": unique + "whole"}, **options)
+    whole = backends.chat("llama-messages/tiny", headers={"x-request-id": unique + "whole"}, **options)
     assert whole.status == 200, whole.text
-    with backends.open_chat("llama-messages/tools", headers={"x-request-id": unique + "stream"}, **options) as wire:
+    with backends.open_chat("llama-messages/tiny", headers={"x-request-id": unique + "stream"}, **options) as wire:
         assert wire.head()[0] == 200
         events = list(kit.frames(wire))
-    assert events[-1].data == "[DONE]" and content(events) == text_of(whole)
+    assert events[-1].data == "[DONE]" and content(events) == text_of(whole) != ""
     usage = whole.json()["usage"]
     assert logged(backends, unique + "whole") == logged(backends, unique + "stream")
     assert logged(backends, unique + "whole") == (usage["prompt_tokens"], usage["completion_tokens"])
@@ -182,7 +182,7 @@ def test_llama_servers_messages_answer_and_stream_alike(backends, unique):
 
 def test_llama_servers_messages_call_tools(backends):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 300, "temperature": 0}
-    answer = backends.chat("llama-messages/tools", "what is the weather like", **options)
+    answer = backends.chat("llama-messages-tools/tools", "what is the weather like", **options)
     assert answer.status == 200, answer.text
     (choice,) = answer.json()["choices"]
     assert choice["finish_reason"] == "tool_calls"

@@ -170,12 +170,12 @@ def test_a_whole_answer_that_is_none_is_an_error(backends, replay, model):
 @pytest.mark.parametrize("provider", ["llama-openai", "llama-responses"])
 def test_llama_server_answers_and_streams_alike(backends, unique, provider):
     options = {"max_tokens": 12, "temperature": 0}
-    whole = backends.chat(f"{provider}/tools", headers={"x-request-id": unique + "whole"}, **options)
+    whole = backends.chat(f"{provider}/tiny", headers={"x-request-id": unique + "whole"}, **options)
     assert whole.status == 200, whole.text
-    with backends.open_chat(f"{provider}/tools", headers={"x-request-id": unique + "stream"}, **options) as wire:
+    with backends.open_chat(f"{provider}/tiny", headers={"x-request-id": unique + "stream"}, **options) as wire:
         assert wire.head()[0] == 200
         events = list(kit.frames(wire))
-    assert events[-1].data == "[DONE]" and content(events) == text_of(whole)
+    assert events[-1].data == "[DONE]" and content(events) == text_of(whole) != ""
     usage = whole.json()["usage"]
     counts = (usage["prompt_tokens"], usage["completion_tokens"])
     assert logged(backends, unique + "whole") == logged(backends, unique + "stream") == counts
@@ -187,11 +187,11 @@ def test_llama_server_calls_tools(backends, provider, stream):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 300, "temperature": 0}
     prompt = "what is the weather like"
     if stream:
-        status, events = backends.stream(f"{provider}/tools", prompt, **options)
+        status, events = backends.stream(f"{provider}-tools/tools", prompt, **options)
         assert status == 200 and events[-1].data == "[DONE]"
         function = joined(events)[0]
     else:
-        answer = backends.chat(f"{provider}/tools", prompt, **options)
+        answer = backends.chat(f"{provider}-tools/tools", prompt, **options)
         assert answer.status == 200, answer.text
         function = answer.json()["choices"][0]["message"]["tool_calls"][0]["function"]
     assert function["name"] == "get_weather" and json.loads(function["arguments"])["city"] in ("Paris", "Rome")
