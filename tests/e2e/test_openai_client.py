@@ -60,9 +60,10 @@ def test_a_tool_is_called_and_its_result_is_taken(client, aws, unique, model):
     choice.message.tool_calls = [call]
     turn = choice.message.model_dump(exclude_none=True)
     result = {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}
-    # llama-server cannot leave this small model the choice; Bedrock wants the tools of the calls that it is told of.
-    options = {"tools": [WEATHER]} if model == "claude" else {}
-    second = client.chat.completions.create(model=model, messages=[question, turn, result], max_tokens=20, **options)
+    # llama-server cannot leave this small model the choice.
+    options = {} if model == "claude" else {"tool_choice": "none"}
+    messages = [question, turn, result]
+    second = client.chat.completions.create(model=model, messages=messages, tools=[WEATHER], max_tokens=20, **options)
     assert second.choices[0].finish_reason in ("stop", "length", "tool_calls")
 
 
@@ -77,7 +78,7 @@ def test_a_streamed_call_is_put_together_by_the_client(client, model):
     assert final.choices[0].message.tool_calls[0].function.arguments == done[0].arguments
 
 
-@pytest.mark.parametrize("model", ["tiny", "llama-responses/tiny"])
+@pytest.mark.parametrize("model", ["tiny", "llama-openai/tiny", "llama-messages-tools/tools"])
 def test_parse_gives_an_object(client, model):
     answer = client.chat.completions.parse(model=model, messages=USER, response_format=Weather, max_tokens=400)
     assert isinstance(answer.choices[0].message.parsed, Weather)
