@@ -7,6 +7,8 @@ pytestmark = pytest.mark.gateway_only
 
 CHATS = ["tiny", "claude", "anthropic/text", "llama-messages/tiny", "openai/text", "responses/text", "ollama/text"]
 USER = [{"role": "user", "content": "hello"}]
+# The client's current version has no argument for it.
+FIXED = {"temperature": 0}
 WEATHER = {
     "name": "get_weather",
     "description": "The weather of a city",
@@ -26,7 +28,7 @@ def client(backends, replay, aws):
 
 @pytest.mark.parametrize("model", CHATS)
 def test_messages(client, model):
-    answer = client.messages.create(model=model, max_tokens=20, messages=USER, system="be kind")
+    answer = client.messages.create(model=model, max_tokens=20, messages=USER, extra_body=FIXED, system="be kind")
     assert answer.type == "message" and answer.role == "assistant" and answer.id
     assert "".join(block.text for block in answer.content if block.type == "text")
     assert answer.stop_reason in ("end_turn", "max_tokens")
@@ -35,7 +37,7 @@ def test_messages(client, model):
 
 @pytest.mark.parametrize("model", CHATS)
 def test_the_clients_own_accumulator_has_the_whole_message(client, model):
-    with client.messages.stream(model=model, max_tokens=20, messages=USER) as stream:
+    with client.messages.stream(model=model, max_tokens=20, messages=USER, extra_body=FIXED) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text and "".join(block.text for block in final.content if block.type == "text") == text
@@ -44,7 +46,7 @@ def test_the_clients_own_accumulator_has_the_whole_message(client, model):
 
 @pytest.mark.parametrize("model", CHATS)
 def test_the_events_come_in_anthropics_order(client, model):
-    events = list(client.messages.create(model=model, max_tokens=20, messages=USER, stream=True))
+    events = list(client.messages.create(model=model, max_tokens=20, messages=USER, extra_body=FIXED, stream=True))
     names = [event.type for event in events]
     assert names[0] == "message_start" and names[-2:] == ["message_delta", "message_stop"]
     assert names.count("content_block_start") == names.count("content_block_stop") > 0
@@ -106,7 +108,7 @@ FAILURES = {
 @pytest.mark.parametrize("model", list(FAILURES))
 def test_failures_are_the_clients_own_exceptions(client, model):
     with pytest.raises(anthropic.APIStatusError) as raised:
-        client.messages.create(model=model, max_tokens=20, messages=USER)
+        client.messages.create(model=model, max_tokens=20, messages=USER, extra_body=FIXED)
     assert isinstance(raised.value, FAILURES[model]), (raised.value, raised.value.status_code)
     assert raised.value.body["type"] == "error" and raised.value.body["error"]["message"]
 
@@ -119,5 +121,5 @@ def test_a_wrong_key_is_an_authentication_error(client):
 @pytest.mark.parametrize("model", ["anthropic/cut", "ollama/cut", "openai/cut", "responses/cut", "anthropic/error"])
 def test_a_stream_that_breaks_off_raises(client, model):
     with pytest.raises(anthropic.APIError):
-        with client.messages.stream(model=model, max_tokens=20, messages=USER) as stream:
+        with client.messages.stream(model=model, max_tokens=20, messages=USER, extra_body=FIXED) as stream:
             stream.get_final_message()

@@ -20,7 +20,8 @@ def chat(backends, replay, aws, monkeypatch):
     from langchain_openai import ChatOpenAI
 
     def model(name, **more):
-        options = {"base_url": backends.url + "/v1", "api_key": backends.key, "max_retries": 0, "max_tokens": 20}
+        options = {"base_url": backends.url + "/v1", "api_key": backends.key, "max_retries": 0}
+        options |= {"max_tokens": 20, "temperature": 0}
         return ChatOpenAI(model=name, **options | more)
 
     return model
@@ -75,13 +76,12 @@ import json, os, sys
 import litellm
 
 url, key = sys.argv[1:]
-litellm.num_retries = 0
 told = {}
 USER = [{"role": "user", "content": "hello"}]
 
 def ask(name, **options):
     base = url if name.startswith(("anthropic", "ollama")) else url + "/v1"
-    options = {"messages": USER, "max_tokens": 20, "api_base": base, "api_key": key} | options
+    options = {"messages": USER, "max_tokens": 20, "temperature": 0, "api_base": base, "api_key": key, "max_retries": 0} | options
     return litellm.completion(model=name, **options)
 
 for name in json.loads(os.environ["MODELS"]):

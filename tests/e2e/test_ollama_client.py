@@ -9,7 +9,7 @@ pytestmark = pytest.mark.gateway_only
 
 CHATS = ["tiny", "claude", "ollama/text", "openai/text", "anthropic/text"]
 USER = [{"role": "user", "content": "hello"}]
-SHORT = {"num_predict": 20}
+SHORT = {"num_predict": 20, "temperature": 0}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import { z } from "zod";
 
 const [url, apiKey] = process.argv.slice(2);
 const openai = createOpenAI({ baseURL: `${url}/v1`, apiKey });
-const common = { maxRetries: 0, maxOutputTokens: 20 };
+const common = { maxRetries: 0, maxOutputTokens: 20, temperature: 0 };
 const seen = { chats: {}, called: {}, embeddings: {} };
 
 for (const model of ["tiny", "claude", "openai/text", "anthropic/text", "ollama/text"]) {
@@ -28,8 +28,8 @@ for (const [model, prompt] of [["tools", "what is the weather like"], ["claude",
 }
 
 const schema = z.object({ city: z.enum(["Paris", "Rome"]), sunny: z.boolean() });
-const object = await generateObject({ ...common, maxOutputTokens: 400, model: openai.chat("tiny"), schema, prompt: "hello" });
-seen.object = object.object;
+const form = { ...common, maxOutputTokens: 400, schema, prompt: "hello" };
+seen.object = (await generateObject({ ...form, model: openai.chat("tiny") })).object;
 
 for (const model of ["embedder", "openai/any"]) {
   const { embeddings } = await embedMany({ model: openai.embedding(model), values: ["hello", "world"], maxRetries: 0 });

@@ -21,15 +21,16 @@ const weather = {
 const seen = { chats: {} };
 
 for (const model of ["tiny", "claude", "openai/text", "anthropic/text", "ollama/text"]) {
-  const whole = await client.chat.completions.create({ model, messages, max_tokens: 20 });
+  const whole = await client.chat.completions.create({ model, messages, temperature: 0, max_tokens: 20 });
   let text = "";
-  const options = { model, messages, max_tokens: 20, stream: true, stream_options: { include_usage: true } };
+  const options = { model, messages, temperature: 0, max_tokens: 20, stream: true, stream_options: { include_usage: true } };
   let usage;
   for await (const chunk of await client.chat.completions.create(options)) {
     text += chunk.choices[0]?.delta?.content ?? "";
     usage = chunk.usage ?? usage;
   }
-  const final = await client.chat.completions.stream({ model, messages, max_tokens: 20 }).finalChatCompletion();
+  const stream = client.chat.completions.stream({ model, messages, temperature: 0, max_tokens: 20 });
+  const final = await stream.finalChatCompletion();
   seen.chats[model] = {
     whole: whole.choices[0].message.content,
     streamed: text,
