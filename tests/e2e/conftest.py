@@ -15,6 +15,7 @@ import aws as aws_module
 import double as double_module
 import kit
 import llama
+import replay as replay_module
 import shapes
 
 KEY = "test-key-of-the-suite"
@@ -124,6 +125,28 @@ def aws(aws_server):
     yield aws_server
     aws_server.reset()
     assert aws_server.wrong() == []
+
+
+@pytest.fixture(scope="session")
+def embedder(folder):
+    """llama-server that embeds texts too."""
+    with llama.LlamaServer("tiny", folder, key=UPSTREAM_KEY, extra=["--embeddings", "--pooling", "mean"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def replay_server():
+    server = replay_module.Replay()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def replay(replay_server):
+    """The APIs that are replayed. A request that breaks their rules fails the test."""
+    replay_server.wrong()
+    yield replay_server
+    assert replay_server.wrong() == []
 
 
 @pytest.fixture(scope="session")
@@ -284,6 +307,59 @@ def gateway(shape, folder, request):
         return
     backends = {name: request.getfixturevalue(name) for name in ("tiny", "tools", "slow", "double", "blackhole")}
     gateway = start_gateway(shape, standard_config(**backends), folder)
+    yield gateway
+    gateway.process.stop()
+
+
+def backends_config(tiny, tools, embedder, aws_server, replay_server):
+    """One gateway in front of every kind of backend, for the clients of others and for the adapters' own tests."""
+
+    def provider(adapter, url, settings=None, api_key=UPSTREAM_KEY):
+        return {"adapter": adapter, "endpoint": url, "api_key": api_key, "settings": settings}
+
+    key = {"aws_access_key_id": aws_module.KEY_ID, "aws_secret_access_key": aws_module.SECRET}
+    played = {name: f"{replay_server.url}/{name}" for name in replay_module.RULES}
+    return {
+        "server": {"api_keys": [KEY]},
+        "timeouts": {"first_token": "60s", "idle": "60s"},
+        "providers": {
+            "llama": provider("llama-cpp", tiny.url),
+            "llama-tools": provider("llama-cpp", tools.url),
+            "llama-embedder": provider("llama-cpp", embedder.url),
+            # llama-server, as what else it plays.
+            "llama-openai": provider("openai", f"{tiny.url}/v1"),
+            "llama-openai-tools": provider("openai", f"{tools.url}/v1"),
+            "llama-responses": provider("openai", f"{tiny.url}/v1", {"api": "responses"}),
+            "llama-responses-tools": provider("openai", f"{tools.url}/v1", {"api": "responses"}),
+            "llama-messages": provider("anthropic", tiny.url),
+            "llama-messages-tools": provider("anthropic", tools.url),
+            "bedrock": {
+                "adapter": "bedrock",
+                "endpoint": aws_server.url,
+                "secrets": key,
+                "settings": {"region": aws_module.REGION},
+            },
+            "anthropic": provider("anthropic", played["anthropic"]),
+            "anthropic-key": provider("anthropic", played["anthropic"], api_key="not-the-key"),
+            "ollama": provider("ollama", played["ollama"]),
+            "openai": provider("openai", played["openai"]),
+            "openai-key": provider("openai", played["openai"], api_key="not-the-key"),
+            "responses": provider("openai", played["openai"], {"api": "responses"}),
+        },
+        "models": {
+            "tiny": {"target": "llama/tiny"},
+            "tools": {"target": "llama-tools/tools"},
+            "embedder": {"target": "llama-embedder/tiny"},
+            "claude": {"target": "bedrock/anthropic.claude-3-haiku-20240307-v1:0"},
+            "titan": {"target": "bedrock/amazon.titan-embed-text-v2:0"},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def backends(shape, folder, tiny, tools, embedder, aws_server, replay_server):
+    """The gateway with `backends_config`."""
+    gateway = start_gateway(shape, backends_config(tiny, tools, embedder, aws_server, replay_server), folder)
     yield gateway
     gateway.process.stop()
 
