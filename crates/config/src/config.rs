@@ -101,11 +101,15 @@ impl Default for Server {
 }
 
 impl Server {
-    /// Whether the server admits a client with this key; `None` is a client without one. Takes the same time for every
-    /// wrong key of a length.
-    pub fn admits(&self, key: Option<&str>) -> bool {
-        self.api_keys.is_empty()
-            || key.is_some_and(|key| self.api_keys.iter().fold(false, |found, own| found | own.matches(key)))
+    /// The number of the client with this key among [`Server::api_keys`], where the server admits it; `None` is a client
+    /// without a key, and 0 every client of an open server. Takes the same time for every wrong key of a length.
+    pub fn client(&self, key: Option<&str>) -> Option<usize> {
+        if self.api_keys.is_empty() {
+            return Some(0);
+        }
+        let key = key?;
+        let all = self.api_keys.iter().enumerate();
+        all.fold(None, |found, (number, own)| if own.matches(key) { found.or(Some(number)) } else { found })
     }
 }
 

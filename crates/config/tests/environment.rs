@@ -66,7 +66,8 @@ fn the_key_is_asked_of_clients_and_sent_to_lan_alone() {
         ("OPENAI_API_KEY", "k2"),
         ("OPENAI_MODEL", "gpt-5"),
     ]);
-    assert!(config.server.admits(Some("k1")) && !config.server.admits(Some("k2")) && !config.server.admits(None));
+    let client = |key| config.server.client(key);
+    assert_eq!((client(Some("k1")), client(Some("k2")), client(None)), (Some(0), None, None));
     assert_eq!(config.providers["lan"].secrets["api_key"].expose(), "k1");
     assert_eq!(config.providers["openai"].secrets["api_key"].expose(), "k2");
     assert_eq!(config.providers["openai"].adapter, AdapterRef::Builtin("openai".into()));

@@ -305,7 +305,7 @@ impl Gateway {
             }
             _ => {}
         }
-        self.authenticate(request).map_err(|failed| (failed, None))?;
+        flight.client = self.authenticate(request).map_err(|failed| (failed, None))?;
         // Anthropic's SDKs ask at the same path.
         let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
         Ok(match endpoint {
@@ -370,14 +370,15 @@ impl Gateway {
     }
 
     /// Compares the client's key with each of ours, in constant time.
-    fn authenticate<B>(&self, request: &Request<B>) -> Result<(), Failed> {
+    /// Gives the client's number among the keys; 0 where the server is open.
+    fn authenticate<B>(&self, request: &Request<B>) -> Result<usize, Failed> {
         let bearer = request.header("authorization").and_then(|value| {
             let (scheme, key) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
         });
         let given = bearer.or_else(|| request.header("x-api-key")).or_else(|| request.header("api-key"));
-        if self.config.server.admits(given) {
-            return Ok(());
+        if let Some(client) = self.config.server.client(given) {
+            return Ok(client);
         }
         let (code, message) = match given {
             None => ("missing_api_key", "no API key; send it as `authorization: Bearer KEY`"),
@@ -486,7 +487,7 @@ impl Gateway {
     /// Gives the answer that the dialect itself has.
     async fn reply<P: Ports>(&self, mut flight: Flight<P>, reply: witgate_model::normaliser::Reply) -> Whole {
         for at in reply.forget {
-            if let Err(why) = flight.ports.keep(Document { at, content: None }).await {
+            if let Err(why) = flight.ports.keep(Document { at: flight.own(at), content: None }).await {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
                 flight.ports.warn(&warning);
             }

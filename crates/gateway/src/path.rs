@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use witgate_config::Provider;
 use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{
-    AnswerStart, Attempt as Try, Client, Document, Limits, Parsed, Reply as OwnReply, Step,
+    AnswerStart, Attempt as Try, Client, Document, DocumentRef, Limits, Parsed, Reply as OwnReply, Step,
 };
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Usage};
 
@@ -34,6 +34,8 @@ pub(crate) struct Flight<P: Ports> {
     pub start: Duration,
     /// The tries that failed before any content.
     pub tried: Vec<Try>,
+    /// Which client it is: the number of its key.
+    pub client: usize,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
     ended: bool,
@@ -67,7 +69,7 @@ impl<P: Ports> Flight<P> {
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
-        Flight { ports, record, place: None, start, tried: Vec::new(), spent: None, ended: false }
+        Flight { ports, record, place: None, start, tried: Vec::new(), client: 0, spent: None, ended: false }
     }
 
     /// Says how it ended, once.
@@ -90,6 +92,14 @@ impl<P: Ports> Flight<P> {
     /// The tries, where there was more than one.
     fn attempts(&self) -> &[Try] {
         if self.tried.len() > 1 { &self.tried } else { &[] }
+    }
+
+    /// Where a document lies: what is kept for one client, no other one finds. Configurations are the operator's, for all.
+    pub fn own(&self, at: DocumentRef) -> DocumentRef {
+        match at.kind.as_str() {
+            "configuration" => at,
+            _ => DocumentRef { key: format!("{}/{}", self.client, at.key), ..at },
+        }
     }
 
     /// A parent id for the backend's span; not zero, as the standard wants.
@@ -207,7 +217,7 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
 }
 
 /// The most documents that a dialect may want for one request.
-const MOST_DOCUMENTS: usize = 8;
+const MOST_DOCUMENTS: usize = 64;
 
 /// What the normaliser made of a request.
 #[allow(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
@@ -245,7 +255,7 @@ pub(crate) async fn parse<P: Ports>(
                     return Err(fault(flight, broke("asked for documents twice, for none, or for too many")));
                 }
                 for at in wanted {
-                    let content = ports.document(&at).await.map_err(|why| {
+                    let content = ports.document(&flight.own(at.clone())).await.map_err(|why| {
                         let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
                         Failed::ours(503, "api_error", "store_unavailable", message)
                     })?;
@@ -432,6 +442,7 @@ impl<N: Normaliser> Run<N> {
         if self.follow {
             let ending = self.normaliser.end().map_err(|fault| sink.attempt(call.fault(&fault)))?;
             for document in ending.keep {
+                let document = Document { at: flight.own(document.at), ..document };
                 // The answer is good all the same; who asks for the document later is told that it is not there.
                 if let Err(why) = ports.keep(document).await {
                     ports.warn(&Warning::Store { request_id: &request_id, why: &why });

@@ -122,3 +122,18 @@ fn a_response_in_the_background_is_refused_and_no_backend_is_asked() {
     assert_eq!((refused.status, &body(&refused)["error"]["param"]), (400, &json!("background")));
     assert_eq!(world.sent(), 0);
 }
+
+#[test]
+fn what_is_kept_for_one_client_no_other_one_finds() {
+    let mut config = config();
+    config.server.api_keys.push(witgate_config::Secret::new("other-key"));
+    let world = World::new(1, config);
+    answers(&world);
+    let request = Bytes::from(json!({"model": "chain", "input": "My secret"}).to_string());
+    let theirs = body(&world.request_with_key(Some("other-key"), RESPONSES, request));
+    let id = theirs["id"].as_str().unwrap();
+    assert_eq!(get(&world, &format!("{RESPONSES}/{id}")).status, 404);
+    let on = create(&world, &json!({"model": "chain", "input": "And?", "previous_response_id": id}));
+    assert!((400..=404).contains(&on.status), "{on:?}");
+    assert_eq!(world.sent(), 1, "nothing of it reached a backend");
+}
