@@ -247,6 +247,7 @@ pub fn clients(stream: bool) -> Vec<Client> {
                 "\"output_tokens\":",
             ),
             client("awa-llm", "/llm", r#"{"prompt":"x"}"#, &[], "", ""),
+            client("llm-exe", "/invoke", r#"{"provider":"openai","model":"m","message":"x"}"#, &[], "", ""),
             client("bedrock-chat", "/chat", r#"{"prompt":"x"}"#, &[], "", ""),
             Client {
                 settings: r#"{"backends":{"b":{"shape":"invoke-model","model":"m"}}}"#,

@@ -84,7 +84,8 @@ const ANSWERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Dialects that have no place for tools.
-const TEXTS: [&str; 5] = ["openai-completions", "ollama-generate", "awa-llm", "bedrock-chat", "llm-invocation"];
+const TEXTS: [&str; 6] =
+    ["openai-completions", "ollama-generate", "awa-llm", "bedrock-chat", "llm-invocation", "llm-exe"];
 
 /// Who may ask for such an answer. Text completions have no place for tools.
 fn askers(name: &str, answer: &Answer) -> Vec<Client> {
