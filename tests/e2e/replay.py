@@ -68,10 +68,12 @@ def filled(value, name):
 
 
 NUMBER = (int, float)
+# Anthropic's: the one that its documents name, and the one that its Python client 2.12 asks for.
+VERSIONS = ("2023-06-01", "2026-10-21")
 
 
 def anthropic(seen, body):
-    need(seen.headers.get("anthropic-version") == "2023-06-01", "anthropic-version")
+    need(seen.headers.get("anthropic-version") in VERSIONS, "anthropic-version")
     if body is None:
         return
     count = seen.path.endswith("count_tokens")
@@ -177,8 +179,9 @@ def refusal(api, status, message):
 
 
 def key_of(seen, api):
-    name, mark = ("x-api-key", "") if api == "anthropic" else ("authorization", "Bearer ")
-    return seen.headers.get(name, "").removeprefix(mark)
+    # Anthropic's own client, too, sends a bearer by now.
+    given = api == "anthropic" and seen.headers.get("x-api-key")
+    return given or seen.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def fixture(api, path, model, stream):

@@ -3,6 +3,8 @@
 import anthropic
 import pytest
 
+from test_chat import Weather
+
 pytestmark = pytest.mark.gateway_only
 
 CHATS = ["tiny", "claude", "anthropic/text", "llama-messages/tiny", "openai/text", "responses/text", "ollama/text"]
@@ -123,3 +125,27 @@ def test_a_stream_that_breaks_off_raises(client, model):
     with pytest.raises(anthropic.APIError):
         with client.messages.stream(model=model, max_tokens=20, messages=USER, extra_body=FIXED) as stream:
             stream.get_final_message()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_and_counts_of_the_cache_arrive_as_anthropic_sent_them(client, stream):
+    def ask(model):
+        options = {"model": model, "max_tokens": 2000, "messages": USER}
+        if not stream:
+            return client.messages.create(**options)
+        with client.messages.stream(**options) as events:
+            return events.get_final_message()
+
+    thoughts = [block for block in ask("anthropic/thinking").content if block.type == "thinking"]
+    assert thoughts[0].thinking and thoughts[0].signature
+    usage = ask("anthropic/cache").usage
+    assert usage.cache_read_input_tokens > 0 and usage.cache_creation_input_tokens is not None
+
+
+def test_parse_gives_an_object(client, aws, unique):
+    answer = client.messages.parse(model="tiny", max_tokens=400, messages=USER, output_format=Weather)
+    assert isinstance(answer.parsed_output, Weather)
+    aws.on(unique, say={"text": '{"city": "Rome", "sunny": true}'})
+    question = [{"role": "user", "content": unique}]
+    answer = client.messages.parse(model="claude", max_tokens=400, messages=question, output_format=Weather)
+    assert answer.parsed_output == Weather(city="Rome", sunny=True)

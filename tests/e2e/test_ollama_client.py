@@ -68,6 +68,14 @@ def test_a_schema_shapes_the_answer(client):
     assert Weather.model_validate_json(answer.message.content)
 
 
+@pytest.mark.parametrize("model", ["ollama/thinking", "anthropic/thinking"])
+def test_thoughts_stand_apart(client, model):
+    answer = client.chat(model=model, messages=USER)
+    assert answer.message.thinking and answer.message.content
+    parts = list(client.chat(model=model, messages=USER, stream=True))
+    assert "".join(part.message.thinking or "" for part in parts) and "".join(part.message.content or "" for part in parts)
+
+
 @pytest.mark.parametrize("model", ["embedder", "ollama/any", "openai/any"])
 def test_embed(client, model):
     answer = client.embed(model=model, input=["hello", "world"])

@@ -97,6 +97,19 @@ def test_parse_on_bedrock(client, aws, unique):
     assert answer.choices[0].message.parsed == Weather(city="Rome", sunny=True)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_is_had_of_claude_by_a_tool(client, stream):
+    """Where its API has no structured output; the answer is text all the same."""
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object", "properties": {}}}}
+    options = {"model": "anthropic/json-answer", "messages": USER, "response_format": form}
+    if stream:
+        chunks = client.chat.completions.create(stream=True, **options)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    else:
+        text = client.chat.completions.create(**options).choices[0].message.content
+    assert isinstance(json.loads(text), dict)
+
+
 @pytest.mark.parametrize(("model", "texts"), [("embedder", 2), ("titan", 1), ("openai/any", 2), ("ollama/any", 2)])
 @pytest.mark.parametrize("form", [None, "float"])
 def test_embeddings(client, model, texts, form):
