@@ -322,6 +322,9 @@ def backends_config(tiny, tools, embedder, aws_server, replay_server):
     return {
         "server": {"api_keys": [KEY]},
         "timeouts": {"first_token": "60s", "idle": "60s"},
+        # As in `standard_config`: each test sees what one failure does.
+        "retry": {"attempts": 1},
+        "health": {"rest": "0s"},
         "providers": {
             "llama": provider("llama-cpp", tiny.url),
             "llama-tools": provider("llama-cpp", tools.url),
