@@ -12,7 +12,7 @@ use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{
     AnswerStart, Attempt as Try, Client, Document, DocumentRef, Limits, Parsed, Reply as OwnReply, Step,
 };
-use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Usage};
+use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
 
 use crate::aws;
 use crate::check::{Order, add, merge};
@@ -149,6 +149,10 @@ impl<P: Ports> Flight<P> {
         };
         if let Some(seconds) = failed.retry_after() {
             headers.push(("retry-after".to_owned(), seconds.to_string()));
+        }
+        if failed.status == 429 && failed.error.retry == Retry::Never {
+            // A spent account: OpenAI's clients would try again after any other 429.
+            headers.push(("x-should-retry".to_owned(), "false".to_owned()));
         }
         self.record.error_type = Some(failed.error_type.to_owned());
         self.record.provider = failed.provider.or(self.record.provider.take());
