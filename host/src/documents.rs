@@ -137,10 +137,9 @@ mod tests {
             ..witgate_config::Documents::default()
         };
         let documents = Documents::new(&config, dir.path());
-        let get = |key: &'static str| documents.get(&at("configuration", key));
+        let get = async |key: &str| documents.get(&at("configuration", key)).await;
         assert_eq!(get("team/greet.latest.json").await, Ok(Some("{\"a\":1}".to_owned())));
         for key in ["../secret.json", "/etc/passwd", "link.json", "none.json", "team", "team/greet.latest.json/x", ""] {
-            let key: &'static str = key;
             assert_eq!(documents.get(&at("configuration", key)).await, Ok(None), "{key}");
         }
         assert!(get("large.json").await.unwrap_err().contains("documents.max_bytes"));
