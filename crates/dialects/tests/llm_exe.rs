@@ -968,7 +968,7 @@ fn exe_28_a_string_is_text_and_all_else_json() {
         (json!({}), "text/plain; charset=utf-8", "[1]"),
         (json!({"output": "list"}), "application/json", "[\"[1]\"]"),
         (json!({"output": "json", "schema": true}), "application/json", "[1]"),
-        (json!({"functions": []}), "application/json", "[{\"type\":\"text\",\"text\":\"[1]\"}]"),
+        (json!({"functions": []}), "application/json", "[{\"text\":\"[1]\",\"type\":\"text\"}]"),
     ] {
         let rendered = answer(&asked(&payload(more)), "[1]");
         assert_eq!((rendered.status, header(&rendered, "content-type")), (200, kind));

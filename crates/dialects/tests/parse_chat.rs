@@ -48,10 +48,14 @@ fn the_routes_are_those_of_the_documents() {
             "POST /v1/messages anthropic-messages",
             "POST /v1/messages/count_tokens anthropic-messages",
             "POST /llm awa-llm",
+            "POST /invoke llm-exe",
             "POST /api/chat ollama-chat",
             "POST /api/generate ollama-generate",
             "POST /api/embed ollama-embed",
             "POST /api/embeddings ollama-embeddings",
+            "POST /invoke/llm llm-invocation",
+            "POST /chat bedrock-chat",
+            "POST /{stage}/chat bedrock-chat",
         ]
     );
 }
