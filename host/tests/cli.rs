@@ -45,7 +45,7 @@ fn folder(toml: &str) -> tempfile::TempDir {
 #[test]
 fn check_is_content_with_nothing_at_all_and_with_the_file_of_the_repository() {
     let output = run(folder("").path(), &["check"], &[], "");
-    assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "ok: 1 providers, 1 models, 4 adapters\n"));
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "ok: 1 providers, 1 models, 7 adapters\n"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = run(&root, &["check"], &[], "");
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));

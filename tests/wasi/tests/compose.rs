@@ -203,7 +203,8 @@ fn spin_toml_is_what_spin_reads() {
     }
     for (name, variable) in &manifest.variables {
         assert!(variable.default.is_some() != variable.required, "{name}: a default, or required");
-        assert_eq!(variable.secret, name.ends_with("_key"), "{name}");
+        let secret = ["_key", "_key_id", "_session_token"].iter().any(|end| name.ends_with(end));
+        assert_eq!(variable.secret, secret, "{name}");
         assert_eq!(gateway.variables.get(name), Some(&format!("{{{{ {name} }}}}")), "{name}");
     }
     assert_eq!(manifest.variables.len(), gateway.variables.len());
