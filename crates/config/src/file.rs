@@ -696,7 +696,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
 /// What the operator chose for a dialect, but for the backends of llm-invocation.
 fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], reader: &mut Reader<'_>) -> Dialect {
     let openai = ["openai-chat", "openai-completions"];
-    let keys: [(&str, Option<&Range<usize>>, &[&str]); 4] = [
+    type Span<'a> = Option<&'a Range<usize>>;
+    let keys: [(&str, Span<'_>, &[&str]); 4] = [
         ("mock", table.mock.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("provider", table.provider.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("facade", table.facade.as_ref().map(|at| &at.span), &openai),

@@ -1,8 +1,8 @@
 //! `/chat` of the serverless Bedrock endpoint, also behind the stage of an API Gateway (`/Prod/chat/`): one prompt in, one
 //! completion out.
 //!
-//! - `prompt` is required. Beside it the body may hold `system`, `model` and the parameters `temperature` and `top_p` (0 to
-//!   1) and `max_gen_len` or `max_tokens`. Llama takes 1 to 2,048 tokens; for a model that is named and no Llama the bound
+//! - `prompt` is required. Beside it the body may hold `system`, `model` and the parameters `temperature` and `top_p`,
+//!   each from 0 to 1, and `max_gen_len` or `max_tokens`. Llama takes 1 to 2,048 tokens; for a model that is named and no Llama the bound
 //!   is the model's own. Any other member is refused by name.
 //! - What this service always sent stands where the client says nothing: 512 tokens, temperature 0.5.
 //! - A failure of the backend is `{"error":"Internal Server Error"}`: what it said is not for clients. Its status is the

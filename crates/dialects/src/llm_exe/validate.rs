@@ -358,7 +358,8 @@ impl<'s> Run<'_, 's> {
 
     fn number(&mut self, members: &'s Map<String, Value>, value: &Value, at: &Place<'_>) {
         let Some(number) = value.as_f64() else { return };
-        let compared: [(&str, fn(f64, f64) -> bool); 4] = [
+        type Holds = fn(f64, f64) -> bool;
+        let compared: [(&str, Holds); 4] = [
             ("minimum", |number, bound| number >= bound),
             ("maximum", |number, bound| number <= bound),
             ("exclusiveMinimum", |number, bound| number > bound),
