@@ -41,6 +41,9 @@ def config(url, **settings):
     return {
         "server": {"api_keys": [KEY]},
         "timeouts": {"first_token": "20s", "idle": "20s"},
+        # Each answer is looked at by itself: one try, and nobody rests.
+        "retry": {"attempts": 1},
+        "health": {"rest": "0s"},
         "providers": {
             "bedrock": provider(secrets()),
             "bearer": provider({"api_key": fake.BEARER}, auth="bearer"),

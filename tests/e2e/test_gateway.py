@@ -21,7 +21,13 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 def minimal(url, **more):
     """A configuration with one provider."""
     provider = {"adapter": "llama-cpp", "endpoint": url} | more
-    return {"server": {"api_keys": [KEY]}, "providers": {"local": provider}, "models": {"tiny": {"target": "local/tiny"}}}
+    return {
+        "server": {"api_keys": [KEY]},
+        "retry": {"attempts": 1},
+        "health": {"rest": "0s"},
+        "providers": {"local": provider},
+        "models": {"tiny": {"target": "local/tiny"}},
+    }
 
 
 def test_health_is_200_and_needs_no_key(gateway):

@@ -26,6 +26,9 @@ def config(url):
     return {
         "server": {"api_keys": [KEY]},
         "timeouts": {"first_token": "20s", "idle": "20s"},
+        # Each answer is looked at by itself: one try, and nobody rests.
+        "retry": {"attempts": 1},
+        "health": {"rest": "0s"},
         "providers": {
             "sagemaker": provider(secrets(), served_model="served"),
             "named": provider(secrets(), endpoint_name="vllm"),

@@ -128,6 +128,17 @@ impl Gateway {
                 models.push(model);
             }
         }
+        if models.is_empty()
+            && let Some(all) = self.config.models.get("*")
+        {
+            // Any name does; one that says who answers is as good as another.
+            models.extend(all.targets.iter().map(|target| ModelEntry {
+                id: target.model.clone().unwrap_or_else(|| target.provider.clone()),
+                provider: target.provider.clone(),
+                created: 0,
+                owned_by: target.provider.clone(),
+            }));
+        }
         let models = Arc::new(models);
         // One that did not answer is asked again next time.
         if complete {

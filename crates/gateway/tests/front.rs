@@ -148,3 +148,10 @@ fn ollamas_clients_learn_the_version_and_what_a_model_is() {
     assert_eq!(world.call("POST", "/api/show", &[], Bytes::from_static(b"[]")).status, 400);
     assert_eq!(world.request_with_key(None, "/api/show", Bytes::new()).status, 401);
 }
+
+#[test]
+fn a_gateway_that_takes_any_name_lists_who_answers() {
+    let world = World::new(1, Config::builtin());
+    let listed = json(&world.call("GET", "/v1/models", &[], Bytes::new()));
+    assert_eq!(listed["data"][0]["id"], "stub");
+}
