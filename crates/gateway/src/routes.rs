@@ -44,7 +44,7 @@ const OWN: [(&str, &str); 8] = [
 /// Finds the endpoint of a request. HEAD is taken as GET.
 pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Result<Endpoint<'a>, Missing> {
     let method = if method == "HEAD" { "GET" } else { method };
-    let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+    let path = without_slash(path);
     let mut allowed: Vec<&str> = Vec::new();
     for (route_method, route) in OWN {
         if let Some(captured) = matches(route, path) {
@@ -83,6 +83,15 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
         .filter(|(distance, route)| *distance <= route.len() / 2)
         .min();
     Err(Missing::Path(nearest.map(|(_, route)| route.to_owned())))
+}
+
+/// Whether a path fits a route, with or without a slash at its end.
+pub(crate) fn fits(route: &str, path: &str) -> bool {
+    matches(route, without_slash(path)).is_some()
+}
+
+fn without_slash(path: &str) -> &str {
+    if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path }
 }
 
 /// Whether a path fits a route; what its `{…}` stands for, or an empty text.
