@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
 };
 
 use crate::components::{AdapterComponent, NormaliserComponent};
@@ -24,6 +24,7 @@ pub struct HostPorts {
     upstream: Upstream,
     aws: AwsCredentials,
     documents: Documents,
+    state: state::Memory,
     record: Recorder,
     start: Instant,
 }
@@ -42,7 +43,16 @@ impl HostPorts {
         let upstream = Upstream::new(config);
         let documents = Documents::new(&config.documents, base);
         let aws = AwsCredentials::default();
-        HostPorts { normaliser, adapters, upstream, aws, documents, record, start: Instant::now() }
+        HostPorts {
+            normaliser,
+            adapters,
+            upstream,
+            aws,
+            documents,
+            state: state::Memory::default(),
+            record,
+            start: Instant::now(),
+        }
     }
 }
 
@@ -50,6 +60,7 @@ impl Ports for HostPorts {
     type Normaliser = NormaliserSession;
     type Adapter = AdapterSession;
     type Body = Body;
+    type State = state::Memory;
 
     fn normaliser(&self) -> Result<NormaliserSession, Fault> {
         self.normaliser.session()
@@ -79,6 +90,10 @@ impl Ports for HostPorts {
 
     async fn keep(&self, document: Document) -> Result<(), String> {
         self.documents.keep(document)
+    }
+
+    fn state(&self) -> &state::Memory {
+        &self.state
     }
 
     fn now(&self) -> Duration {

@@ -27,7 +27,7 @@ pub fn load() -> Option<Rc<Shared>> {
         Ok(config) => {
             let config = Arc::new(config);
             let gateway = Arc::new(Gateway::new(Arc::clone(&config), dialects::routes()));
-            Some(Rc::new(Shared { gateway, config, slots }))
+            Some(Rc::new(Shared { gateway, config, slots, state: Default::default() }))
         }
         Err(problems) => {
             log(json!({ "event": "misconfigured", "problems": problems }));

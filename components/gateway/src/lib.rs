@@ -37,6 +37,7 @@ struct Shared {
     gateway: Arc<Gateway>,
     config: Arc<Config>,
     slots: components::Slots,
+    state: witgate_gateway::state::Memory,
 }
 
 thread_local! {

@@ -8,7 +8,7 @@ use serde_json::json;
 use wasip3::clocks::system_clock;
 use wasip3::random::random;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
 };
 
 use crate::Shared;
@@ -38,6 +38,7 @@ impl Ports for Wasi {
     type Normaliser = Dialects;
     type Adapter = Held;
     type Body = Body;
+    type State = state::Memory;
 
     fn normaliser(&self) -> Result<Dialects, Fault> {
         Ok(Dialects::default())
@@ -79,6 +80,10 @@ impl Ports for Wasi {
 
     async fn keep(&self, _: Document) -> Result<(), String> {
         Err("this runtime keeps no answers".to_owned())
+    }
+
+    fn state(&self) -> &state::Memory {
+        &self.shared.state
     }
 
     fn now(&self) -> Duration {

@@ -26,6 +26,7 @@ mod retry;
 mod route;
 mod routes;
 mod sign;
+pub mod state;
 mod stream;
 
 pub use aws_credential_types::Credentials;

@@ -23,6 +23,8 @@ pub trait Ports {
     type Adapter: Adapter;
     /// The body of a backend's answer.
     type Body: UpstreamBody;
+    /// Where keys, meters and jobs lie.
+    type State: crate::state::State;
 
     /// A normaliser for one request. Cheap: a pooled or fresh instance.
     fn normaliser(&self) -> Result<Self::Normaliser, Fault>;
@@ -47,6 +49,9 @@ pub trait Ports {
 
     /// Keeps a document, in the place of an older one; one without content is forgotten.
     fn keep(&self, document: Document) -> impl Future<Output = Result<(), String>>;
+
+    /// The state store.
+    fn state(&self) -> &Self::State;
 
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;

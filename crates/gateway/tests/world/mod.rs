@@ -280,6 +280,7 @@ struct State {
     adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
+    store: witgate_gateway::state::Memory,
 }
 
 impl State {
@@ -571,6 +572,7 @@ impl Ports for SimPorts {
     type Normaliser = NativeNormaliser;
     type Adapter = NativeAdapter;
     type Body = SimBody;
+    type State = witgate_gateway::state::Memory;
 
     fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
         Ok(NativeNormaliser(None))
@@ -635,6 +637,10 @@ impl Ports for SimPorts {
             None => self.0.documents.borrow_mut().remove(&at),
         };
         Ok(())
+    }
+
+    fn state(&self) -> &witgate_gateway::state::Memory {
+        &self.0.store
     }
 
     fn now(&self) -> Duration {
