@@ -17,10 +17,12 @@ use crate::names::{did_you_mean, list, quote};
 use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 use crate::problem::Problems;
 use crate::read::{
-    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Node, Reader, Size, Text, Time, Value, join, table,
+    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Size, Text, Time, Value, Word, join,
+    table,
 };
 use crate::secret::Secret;
 use crate::units::{GIB, KIB, MIB};
+use crate::watch;
 
 /// The dialects that have something to choose.
 const DIALECTS: [&str; 11] = [
@@ -72,6 +74,10 @@ table! {
         dialects: MapOf<DialectTable>;
         /// Documents that are kept, or that you stored.
         documents: DocumentsTable;
+        /// Metrics for Prometheus, at /metrics.
+        metrics: watch::MetricsTable;
+        /// When you are told of the traffic, by names of your own.
+        alarms: MapOf<watch::AlarmTable>;
     }
 }
 
@@ -258,7 +264,7 @@ table! {
         endpoints: ListOf<EndpointKind>;
         /// Which endpoint gets a request: ordered (the default: the first that is well), weighted, round-robin,
         /// least-in-flight, or latency (of two taken by chance the one that answers sooner).
-        strategy: StrategyKind;
+        strategy: Word<Strategy>;
         /// What keeps requests at the same endpoint, for its prompt cache: "prompt" (its head), or "header:NAME".
         sticky: StickyKind;
         /// How many requests an endpoint gets at once.
@@ -290,7 +296,7 @@ table! {
         targets: ListOf<TargetKind>;
         /// Which target is tried first: ordered (the default: as they are written), weighted, round-robin,
         /// least-in-flight, or latency.
-        strategy: StrategyKind;
+        strategy: Word<Strategy>;
         /// What keeps requests at the same target, for its prompt cache: "prompt" (its head), or "header:NAME".
         sticky: StickyKind;
         /// Who is asked when all targets have failed: names of [models] or "provider/model".
@@ -463,27 +469,9 @@ impl Kind for EndpointKind {
     }
 }
 
-/// The name of a strategy.
-struct StrategyKind;
-
-impl Kind for StrategyKind {
-    type Value = Strategy;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Strategy> {
-        let text = Text::read(node, path, reader)?;
-        let found = Strategy::NAMES.iter().find(|(name, _)| *name == text);
-        if found.is_none() {
-            let names = || Strategy::NAMES.iter().map(|(name, _)| *name);
-            let help = did_you_mean(&text, names()).unwrap_or_else(|| format!("write {}", list(names())));
-            reader.problem(&node.span, path, format!("{} is no strategy", node.show(&text)), Some(help));
-        }
-        found.map(|(_, strategy)| *strategy)
-    }
-
-    fn schema() -> Json {
-        let names: Vec<_> = Strategy::NAMES.iter().map(|(name, _)| *name).collect();
-        json!({"type": "string", "pattern": format!("^({})$|\\$\\{{", names.join("|"))})
-    }
+impl Named for Strategy {
+    const WHAT: &'static str = "strategy";
+    const NAMES: &'static [(&'static str, Self)] = &Strategy::NAMES;
 }
 
 /// `"prompt"`, or `"header:NAME"`.
@@ -632,6 +620,9 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         memory_bytes: documents.memory_bytes.map_or(default.memory_bytes, |at| at.value),
     };
 
+    let metrics = watch::metrics(table.metrics.map(|at| at.value).unwrap_or_default(), reader);
+    let alarms = watch::alarms(table.alarms.map(|at| at.value).unwrap_or_default(), &models, reader);
+
     let mut dialects = BTreeMap::new();
     let mut backends = BTreeMap::new();
     for entry in table.dialects.map(|at| at.value).unwrap_or_default() {
@@ -686,6 +677,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         adapters,
         documents,
         dialects,
+        metrics,
+        alarms,
         origin,
         places: BTreeMap::new(),
     };
@@ -1094,7 +1087,7 @@ fn check_alias(alias: &str, path: &str, span: &Range<usize>, providers: &[String
     }
 }
 
-fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut Reader<'_>) {
+pub(crate) fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut Reader<'_>) {
     let text = secret.value.expose();
     if text.bytes().any(|b| b.is_ascii_control() || !b.is_ascii()) || text.trim() != text {
         let message = format!("{what} must not hold line ends, blanks at its ends, or characters beyond ASCII");

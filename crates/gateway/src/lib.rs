@@ -7,6 +7,7 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod alarms;
 mod aws;
 mod chain;
 mod check;
@@ -16,6 +17,7 @@ mod failure;
 mod gateway;
 mod health;
 mod http;
+mod metrics;
 mod models;
 mod path;
 mod pool;

@@ -36,6 +36,8 @@ pub(crate) struct Flight<P: Ports> {
     pub tried: Vec<Try>,
     /// Which client it is: the number of its key.
     pub client: usize,
+    /// Where it is counted, if that is wanted.
+    pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
     ended: bool,
@@ -69,7 +71,17 @@ impl<P: Ports> Flight<P> {
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
-        Flight { ports, record, place: None, start, tried: Vec::new(), client: 0, spent: None, ended: false }
+        Flight {
+            ports,
+            record,
+            place: None,
+            start,
+            tried: Vec::new(),
+            client: 0,
+            gateway: None,
+            spent: None,
+            ended: false,
+        }
     }
 
     /// Says how it ended, once.
@@ -80,6 +92,9 @@ impl<P: Ports> Flight<P> {
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
+            if let Some(gateway) = self.gateway.take() {
+                gateway.watched(self.ports.as_ref(), Some(&self.record));
+            }
             self.ports.record(&self.record);
         }
     }

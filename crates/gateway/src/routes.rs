@@ -7,6 +7,8 @@ use witgate_model::normaliser::Route;
 pub(crate) enum Endpoint<'a> {
     Health,
     Ready,
+    /// Metrics for Prometheus.
+    Metrics,
     Models,
     Model(&'a str),
     /// Ollama's list of models.
@@ -30,9 +32,10 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 8] = [
+const OWN: [(&str, &str); 9] = [
     ("GET", "/health"),
     ("GET", "/ready"),
+    ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("GET", "/api/tags"),
@@ -52,6 +55,7 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
                 return Ok(match route {
                     "/health" => Endpoint::Health,
                     "/ready" => Endpoint::Ready,
+                    "/metrics" => Endpoint::Metrics,
                     "/v1/models" => Endpoint::Models,
                     "/api/tags" => Endpoint::Tags,
                     "/api/ps" => Endpoint::Running,
