@@ -1,21 +1,25 @@
-//! Writes `docs/adapter-contract.md`, the reference for adapter authors, from the WIT's own comments.
+//! Writes the references for authors, `docs/adapter-contract.md` and `docs/policy-contract.md`, from the WIT's own comments.
 
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use wit_parser::{Docs, Function, Resolve, Type, TypeDefKind, TypeId};
 
-/// The reference as markdown.
-pub fn generate(wit: &std::path::Path) -> Result<String> {
+/// The reference as markdown: of the last package of `packages`, those before it being what it uses.
+pub fn generate(packages: &[std::path::PathBuf], folder: &str, title: &str, interfaces: [&str; 2]) -> Result<String> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(wit).with_context(|| format!("read {}", wit.display()))?;
+    let mut last = None;
+    for wit in packages {
+        last = Some(resolve.push_dir(wit).with_context(|| format!("read {}", wit.display()))?.0);
+    }
+    let package = last.context("no package")?;
     let mut out = format!(
-        "<!-- Written by `cargo xtask wit` from wit/adapter. Do not edit: change the WIT and run it again. -->\n\n\
-         # `{}`: the adapter contract\n\n",
+        "<!-- Written by `cargo xtask wit` from {folder}. Do not edit: change the WIT and run it again. -->\n\n\
+         # `{}`: {title}\n\n",
         resolve.packages[package].name
     );
     text(&mut out, "", &resolve.packages[package].docs);
-    for name in ["chat", "types"] {
+    for name in interfaces {
         let interface = &resolve.interfaces[resolve.packages[package].interfaces[name]];
         writeln!(out, "## Interface `{name}`\n")?;
         text(&mut out, "", &interface.docs);

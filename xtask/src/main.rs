@@ -114,8 +114,14 @@ fn wit(check: bool) -> Result<()> {
     let adapter = root().join("wit/adapter");
     let normaliser = root().join("wit/normaliser");
     write(check, "crates/model/src/types.rs", &types::generate(std::slice::from_ref(&adapter), "types")?)?;
-    write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)?;
-    write(check, "docs/adapter-contract.md", &docs::generate(&root().join("wit/adapter"))?)?;
+    let policy = root().join("wit/policy");
+    let of = |package| types::generate(&[adapter.clone(), package], "types");
+    write(check, "crates/model/src/normaliser.rs", &of(normaliser)?)?;
+    write(check, "crates/model/src/policy.rs", &of(policy.clone())?)?;
+    let adapters = docs::generate(&[adapter.clone()], "wit/adapter", "the adapter contract", ["chat", "types"])?;
+    write(check, "docs/adapter-contract.md", &adapters)?;
+    let policies = docs::generate(&[adapter, policy], "wit/policy", "the contract of policies", ["hooks", "types"])?;
+    write(check, "docs/policy-contract.md", &policies)?;
     let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat)?)
 }

@@ -1,4 +1,4 @@
-//! The shell that makes a component of an [`Adapter`](crate::Adapter).
+//! The shells that make components of an [`Adapter`](crate::Adapter) and of a [`Policy`](crate::Policy).
 
 /// Exports an [`Adapter`](crate::Adapter) as a component of the world `witgate:adapter/adapter`. For crates two folders
 /// below the root, as `components/*`, with `wit-bindgen` among their dependencies.
@@ -44,6 +44,56 @@ macro_rules! export_adapter {
 
             fn finish(&self) -> Vec<$crate::Event> {
                 $crate::Decoder::finish(&mut *self.0.borrow_mut())
+            }
+        }
+
+        bindings::export!(Shell with_types_in bindings);
+    };
+}
+
+/// Exports a [`Policy`](crate::Policy) as a component of the world `witgate:policy/policy`. For crates two folders below
+/// the root, as `components/*`, with `wit-bindgen` among their dependencies.
+#[macro_export]
+macro_rules! export_policy {
+    ($policy:ty) => {
+        mod bindings {
+            wit_bindgen::generate!({
+                path: ["../../wit/adapter", "../../wit/policy"],
+                world: "witgate:policy/policy",
+                with: {
+                    "witgate:adapter/types@0.1.0": witgate_model::types,
+                    "witgate:policy/types@0.1.0": witgate_model::policy,
+                },
+            });
+        }
+
+        struct Shell;
+
+        impl bindings::exports::witgate::policy::hooks::Guest for Shell {
+            type Watcher = Watcher;
+
+            fn describe() -> $crate::policy::Description {
+                <$policy as $crate::Policy>::describe()
+            }
+
+            fn on_request(
+                settings: String,
+                context: $crate::policy::Context,
+                request: $crate::Request,
+            ) -> Result<$crate::policy::Decision, $crate::Error> {
+                <$policy as $crate::Policy>::on_request(&settings, &context, &request)
+            }
+        }
+
+        struct Watcher(std::cell::RefCell<<$policy as $crate::Policy>::Watcher>);
+
+        impl bindings::exports::witgate::policy::hooks::GuestWatcher for Watcher {
+            fn new(settings: String, note: String) -> Self {
+                Watcher(std::cell::RefCell::new(<$policy as $crate::Policy>::watcher(&settings, note)))
+            }
+
+            fn feed(&self, events: Vec<$crate::Event>) -> $crate::policy::Filtered {
+                $crate::Watcher::feed(&mut *self.0.borrow_mut(), events)
             }
         }
 

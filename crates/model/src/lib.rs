@@ -16,10 +16,14 @@
 mod adapter;
 mod build;
 mod export;
+mod hooks;
 #[rustfmt::skip]
 pub mod normaliser;
+#[rustfmt::skip]
+pub mod policy;
 #[rustfmt::skip]
 pub mod types;
 
 pub use adapter::{Adapter, Decoder};
+pub use hooks::{Policy, Watcher};
 pub use types::*;
