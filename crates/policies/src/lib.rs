@@ -1,0 +1,25 @@
+//! The policies that come with witgate, each a component that imports nothing (see `wit/policy`):
+//!
+//! - [`Redactor`] keeps personal data and secrets from backends, and puts them back into the answer where that is wanted.
+//! - [`Guard`] refuses, marks or reroutes requests with blocked terms or words of prompt injection, and stops answers that
+//!   say a blocked term.
+//!
+//! Both look at what people and tools wrote: text, the text of documents, tool calls' arguments, tools' results. Pictures,
+//! sound, and members that the contract does not name are not looked at.
+//!
+//! ```
+//! use witgate_model::policy::Context;
+//! use witgate_model::{Input, Message, Part, Policy, Request, Role};
+//! use witgate_policies::Redactor;
+//!
+//! let asked = Request::chat("openai-chat", "m", vec![Message::text(Role::User, "Write to ada@example.com")]);
+//! let decision = Redactor::on_request("{}", &Context::default(), &asked).unwrap();
+//! let Some(Input::Chat(messages)) = decision.request.map(|request| request.input) else { panic!() };
+//! assert_eq!(messages[0].parts, [Part::text("Write to [EMAIL]")]);
+//! ```
+
+mod find;
+mod redactor;
+mod texts;
+
+pub use redactor::Redactor;
