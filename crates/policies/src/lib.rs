@@ -19,7 +19,9 @@
 //! ```
 
 mod find;
+mod guard;
 mod redactor;
 mod texts;
 
+pub use guard::Guard;
 pub use redactor::Redactor;
