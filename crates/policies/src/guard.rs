@@ -266,11 +266,14 @@ impl Policy for Guard {
     }
 }
 
+/// How an event of a block is made.
+type Delta = fn(BlockDelta) -> Event;
+
 /// Looks at one answer.
 pub struct Patrol {
     rules: Result<Rc<Rules>, Error>,
     /// By block: how its events are made, and the text held back.
-    held: BTreeMap<u32, (fn(BlockDelta) -> Event, String)>,
+    held: BTreeMap<u32, (Delta, String)>,
     stopped: bool,
 }
 
@@ -297,7 +300,7 @@ impl Patrol {
         let rules = self.rules.as_ref().map(Rc::clone).map_err(Clone::clone)?;
         match event {
             Event::BlockStart(start) => {
-                let kind: Option<fn(BlockDelta) -> Event> = match start.kind {
+                let kind: Option<Delta> = match start.kind {
                     BlockKind::Text | BlockKind::Refusal => Some(Event::Text),
                     BlockKind::Reasoning => Some(Event::Reasoning),
                     BlockKind::ToolCall(_) => Some(Event::Arguments),

@@ -36,7 +36,7 @@ macro_rules! visitor {
             }
         }
 
-        fn $of_messages(messages: &$($mutable)? Vec<Message>, visit: &mut dyn FnMut(Place, $text)) {
+        fn $of_messages(messages: &$($mutable)? [Message], visit: &mut dyn FnMut(Place, $text)) {
             for message in messages.$iter() {
                 let prose = match message.role {
                     Role::System | Role::Developer => Place::Instructions,
