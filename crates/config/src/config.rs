@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::hooks::PolicyConfig;
 use crate::names::{nearest, quote};
 use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
 use crate::problem::{Problem, Problems};
@@ -38,6 +39,10 @@ pub struct Config {
     pub documents: Documents,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
+    /// Policies, by name.
+    pub policies: BTreeMap<String, PolicyConfig>,
+    /// The policies of requests for models that choose none themselves, in their order.
+    pub policy_chain: Vec<String>,
     /// Metrics for Prometheus.
     pub metrics: Metrics,
     /// When operators are told of the traffic.
@@ -254,12 +259,14 @@ pub struct Model {
     pub choice: Choice,
     /// Who is asked after them.
     pub fallback: Fallback,
+    /// The policies of its requests, in their order, in the place of [`Config::policy_chain`].
+    pub policies: Option<Vec<String>>,
 }
 
 impl Model {
     /// A model whose targets are tried in their order.
     pub fn new(alias: impl Into<String>, targets: Vec<Target>) -> Self {
-        Model { alias: alias.into(), targets, choice: Choice::default(), fallback: Fallback::default() }
+        Model { alias: alias.into(), targets, choice: Choice::default(), fallback: Fallback::default(), policies: None }
     }
 }
 
@@ -419,6 +426,8 @@ impl Config {
             adapters: BTreeMap::new(),
             documents: Documents::default(),
             dialects: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            policy_chain: Vec::new(),
             metrics: Metrics::default(),
             alarms: Vec::new(),
             origin: Origin::Builtin,

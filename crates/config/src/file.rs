@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
+use crate::hooks;
 use crate::names::{did_you_mean, list, quote};
 use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 use crate::problem::Problems;
@@ -74,6 +75,8 @@ table! {
         dialects: MapOf<DialectTable>;
         /// Documents that are kept, or that you stored.
         documents: DocumentsTable;
+        /// Policies, by name: they look at requests and answers, where server.policies or a model's say so.
+        policies: MapOf<hooks::PolicyTable>;
         /// Metrics for Prometheus, at /metrics.
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
@@ -141,6 +144,8 @@ table! {
         shutdown_timeout: Time = Server::default().shutdown_timeout, MS..=HOUR;
         /// Pages of which other origins may ask (CORS). Default: none.
         cors: CorsTable;
+        /// The policies that look at requests and answers, in their order: names of [policies].
+        policies: ListOf<Text>;
     }
 }
 
@@ -305,6 +310,8 @@ table! {
         fallback_on_context_length: ListOf<Text>;
         /// Who is asked when a backend's filter has refused.
         fallback_on_content_policy: ListOf<Text>;
+        /// The policies of its requests, in the place of server.policies; none: [].
+        policies: ListOf<Text>;
     }
 }
 
@@ -539,7 +546,12 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let retry = retry(table.retry.map(|at| at.value), Retry::DEFAULT);
     let health = health(table.health.map(|at| at.value), Health::DEFAULT);
     let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
-    let server = server(table.server.map(|at| at.value).unwrap_or_default(), reader);
+    let (policies, policy_names) =
+        hooks::policies(table.policies.map(|at| at.value).unwrap_or_default(), &limits, reader);
+    let mut server_table = table.server.map(|at| at.value).unwrap_or_default();
+    let chain = server_table.policies.take().map(|at| at.value).unwrap_or_default();
+    let policy_chain = hooks::chain("server.policies", chain, &policy_names, reader);
+    let server = server(server_table, reader);
 
     let mut adapters = BTreeMap::new();
     // Also those that could not be read: a reference to one is no second mistake.
@@ -604,8 +616,10 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         ];
         let lists = lists.map(|(key, at)| (join(&path, key), at.map(|at| at.value).unwrap_or_default()));
         let choice = choice(value.strategy.take(), value.sticky.take());
+        let chain = value.policies.take().map(|at| at.value);
+        let policies = chain.map(|chain| hooks::chain(&join(&path, "policies"), chain, &policy_names, reader));
         if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
-            models.insert(alias.clone(), Model { choice, ..Model::new(alias.as_str(), targets) });
+            models.insert(alias.clone(), Model { choice, policies, ..Model::new(alias.as_str(), targets) });
         }
         fallbacks.push((alias, lists));
     }
@@ -677,6 +691,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         adapters,
         documents,
         dialects,
+        policies,
+        policy_chain,
         metrics,
         alarms,
         origin,
@@ -1124,7 +1140,7 @@ fn is_origin(text: &str) -> bool {
     text == "*" || text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && host(rest))
 }
 
-fn is_component(path: &str) -> bool {
+pub(crate) fn is_component(path: &str) -> bool {
     path.len() > ".wasm".len() && path.ends_with(".wasm") && !path.contains('\0')
 }
 

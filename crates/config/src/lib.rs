@@ -49,6 +49,7 @@ mod endpoint;
 mod env;
 mod facades;
 mod file;
+mod hooks;
 mod names;
 mod policy;
 mod problem;
@@ -63,6 +64,7 @@ pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
+pub use hooks::{BUILTIN_POLICIES, OnFailure, PolicyConfig, PolicySource};
 pub use policy::{
     Alarm, AlarmMetric, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry, Sticky, Strategy,
 };

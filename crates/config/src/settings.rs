@@ -23,10 +23,41 @@ impl Config {
     pub fn check_settings(&self, provider: &str, schema: &str) -> Vec<Problem> {
         let Some(config) = self.providers.get(provider) else { return Vec::new() };
         let table = join("providers", provider);
+        let own = (join(&table, "settings"), &config.settings);
+        let of_targets = self.models.iter().flat_map(|(alias, model)| {
+            let path = join("models", alias);
+            let several = self.places.contains_key(&join(&path, "targets"));
+            model.targets.iter().filter_map(move |target| {
+                let settings = target.settings.as_ref().filter(|_| target.provider == provider)?;
+                let at = settings.at;
+                let key = if several { format!("{}[{at}]", join(&path, "targets")) } else { join(&path, "target") };
+                Some((join(&key, "settings"), &settings.json))
+            })
+        });
+        let who = format!("adapter {}", quote(config.adapter.as_str(), 100));
+        self.check_by_schema((&join(&table, "adapter"), &who), schema, own, of_targets)
+    }
+
+    /// Checks the settings of a policy by its `settings-schema`, as [`Config::check_settings`] does for a provider.
+    pub fn check_policy_settings(&self, policy: &str, schema: &str) -> Vec<Problem> {
+        let Some(config) = self.policies.get(policy) else { return Vec::new() };
+        let table = join("policies", policy);
+        let who = format!("policy {}", quote(policy, 100));
+        let own = (join(&table, "settings"), &config.settings);
+        self.check_by_schema((&table, &who), schema, own, std::iter::empty())
+    }
+
+    /// Checks settings by the schema of the component at a key.
+    fn check_by_schema<'a>(
+        &self,
+        (component, who): (&str, &str),
+        schema: &str,
+        own: (String, &'a Json),
+        others: impl Iterator<Item = (String, &'a Json)>,
+    ) -> Vec<Problem> {
         let unusable = |why: String| {
-            let adapter = quote(config.adapter.as_str(), 100);
-            let message = format!("the settings schema of the adapter {adapter} cannot be used: {why}");
-            vec![self.problem(&join(&table, "adapter"), message, None)]
+            let message = format!("the settings schema of the {who} cannot be used: {why}");
+            vec![self.problem(component, message, None)]
         };
         if schema.trim().is_empty() {
             return Vec::new();
@@ -49,21 +80,10 @@ impl Config {
             Err(error) => return unusable(quote(&error.to_string(), 300)),
         };
         let mut problems = Vec::new();
-        let own = (join(&table, "settings"), &config.settings);
-        let of_targets = self.models.iter().flat_map(|(alias, model)| {
-            let path = join("models", alias);
-            let several = self.places.contains_key(&join(&path, "targets"));
-            model.targets.iter().filter_map(move |target| {
-                let settings = target.settings.as_ref().filter(|_| target.provider == provider)?;
-                let at = settings.at;
-                let key = if several { format!("{}[{at}]", join(&path, "targets")) } else { join(&path, "target") };
-                Some((join(&key, "settings"), &settings.json))
-            })
-        });
         // What is wrong with the provider's own settings is told once.
         let mut errors: Vec<_> = validator.iter_errors(own.1).take(MAX_PROBLEMS).map(|e| (own.clone(), e)).collect();
         let told: Vec<_> = errors.iter().map(|(_, error)| error.to_string()).collect();
-        for of in of_targets {
+        for of in others {
             let new = validator.iter_errors(of.1).filter(|error| !told.contains(&error.to_string()));
             errors.extend(new.take(MAX_PROBLEMS).map(|error| (of.clone(), error)));
         }

@@ -605,6 +605,7 @@ impl Gateway {
             headers,
             traceparent,
             follow,
+            watches: Vec::new(),
         };
         let writer = Writer::default();
         if !run.request.stream {

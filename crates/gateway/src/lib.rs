@@ -20,6 +20,7 @@ mod http;
 mod metrics;
 mod models;
 mod path;
+mod policies;
 mod pool;
 mod ports;
 mod queue;
@@ -34,6 +35,8 @@ mod stream;
 pub use aws_credential_types::Credentials;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
-pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+pub use ports::{
+    Adapter, Fault, Normaliser, Policy, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
+};
 pub use record::{Outcome, Record, Warning};
 pub use witgate_model::normaliser::{Document, DocumentRef};

@@ -19,6 +19,7 @@ use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
+use crate::policies::{Watch, Watchers};
 use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
@@ -70,6 +71,7 @@ impl<P: Ports> Flight<P> {
             error_type: None,
             unmapped: Vec::new(),
             dropped: Vec::new(),
+            tags: Vec::new(),
         };
         Flight {
             ports,
@@ -129,6 +131,10 @@ impl<P: Ports> Flight<P> {
         }
         if !self.record.dropped.is_empty() {
             headers.push(("x-witgate-dropped".to_owned(), http::list(&self.record.dropped)));
+        }
+        if !self.record.tags.is_empty() {
+            let tags = self.record.tags.iter().map(|(name, value)| format!("{name}={value}"));
+            headers.push(("x-witgate-tags".to_owned(), http::list(&tags.collect::<Vec<_>>())));
         }
         if self.record.attempts > 1 {
             headers.push(("x-witgate-attempts".to_owned(), self.record.attempts.to_string()));
@@ -323,6 +329,8 @@ pub(crate) struct Run<N> {
     pub traceparent: Option<String>,
     /// The normaliser wants to know when the answer is complete.
     pub follow: bool,
+    /// The policies that watch its answers.
+    pub watches: Vec<Watch>,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
@@ -352,7 +360,14 @@ impl<N: Normaliser> Run<N> {
     pub async fn run<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
-        let client_model = self.request.model.clone();
+        let mut client_model = self.request.model.clone();
+        match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
+            Ok(passed) => {
+                self.watches = passed.watches;
+                client_model = passed.route.unwrap_or(client_model);
+            }
+            Err(failed) => return self.fail(flight, failed, writer).await,
+        }
         let route = match config.route(&client_model) {
             Ok(route) => route,
             Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
@@ -373,6 +388,10 @@ impl<N: Normaliser> Run<N> {
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
                     flight.discard();
+                    match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
+                        Ok(passed) => self.watches = passed.watches,
+                        Err(failed) => return self.fail(flight, failed, writer).await,
+                    }
                     if let Err(fault) = self.start(&flight) {
                         return self.fail(flight, Failed::fault(&fault, None), writer).await;
                     }
@@ -443,7 +462,15 @@ impl<N: Normaliser> Run<N> {
         let asked = (&self.request, self.traceparent.clone(), flight.start);
         let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
         lease.answered = true;
-        let mut sink = Sink { order: Order::new(&self.request.input), held: Vec::new(), content: false, body: None };
+        let watchers = gateway.watchers(ports.as_ref(), &self.watches);
+        let mut sink = Sink {
+            order: Order::new(&self.request.input),
+            watchers: watchers.map_err(|fault| Attempt::Before(call.fault(&fault)))?,
+            watched: Order::new(&self.request.input),
+            held: Vec::new(),
+            content: false,
+            body: None,
+        };
         loop {
             let events = reply.events(sink.content).await.map_err(|failed| sink.attempt(failed))?;
             let taken = sink.take(self, flight, provider, events, writer, &mut reply.exchange).await;
@@ -645,8 +672,11 @@ enum Refused {
 }
 
 /// Takes an answer's events: checks them, holds them back until there is content, renders them.
-struct Sink {
+struct Sink<P: Ports> {
     order: Order,
+    watchers: Watchers<P>,
+    /// The order of what they let pass.
+    watched: Order,
     /// Events before the first content: dropped where the attempt fails, since another target may answer.
     held: Vec<Event>,
     /// Content has gone to the client.
@@ -655,13 +685,28 @@ struct Sink {
     body: Option<Bytes>,
 }
 
-impl Sink {
+impl<P: Ports> Sink<P> {
     fn attempt(&self, failed: Failed) -> Attempt {
         if self.content { Attempt::After(failed) } else { Attempt::Before(failed) }
     }
 
+    /// What the policies let pass of some events.
+    fn watch<N>(&mut self, run: &Run<N>, flight: &Flight<P>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
+        let id = &flight.record.request_id;
+        let last = events.last().is_some_and(Event::is_last);
+        let events = self.watchers.feed(&run.gateway, flight.ports.as_ref(), id, events)?;
+        let broke = |what: String| Fault { component: "a policy".to_owned(), what };
+        for event in &events {
+            self.watched.next(event).map_err(broke)?;
+        }
+        match last && !self.watched.ended {
+            true => Err(broke("kept the end of an answer back".to_owned())),
+            false => Ok(events),
+        }
+    }
+
     /// Takes the events of one network read. True when the answer is complete.
-    async fn take<P: Ports, N: Normaliser>(
+    async fn take<N: Normaliser>(
         &mut self,
         run: &mut Run<N>,
         flight: &mut Flight<P>,
@@ -686,6 +731,15 @@ impl Sink {
                 _ => {}
             }
         }
+        if content {
+            answer.content(flight);
+        }
+        let mut ended = self.order.ended;
+        if !self.watchers.is_empty() {
+            events = self.watch(run, flight, events).map_err(Refused::Fault)?;
+            content = events.iter().any(Event::is_content);
+            ended = self.watched.ended;
+        }
         let failed = match events.last() {
             Some(Event::Failed(_)) => match events.pop() {
                 Some(Event::Failed(error)) => Some(Failed::provider(error, provider)),
@@ -693,10 +747,7 @@ impl Sink {
             },
             _ => None,
         };
-        let done = self.order.ended && failed.is_none();
-        if content {
-            answer.content(flight);
-        }
+        let done = ended && failed.is_none();
         let stream = run.request.stream;
         // Content in the very read that also brings a failure, and nothing given yet: the failure wins.
         if !self.content && (!(content || done) || failed.is_some() || (!stream && !done)) {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use witgate_model::normaliser::{
     AnswerStart, Client, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
 };
+use witgate_model::policy::{Context, Decision, Filtered};
 use witgate_model::{Description, Error, Event, Field, Frame, HttpRequest, Request, ResponseHead};
 
 /// A runtime.
@@ -21,6 +22,8 @@ pub trait Ports {
     type Normaliser: Normaliser;
     /// An adapter, held by one attempt.
     type Adapter: Adapter;
+    /// A policy, held by one request or one answer.
+    type Policy: Policy;
     /// The body of a backend's answer.
     type Body: UpstreamBody;
     /// Where keys, meters and jobs lie.
@@ -31,6 +34,9 @@ pub trait Ports {
 
     /// The adapter of the provider of this name (`[providers.<name>]`), for one attempt. Cheap.
     fn adapter(&self, provider: &str) -> Result<Self::Adapter, Fault>;
+
+    /// The policy of this name (`[policies.<name>]`), for one request or one answer. Cheap.
+    fn policy(&self, name: &str) -> Result<Self::Policy, Fault>;
 
     /// Sends a request, and gives its answer's head when it has come. Dropping the future, or the body, cancels the
     /// request and closes its connection.
@@ -116,6 +122,22 @@ pub trait Adapter {
     fn feed(&mut self, frames: Vec<Frame>) -> Result<Vec<Event>, Fault>;
     /// The body has ended.
     fn finish(&mut self) -> Result<Vec<Event>, Fault>;
+}
+
+/// A policy component, held exclusively by one request or one answer. The functions are those of `wit/policy`; `start`
+/// makes the watcher on which `feed` works.
+pub trait Policy {
+    /// What becomes of a request.
+    fn on_request(
+        &mut self,
+        settings: &Arc<str>,
+        context: &Context,
+        request: &Arc<Request>,
+    ) -> Result<Result<Decision, Error>, Fault>;
+    /// Makes the watcher of an answer.
+    fn start(&mut self, settings: &Arc<str>, note: String) -> Result<(), Fault>;
+    /// The next events of the answer; what goes on of them.
+    fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault>;
 }
 
 /// A component did what it must not do. The client sees a 502 that names it.

@@ -68,6 +68,8 @@ pub struct Record {
     /// Fields of the client's request that the backend cannot do and that were left out, because the provider's setting
     /// `drop_unsupported` says so: JSON paths.
     pub dropped: Vec<String>,
+    /// What policies tagged the request with: names and values, never content.
+    pub tags: Vec<(String, String)>,
 }
 
 /// Something for the operator's log.

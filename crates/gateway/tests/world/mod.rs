@@ -26,6 +26,7 @@ use witgate_gateway::{
 use witgate_model::normaliser::{
     AnswerStart, Client as Asked, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
 };
+use witgate_model::policy::{Context as Context_, Decision, Filtered};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
@@ -283,6 +284,69 @@ struct State {
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
     store: witgate_gateway::state::Memory,
+    policies: RefCell<BTreeMap<String, Box<dyn Fn() -> Box<dyn Watching>>>>,
+}
+
+/// A policy in the world: what a component would be.
+pub trait Watching {
+    fn on_request(
+        &mut self,
+        settings: &str,
+        context: &Context_,
+        request: &witgate_model::Request,
+    ) -> Result<Result<Decision, Error>, Fault>;
+    fn start(&mut self, settings: &str, note: String) -> Result<(), Fault>;
+    fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault>;
+}
+
+/// One of witgate's own.
+pub struct Own<P: witgate_model::Policy>(Option<P::Watcher>);
+
+impl<P: witgate_model::Policy> Default for Own<P> {
+    fn default() -> Self {
+        Own(None)
+    }
+}
+
+impl<P: witgate_model::Policy> Watching for Own<P> {
+    fn on_request(
+        &mut self,
+        settings: &str,
+        context: &Context_,
+        request: &witgate_model::Request,
+    ) -> Result<Result<Decision, Error>, Fault> {
+        Ok(P::on_request(settings, context, request))
+    }
+
+    fn start(&mut self, settings: &str, note: String) -> Result<(), Fault> {
+        self.0 = Some(P::watcher(settings, note));
+        Ok(())
+    }
+
+    fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault> {
+        Ok(witgate_model::Watcher::feed(self.0.as_mut().unwrap(), events))
+    }
+}
+
+pub struct NativePolicy(Box<dyn Watching>);
+
+impl witgate_gateway::Policy for NativePolicy {
+    fn on_request(
+        &mut self,
+        settings: &Arc<str>,
+        context: &Context_,
+        request: &Arc<witgate_model::Request>,
+    ) -> Result<Result<Decision, Error>, Fault> {
+        self.0.on_request(settings, context, request)
+    }
+
+    fn start(&mut self, settings: &Arc<str>, note: String) -> Result<(), Fault> {
+        self.0.start(settings, note)
+    }
+
+    fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault> {
+        self.0.feed(events)
+    }
 }
 
 impl State {
@@ -464,6 +528,11 @@ impl World {
         self.state.records.borrow().clone()
     }
 
+    /// What policy a name stands for.
+    pub fn policy(&self, name: &str, make: impl Fn() -> Box<dyn Watching> + 'static) {
+        self.state.policies.borrow_mut().insert(name.to_owned(), Box::new(make));
+    }
+
     pub fn warnings(&self) -> Vec<String> {
         self.state.warnings.borrow().clone()
     }
@@ -581,6 +650,7 @@ pub struct SimPorts(Rc<State>);
 impl Ports for SimPorts {
     type Normaliser = NativeNormaliser;
     type Adapter = NativeAdapter;
+    type Policy = NativePolicy;
     type Body = SimBody;
     type State = witgate_gateway::state::Memory;
 
@@ -647,6 +717,15 @@ impl Ports for SimPorts {
             None => self.0.documents.borrow_mut().remove(&at),
         };
         Ok(())
+    }
+
+    fn policy(&self, name: &str) -> Result<NativePolicy, Fault> {
+        self.0
+            .policies
+            .borrow()
+            .get(name)
+            .map(|make| NativePolicy(make()))
+            .ok_or_else(|| Fault { component: format!("policy \"{name}\""), what: "is not loaded".to_owned() })
     }
 
     fn state(&self) -> &witgate_gateway::state::Memory {

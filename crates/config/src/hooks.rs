@@ -1,0 +1,150 @@
+//! Policies: components that look at requests and answers, as the file has them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::config::Limits;
+use crate::file::is_component;
+use crate::names::{did_you_mean, list, quote};
+use crate::read::{Anything, At, Entry, Flag, Named, Reader, Size, Text, Time, Word, join, table};
+use crate::units::{GIB, MIB};
+
+/// The policies that come with witgate, by the names that configurations use.
+pub const BUILTIN_POLICIES: [&str; 2] = ["guard", "redactor"];
+
+/// Most policies in one chain.
+const MAX_CHAIN: usize = 16;
+
+/// What is done when a policy fails: traps, takes too long, or breaks its contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The request fails.
+    #[default]
+    Closed,
+    /// The request, or what is left of the answer, passes without it.
+    Open,
+}
+
+/// A policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// Which component.
+    pub source: PolicySource,
+    /// Its settings, an object.
+    pub settings: Json,
+    /// The same as text.
+    pub settings_text: Arc<str>,
+    /// What is done when it fails.
+    pub on_failure: OnFailure,
+    /// Its instances may serve one request after another.
+    pub trusted: bool,
+    /// Most memory of one instance, in bytes.
+    pub max_memory_bytes: usize,
+    /// Longest time of one call.
+    pub call_timeout: Duration,
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// One of [`BUILTIN_POLICIES`].
+    Builtin(String),
+    /// A component file, relative to the configuration file.
+    Path(String),
+}
+
+impl Named for OnFailure {
+    const WHAT: &'static str = "way to fail";
+    const NAMES: &'static [(&'static str, Self)] = &[("closed", OnFailure::Closed), ("open", OnFailure::Open)];
+}
+
+table! {
+    /// A policy: a component that looks at requests and answers.
+    pub(crate) struct PolicyTable {
+        /// One that comes with witgate, "guard" or "redactor", or a component file of your own, relative to this file.
+        /// Default: the policy's own name.
+        component: Text;
+        /// What it is to do: its description says what there is.
+        settings: Anything;
+        /// What happens when it fails: "closed" fails the request, "open" lets it pass. Default closed.
+        on_failure: Word<OnFailure>;
+        /// With a file of your own: whether an instance may serve one request after another. Default false.
+        trusted: Flag;
+        /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
+        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        /// Longest time of one call. Default: limits.adapter_call_timeout.
+        call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, Duration::from_millis(1)..=Duration::from_secs(60);
+    }
+}
+
+/// The policies of the file, and the names of all, those that could not be read among them.
+pub(crate) fn policies(
+    entries: Vec<Entry<PolicyTable>>,
+    limits: &Limits,
+    reader: &mut Reader<'_>,
+) -> (BTreeMap<String, PolicyConfig>, Vec<String>) {
+    let (mut policies, mut names) = (BTreeMap::new(), Vec::new());
+    for entry in entries {
+        let name = entry.key.name;
+        let path = join("policies", &name);
+        names.push(name.clone());
+        let good = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !good {
+            let help = "write small letters, digits and \"-\", at most 64";
+            reader.problem(&entry.key.span, &path, "not a name for a policy", Some(help.into()));
+        }
+        let Some(At { value, .. }) = entry.at else { continue };
+        let (of, span) = match value.component {
+            Some(at) => (at.value, at.span),
+            None => (name.clone(), entry.key.span),
+        };
+        let source = if is_component(&of) {
+            PolicySource::Path(of)
+        } else {
+            if !BUILTIN_POLICIES.contains(&of.as_str()) {
+                let help = did_you_mean(&of, BUILTIN_POLICIES);
+                let known = list(BUILTIN_POLICIES);
+                let help =
+                    help.unwrap_or_else(|| format!("write component = {known}, or a file that ends in \".wasm\""));
+                let message = format!("no policy {} comes with witgate", quote(&of, 64));
+                reader.problem(&span, &path, message, Some(help));
+            }
+            PolicySource::Builtin(of)
+        };
+        let settings = value.settings.map_or_else(|| Json::Object(serde_json::Map::new()), |at| at.value);
+        let policy = PolicyConfig {
+            settings_text: settings.to_string().into(),
+            settings,
+            on_failure: value.on_failure.map(|at| at.value).unwrap_or_default(),
+            trusted: value.trusted.is_some_and(|at| at.value) || matches!(source, PolicySource::Builtin(_)),
+            source,
+            max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),
+            call_timeout: value.call_timeout.map_or(limits.adapter_call_timeout, |at| at.value),
+        };
+        policies.insert(name, policy);
+    }
+    (policies, names)
+}
+
+/// A chain of policies, each of which there must be.
+pub(crate) fn chain(path: &str, names: Vec<At<String>>, known: &[String], reader: &mut Reader<'_>) -> Vec<String> {
+    for (at, name) in names.iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        if at == MAX_CHAIN {
+            let help = format!("keep at most {MAX_CHAIN}");
+            reader.problem(&name.span, &path, "one policy too many", Some(help));
+        }
+        if !known.contains(&name.value) {
+            let names = || known.iter().map(String::as_str);
+            let help = did_you_mean(&name.value, names())
+                .or_else(|| (!known.is_empty()).then(|| format!("the policies are {}", list(names()))))
+                .or_else(|| Some(format!("add [policies.{}]", name.value)));
+            reader.problem(&name.span, &path, format!("no policy {}", quote(&name.value, 64)), help);
+        }
+    }
+    names.into_iter().map(|at| at.value).collect()
+}

@@ -1,0 +1,227 @@
+//! Policies: components that look at a request before it is routed, and at the events of its answer before they are
+//! rendered.
+//!
+//! They come in the operator's order, each with what the one before made of the request or of the events. A policy that
+//! fails its contract fails the request, or with `on_failure = "open"` is left out: of the request, or of what is left of
+//! the answer, in which case what it held back is given from the gateway's own copy, as it came from the backend.
+
+use std::sync::Arc;
+
+use witgate_config::{OnFailure, PolicyConfig};
+use witgate_model::policy::{Context, Decision, Filtered, Tag};
+use witgate_model::{Event, Request};
+
+use crate::failure::Failed;
+use crate::gateway::Gateway;
+use crate::path::Flight;
+use crate::ports::{Fault, Policy, Ports};
+use crate::record::Warning;
+
+/// Most bytes of an answer that one policy holds back.
+const MAX_HELD: u32 = 65_536;
+/// Most tags of one request.
+const MAX_TAGS: usize = 64;
+
+/// A policy that watches the answers of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    name: String,
+    note: String,
+}
+
+/// What policies make of a request.
+pub(crate) struct Passed {
+    /// Those that watch its answers.
+    pub watches: Vec<Watch>,
+    /// The model that serves instead.
+    pub route: Option<String>,
+}
+
+fn is_tag(tag: &Tag) -> bool {
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let value = |b: u8| (b' '..=b'~').contains(&b) && !matches!(b, b',' | b';');
+    (1..=64).contains(&tag.name.len())
+        && tag.name.bytes().all(name)
+        && tag.value.len() <= 128
+        && tag.value.bytes().all(value)
+}
+
+/// Breaks of the contract that types do not show.
+fn check(name: &str, decision: &Decision) -> Result<(), Fault> {
+    let fault = |what: &str| Fault { component: format!("policy \"{name}\""), what: what.to_owned() };
+    if decision.tags.len() > 16 || !decision.tags.iter().all(is_tag) {
+        return Err(fault("returned tags that break the rules: at most 16, short and of plain characters"));
+    }
+    if decision.route.as_ref().is_some_and(|route| route.is_empty() || route.len() > 256) {
+        return Err(fault("returned a model's name that is empty or longer than 256 bytes"));
+    }
+    if decision.watch.as_ref().is_some_and(|note| note.len() > 1 << 20) {
+        return Err(fault("returned a note of more than 1 MiB"));
+    }
+    Ok(())
+}
+
+impl Gateway {
+    /// The policies of requests for a model.
+    fn chain(&self, model: &str) -> &[String] {
+        let own = self.config.route(model).ok().and_then(|route| route.model?.policies.as_deref());
+        own.unwrap_or(&self.config.policy_chain)
+    }
+
+    /// Has the policies look at a request.
+    pub(crate) fn apply_policies<P: Ports>(
+        &self,
+        flight: &mut Flight<P>,
+        dialect: &str,
+        request: &mut Arc<Request>,
+    ) -> Result<Passed, Failed> {
+        let mut passed = Passed { watches: Vec::new(), route: None };
+        let chain = self.chain(&request.model);
+        if chain.is_empty() {
+            return Ok(passed);
+        }
+        let mut context =
+            Context { dialect: dialect.to_owned(), model: request.model.clone(), tenant: None, tags: Vec::new() };
+        for name in chain {
+            let Some(config) = self.config.policies.get(name) else { continue };
+            let decided = flight
+                .ports
+                .policy(name)
+                .and_then(|mut policy| policy.on_request(&config.settings_text, &context, request))
+                .and_then(|decided| match decided {
+                    Ok(decision) => check(name, &decision).map(|()| Ok(decision)),
+                    Err(error) => Ok(Err(error)),
+                });
+            let decision = match decided {
+                Ok(Ok(decision)) => decision,
+                Ok(Err(error)) => return Err(Failed::request(error)),
+                Err(fault) => {
+                    flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
+                    match config.on_failure {
+                        OnFailure::Closed => return Err(Failed::fault(&fault, None)),
+                        OnFailure::Open => continue,
+                    }
+                }
+            };
+            if let Some(changed) = decision.request {
+                // What it may not change: how the answer is given, and in whose terms.
+                let (dialect, stream) = (request.dialect.clone(), request.stream);
+                *request = Arc::new(Request { dialect, stream, ..changed });
+            }
+            passed.route = decision.route.or(passed.route);
+            if let Some(note) = decision.watch {
+                passed.watches.push(Watch { name: name.clone(), note });
+            }
+            context.tags.extend(decision.tags);
+            context.tags.truncate(MAX_TAGS);
+        }
+        flight.record.tags = context.tags.into_iter().map(|tag| (tag.name, tag.value)).collect();
+        Ok(passed)
+    }
+
+    /// The watchers of one answer.
+    pub(crate) fn watchers<P: Ports>(&self, ports: &P, watches: &[Watch]) -> Result<Watchers<P>, Fault> {
+        let mut all = Vec::with_capacity(watches.len());
+        for Watch { name, note } in watches {
+            let Some(config) = self.config.policies.get(name) else { continue };
+            let started = ports.policy(name).and_then(|mut policy| {
+                policy.start(&config.settings_text, note.clone())?;
+                Ok(policy)
+            });
+            match started {
+                Ok(policy) => all.push(Watcher { name: name.clone(), policy: Some(policy), held: Vec::new() }),
+                Err(fault) if config.on_failure == OnFailure::Closed => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        Ok(Watchers(all))
+    }
+
+    fn policy_config(&self, name: &str) -> Option<&PolicyConfig> {
+        self.config.policies.get(name)
+    }
+}
+
+/// A policy that watches one answer.
+struct Watcher<P: Ports> {
+    name: String,
+    /// None when it has failed and the rest passes without it.
+    policy: Option<P::Policy>,
+    /// The last events fed, as far as they may still be held back.
+    held: Vec<Event>,
+}
+
+/// The policies that watch one answer, in their order.
+pub(crate) struct Watchers<P: Ports>(Vec<Watcher<P>>);
+
+impl<P: Ports> Watchers<P> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What they make of the next events.
+    pub fn feed(
+        &mut self,
+        gateway: &Gateway,
+        ports: &P,
+        id: &str,
+        mut events: Vec<Event>,
+    ) -> Result<Vec<Event>, Fault> {
+        for watcher in &mut self.0 {
+            if events.is_empty() {
+                break;
+            }
+            let Some(policy) = &mut watcher.policy else { continue };
+            let open = gateway.policy_config(&watcher.name).is_some_and(|config| config.on_failure == OnFailure::Open);
+            if open {
+                watcher.held.extend(events.iter().cloned());
+            }
+            let fed = policy.feed(events).and_then(|filtered| {
+                if filtered.held > MAX_HELD {
+                    let what =
+                        format!("holds back {} bytes of an answer; at most {MAX_HELD} are allowed", filtered.held);
+                    return Err(Fault { component: format!("policy \"{}\"", watcher.name), what });
+                }
+                Ok(filtered)
+            });
+            events = match fed {
+                Ok(Filtered { events, held }) => {
+                    trim(&mut watcher.held, held as usize);
+                    events
+                }
+                Err(fault) if open => {
+                    ports.warn(&Warning::Fault { request_id: id, fault: &fault });
+                    watcher.policy = None;
+                    std::mem::take(&mut watcher.held)
+                }
+                Err(fault) => return Err(fault),
+            };
+        }
+        Ok(events)
+    }
+}
+
+/// Leaves the last events that hold `bytes` of text, the first of them cut where that is in its midst.
+fn trim(events: &mut Vec<Event>, bytes: usize) {
+    if bytes == 0 {
+        return events.clear();
+    }
+    let mut left = bytes;
+    let mut from = events.len();
+    for (at, event) in events.iter_mut().enumerate().rev() {
+        let (Event::Text(delta) | Event::Reasoning(delta) | Event::Arguments(delta)) = event else { continue };
+        from = at;
+        if delta.text.len() >= left {
+            let mut cut = delta.text.len() - left;
+            while !delta.text.is_char_boundary(cut) {
+                cut += 1;
+            }
+            delta.text.drain(..cut);
+            break;
+        }
+        left -= delta.text.len();
+    }
+    events.drain(..from);
+    // What is no text has gone on already.
+    events.retain(|event| matches!(event, Event::Text(_) | Event::Reasoning(_) | Event::Arguments(_)));
+}
