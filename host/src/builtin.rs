@@ -13,3 +13,9 @@ pub(crate) const ADAPTERS: [(&str, &[u8]); 7] = [
     ("sagemaker", include_bytes!(env!("WITGATE_ADAPTER_SAGEMAKER"))),
     ("stub", include_bytes!(env!("WITGATE_ADAPTER_STUB"))),
 ];
+
+/// The policies, by the names that configurations use: those of `witgate_config::BUILTIN_POLICIES`.
+pub(crate) const POLICIES: [(&str, &[u8]); 2] = [
+    ("guard", include_bytes!(env!("WITGATE_POLICY_GUARD"))),
+    ("redactor", include_bytes!(env!("WITGATE_POLICY_REDACTOR"))),
+];

@@ -10,7 +10,9 @@ use witgate_model::Description;
 use witgate_model::normaliser::Route;
 
 use crate::engine::{Bounds, Runtime, State};
-use crate::instances::{AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession};
+use crate::instances::{
+    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession,
+};
 
 /// The interfaces that an adapter may import. They hold types and nothing else.
 const ADAPTER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0"];
@@ -18,6 +20,10 @@ const ADAPTER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0"];
 const NORMALISER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0", "witgate:normaliser/types@0.1.0"];
 /// What an adapter exports.
 const CHAT: &str = "witgate:adapter/chat@0.1.0";
+/// The interfaces that a policy may import.
+const POLICY_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0", "witgate:policy/types@0.1.0"];
+/// What a policy exports.
+const HOOKS: &str = "witgate:policy/hooks@0.1.0";
 /// What the normaliser exports.
 const DIALECTS: &str = "witgate:normaliser/dialects@0.1.0";
 
@@ -325,7 +331,14 @@ impl AdapterComponent {
 
 /// Checks a description by the rules of the contract.
 fn check(description: &Description) -> Result<(), String> {
-    let id = &description.id;
+    check_identity(&description.id, &description.version)?;
+    if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
+        return Err("its operations hold neither `chat` nor `completion`".to_owned());
+    }
+    check_schema(&description.settings_schema)
+}
+
+fn check_identity(id: &str, version: &str) -> Result<(), String> {
     let is_id = |id: &str| {
         id.len() <= 64
             && id.starts_with(|c: char| c.is_ascii_lowercase())
@@ -337,16 +350,75 @@ fn check(description: &Description) -> Result<(), String> {
             "its id is {id:?}; it must be letters a-z, digits and hyphens, begin with a letter, at most 64"
         ));
     }
-    if description.version.is_empty() || description.version.len() > 64 {
+    if version.is_empty() || version.len() > 64 {
         return Err("its version must have 1 to 64 characters".to_owned());
     }
-    if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
-        return Err("its operations hold neither `chat` nor `completion`".to_owned());
-    }
-    match serde_json::from_str::<serde_json::Value>(&description.settings_schema) {
+    Ok(())
+}
+
+fn check_schema(schema: &str) -> Result<(), String> {
+    match serde_json::from_str::<serde_json::Value>(schema) {
         Ok(schema) if schema.is_object() || schema.is_boolean() => Ok(()),
         Ok(_) => Err("its settings-schema is no JSON Schema: it must be an object".to_owned()),
         Err(error) => Err(format!("its settings-schema is not JSON: {error}")),
+    }
+}
+
+/// Where a policy's functions are.
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyExports {
+    pub describe: ComponentExportIndex,
+    pub on_request: ComponentExportIndex,
+    pub watcher: ComponentExportIndex,
+    pub feed: ComponentExportIndex,
+}
+
+impl Exports<PolicyInstance> for PolicyExports {
+    fn instance(&self, instance: wasmtime::component::Instance) -> PolicyInstance {
+        PolicyInstance::new(instance)
+    }
+}
+
+pub(crate) type PolicyUnit = Unit<PolicyInstance, PolicyExports>;
+
+/// A policy that has been loaded. Cheap to clone.
+#[derive(Clone)]
+pub struct PolicyComponent {
+    unit: Arc<PolicyUnit>,
+    description: Arc<witgate_model::policy::Description>,
+}
+
+impl PolicyComponent {
+    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+        let mut unit = Unit::load(runtime, format!("policy \"{name}\""), wasm, bounds, POLICY_IMPORTS, |component| {
+            let names = ["describe", "on-request", "[constructor]watcher", "[method]watcher.feed"];
+            let [describe, on_request, watcher, feed] = find(component, HOOKS, names)?;
+            Ok(PolicyExports { describe, on_request, watcher, feed })
+        })?;
+        let mut held = unit.fresh()?;
+        unit.fresh_memory = held.store.data().memory;
+        if let Err((export, why)) = PolicyInstance::check(&mut held, &unit.exports) {
+            let export = format!("{HOOKS} {export}");
+            return Err(LoadError::Export { component: unit.name, export, why: cause(&why) });
+        }
+        let unit = Arc::new(unit);
+        let mut session = PolicySession::new(Arc::clone(&unit), held);
+        let description = session.describe()?;
+        drop(session);
+        check_identity(&description.id, &description.version)
+            .and_then(|()| check_schema(&description.settings_schema))
+            .map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
+        Ok(PolicyComponent { unit, description: Arc::new(description) })
+    }
+
+    /// An instance for one request or one answer.
+    pub fn session(&self) -> Result<PolicySession, Fault> {
+        Ok(PolicySession::new(Arc::clone(&self.unit), self.unit.take()?))
+    }
+
+    /// What the policy says that it is.
+    pub fn description(&self) -> &witgate_model::policy::Description {
+        &self.description
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use witgate_config::{AdapterRef, Config, Problems};
+use witgate_config::{AdapterRef, Config, PolicyConfig, PolicySource, Problems};
 use witgate_gateway::{Gateway, Record, Request, RequestBody, Response};
 
 use crate::builtin;
 use crate::cache::digest;
-use crate::components::{AdapterComponent, LoadError, NormaliserComponent};
+use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
 use crate::engine::{Bounds, Runtime, Sandbox};
 use crate::ports::{HostPorts, Recorder};
 use crate::server::Server;
@@ -66,11 +66,19 @@ impl Builder {
         self.sandbox.memory_bytes =
             wanted.iter().map(|w| w.bounds.memory_bytes).fold(limits.max_instance_memory_bytes, usize::max);
         self.sandbox.call_time = wanted.iter().map(|w| w.bounds.call_time).fold(limits.adapter_call_timeout, Ord::max);
+        for policy in config.policies.values() {
+            self.sandbox.memory_bytes = self.sandbox.memory_bytes.max(policy.max_memory_bytes);
+            self.sandbox.call_time = self.sandbox.call_time.max(policy.call_timeout);
+        }
         // A request holds the normaliser and one adapter; readiness probes and idle instances need some beside.
-        let idle = self.sandbox.idle.saturating_mul(wanted.len() + 1);
-        let instances = limits.max_concurrent_requests.saturating_mul(2).saturating_add(idle).saturating_add(64);
+        let idle = self.sandbox.idle.saturating_mul(wanted.len() + config.policies.len() + 1);
+        // The longest chain of policies, each of which may watch the answer.
+        let chains = config.models.values().filter_map(|model| model.policies.as_ref()).chain([&config.policy_chain]);
+        let watching = chains.map(Vec::len).max().unwrap_or(0);
+        let instances =
+            limits.max_concurrent_requests.saturating_mul(2 + watching).saturating_add(idle).saturating_add(64);
         self.sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(16_384);
-        self.sandbox.cached = self.sandbox.cached.max(2 * (wanted.len() + 1));
+        self.sandbox.cached = self.sandbox.cached.max(2 * (wanted.len() + config.policies.len() + 1));
         let runtime = Runtime::new(self.sandbox).map_err(|error| BuildError::Engine(error.to_string()))?;
 
         let base = &self.base;
@@ -82,9 +90,19 @@ impl Builder {
             let loaded: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             (normaliser, loaded)
         });
+        let mut problems = Vec::new();
+        let mut policies = BTreeMap::new();
+        for (name, policy) in &config.policies {
+            match load_policy(&runtime, base, name, policy, bounds) {
+                Ok(component) => {
+                    problems.extend(config.check_policy_settings(name, &component.description().settings_schema));
+                    policies.insert(name.clone(), component);
+                }
+                Err(message) => problems.push(config.problem(&format!("policies.{name}"), message, None)),
+            }
+        }
         runtime.save();
         let normaliser = normaliser?;
-        let mut problems = Vec::new();
         let mut adapters: Vec<LoadedAdapter> = Vec::new();
         for loaded in loaded {
             match loaded {
@@ -115,7 +133,8 @@ impl Builder {
         }
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
-        let ports = Arc::new(HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, self.record));
+        let ports =
+            Arc::new(HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, policies, self.record));
         Ok(Host { config, gateway, ports, normaliser, adapters, runtime })
     }
 }
@@ -201,6 +220,33 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
         }
     });
     wanted.collect()
+}
+
+/// The error says what is wrong with it.
+fn load_policy(
+    runtime: &Arc<Runtime>,
+    base: &Path,
+    name: &str,
+    config: &PolicyConfig,
+    bounds: Bounds,
+) -> Result<PolicyComponent, String> {
+    let wasm = match &config.source {
+        PolicySource::Builtin(of) => {
+            let wasm = builtin::POLICIES.iter().find(|(known, _)| known == of).map(|(_, wasm)| *wasm);
+            std::borrow::Cow::Borrowed(wasm.ok_or_else(|| format!("no policy \"{of}\" comes with witgate"))?)
+        }
+        PolicySource::Path(path) => {
+            let file = base.join(path);
+            read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?.into()
+        }
+    };
+    let bounds = Bounds {
+        memory_bytes: config.max_memory_bytes,
+        call_time: config.call_timeout,
+        trusted: config.trusted,
+        ..bounds
+    };
+    PolicyComponent::load(runtime, name, &wasm, bounds).map_err(|error| error.to_string())
 }
 
 /// The largest component file, in bytes.

@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
-use witgate_gateway::{Adapter, Fault, Normaliser};
+use witgate_gateway::{Adapter, Fault, Normaliser, Policy};
 use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
+use witgate_model::policy::{self, Context, Decision, Filtered};
 use witgate_model::{
     Description, EmbeddingText, Error, Event, Frame, HttpRequest, Input, Part, Request, ResponseHead, ResultContent,
 };
 
-use crate::components::{AdapterExports, AdapterUnit, Exports, Held, NormaliserExports, NormaliserUnit, Unit};
+use crate::components::{
+    AdapterExports, AdapterUnit, Exports, Held, NormaliserExports, NormaliserUnit, PolicyExports, PolicyUnit, Unit,
+};
 
 /// From this size on, in bytes, a call moves its thread's other tasks away first: it may take milliseconds.
 const LARGE: usize = 256 * 1024;
@@ -324,6 +327,98 @@ fn frame_size(frame: &Frame) -> usize {
         Frame::Sse(event) => event.data.len(),
         Frame::Line(line) => line.len(),
         Frame::Message(message) => message.payload.len(),
+    }
+}
+
+/// What `on-request` takes.
+type OnRequest = (Arc<str>, Context, Arc<Request>);
+
+/// A policy's instance.
+pub(crate) struct PolicyInstance {
+    instance: Instance,
+    on_request: Func<OnRequest, Result<Decision, Error>>,
+    watcher: Func<(Arc<str>, String), ResourceAny>,
+    feed: Func<(ResourceAny, Vec<Event>), Filtered>,
+}
+
+impl Handle for PolicyInstance {
+    fn handle(&self) -> Instance {
+        self.instance
+    }
+}
+
+impl PolicyInstance {
+    pub fn new(instance: Instance) -> Self {
+        PolicyInstance { instance, on_request: Func::default(), watcher: Func::default(), feed: Func::default() }
+    }
+
+    /// Compares all functions' types with the contract's.
+    pub fn check(held: &mut Held<Self>, exports: &PolicyExports) -> Checked {
+        find::<_, (), policy::Description>(held, &exports.describe).map_err(|e| ("describe", e))?;
+        find::<_, OnRequest, Result<Decision, Error>>(held, &exports.on_request).map_err(|e| ("on-request", e))?;
+        find::<_, (Arc<str>, String), ResourceAny>(held, &exports.watcher).map_err(|e| ("[constructor]watcher", e))?;
+        find::<_, (ResourceAny, Vec<Event>), Filtered>(held, &exports.feed).map_err(|e| ("[method]watcher.feed", e))?;
+        Ok(())
+    }
+}
+
+/// A policy, held by one request or one answer.
+pub struct PolicySession(Session<PolicyInstance, PolicyExports>);
+
+impl PolicySession {
+    pub(crate) fn new(unit: Arc<PolicyUnit>, held: Held<PolicyInstance>) -> Self {
+        PolicySession(Session::new(unit, held))
+    }
+
+    /// What the policy says that it is.
+    pub(crate) fn describe(&mut self) -> Result<policy::Description, Fault> {
+        self.0.call::<(), _>(|held, exports| find(held, &exports.describe), ())
+    }
+}
+
+impl Policy for PolicySession {
+    fn on_request(
+        &mut self,
+        settings: &Arc<str>,
+        context: &Context,
+        request: &Arc<Request>,
+    ) -> Result<Result<Decision, Error>, Fault> {
+        let arguments = (Arc::clone(settings), context.clone(), Arc::clone(request));
+        let func = |held: &mut Held<PolicyInstance>, exports: &PolicyExports| {
+            let instance = held.instance.instance;
+            held.instance.on_request.get(instance, &mut held.store, &exports.on_request)
+        };
+        aside(size(request), || self.0.call(func, arguments))
+    }
+
+    fn start(&mut self, settings: &Arc<str>, note: String) -> Result<(), Fault> {
+        if !self.0.clear() {
+            self.0.healthy = false;
+        }
+        let func = |held: &mut Held<PolicyInstance>, exports: &PolicyExports| {
+            let instance = held.instance.instance;
+            held.instance.watcher.get(instance, &mut held.store, &exports.watcher)
+        };
+        self.0.resource = Some(self.0.call(func, (Arc::clone(settings), note))?);
+        Ok(())
+    }
+
+    fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault> {
+        let watcher = self.0.resource()?;
+        let count = events.len();
+        let size = events.iter().map(event_size).sum();
+        let func = |held: &mut Held<PolicyInstance>, exports: &PolicyExports| {
+            let instance = held.instance.instance;
+            held.instance.feed.get(instance, &mut held.store, &exports.feed)
+        };
+        let filtered: Filtered = aside(size, || self.0.call(func, (watcher, events)))?;
+        let most = self.0.unit.bounds.events_per_frame.saturating_mul(count);
+        if filtered.events.len() > most {
+            self.0.healthy = false;
+            let what = format!("returned {} events for {count}; at most {most} are allowed", filtered.events.len());
+            return Err(self.0.misused(&what));
+        }
+        Ok(filtered)
     }
 }
 

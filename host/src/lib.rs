@@ -56,10 +56,10 @@ mod server;
 mod upstream;
 
 pub use cache::default_dir as default_cache_dir;
-pub use components::{AdapterComponent, LoadError, NormaliserComponent};
+pub use components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
 pub use engine::{Bounds, Sandbox};
 pub use host::{BuildError, Builder, Host, LoadedAdapter};
-pub use instances::{AdapterSession, NormaliserSession};
+pub use instances::{AdapterSession, NormaliserSession, PolicySession};
 pub use log::write_json as write_json_record;
 pub use ports::HostPorts;
 pub use server::Server;

@@ -37,6 +37,7 @@ pub(crate) fn request(record: &Record) {
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
         error_type = record.error_type.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
+        tags = tags(record),
     );
 }
 
@@ -79,7 +80,15 @@ struct Line<'a> {
     error_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unmapped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<String>,
     target: &'static str,
+}
+
+/// The tags of policies as one text.
+fn tags(record: &Record) -> Option<String> {
+    let tags = record.tags.iter().map(|(name, value)| format!("{name}={value}"));
+    (!record.tags.is_empty()).then(|| tags.collect::<Vec<_>>().join("; "))
 }
 
 /// Writes the line of one request to stderr as JSON, past `tracing`: of the processor time of a small request,
@@ -122,6 +131,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
             error_type: record.error_type.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
+            tags: tags(record),
             target: "witgate::request",
         },
     )

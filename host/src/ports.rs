@@ -10,10 +10,10 @@ use witgate_gateway::{
     Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
 };
 
-use crate::components::{AdapterComponent, NormaliserComponent};
+use crate::components::{AdapterComponent, NormaliserComponent, PolicyComponent};
 use crate::credentials::AwsCredentials;
 use crate::documents::Documents;
-use crate::instances::{AdapterSession, NormaliserSession};
+use crate::instances::{AdapterSession, NormaliserSession, PolicySession};
 use crate::upstream::{Body, Upstream};
 
 /// The host's side of the gateway: components in wasmtime, pooled connections, the machine's clock.
@@ -21,6 +21,8 @@ pub struct HostPorts {
     normaliser: NormaliserComponent,
     /// By the provider's name.
     adapters: BTreeMap<String, AdapterComponent>,
+    /// By their names in the configuration.
+    policies: BTreeMap<String, PolicyComponent>,
     upstream: Upstream,
     aws: AwsCredentials,
     documents: Documents,
@@ -38,6 +40,7 @@ impl HostPorts {
         base: &Path,
         normaliser: NormaliserComponent,
         adapters: BTreeMap<String, AdapterComponent>,
+        policies: BTreeMap<String, PolicyComponent>,
         record: Recorder,
     ) -> Self {
         let upstream = Upstream::new(config);
@@ -59,6 +62,7 @@ impl HostPorts {
 impl Ports for HostPorts {
     type Normaliser = NormaliserSession;
     type Adapter = AdapterSession;
+    type Policy = PolicySession;
     type Body = Body;
     type State = state::Memory;
 
@@ -73,6 +77,13 @@ impl Ports for HostPorts {
                 component: format!("the adapter of provider \"{provider}\""),
                 what: "is not loaded".to_owned(),
             }),
+        }
+    }
+
+    fn policy(&self, name: &str) -> Result<PolicySession, Fault> {
+        match self.policies.get(name) {
+            Some(policy) => policy.session(),
+            None => Err(Fault { component: format!("policy \"{name}\""), what: "is not loaded".to_owned() }),
         }
     }
 

@@ -21,6 +21,8 @@ const PURE: &[(&str, &str)] = &[
     ("witgate-adapter-sagemaker", "adapter-sagemaker"),
     ("witgate-adapter-anthropic", "adapter-anthropic"),
     ("witgate-adapter-ollama", "adapter-ollama"),
+    ("witgate-policy-guard", "policy-guard"),
+    ("witgate-policy-redactor", "policy-redactor"),
 ];
 
 /// Packages outside the workspace that become such components too: what a third party would write, and guests that misbehave.

@@ -123,7 +123,8 @@ fn wit(check: bool) -> Result<()> {
     let policies = docs::generate(&[adapter, policy], "wit/policy", "the contract of policies", ["hooks", "types"])?;
     write(check, "docs/policy-contract.md", &policies)?;
     let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
-    write(check, "components/gateway/wit/world.wit", &world::generate(&chat)?)
+    let policy = std::fs::read_to_string(root().join("wit/policy/policy.wit"))?;
+    write(check, "components/gateway/wit/world.wit", &world::generate(&chat, &policy)?)
 }
 
 fn compose() -> Result<()> {

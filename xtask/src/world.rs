@@ -1,5 +1,5 @@
-//! Writes the world of the gateway component: one plain-named import per adapter slot, each with the interface of
-//! `wit/adapter/chat.wit` spelt out, since Spin takes no other form for several instances of one interface.
+//! Writes the world of the gateway component: one plain-named import per slot of an adapter or a policy, each with the
+//! interface of `wit/adapter/chat.wit` or `wit/policy/policy.wit` spelt out, since Spin takes no other form for several instances of one interface.
 
 use std::fmt::Write as _;
 
@@ -17,31 +17,43 @@ pub const SLOTS: &[(&str, &str)] = &[
     ("custom", "Spare: for an adapter of yours. Must be filled with something."),
 ];
 
-/// The text of `components/gateway/wit/world.wit`; `chat` is that of `wit/adapter/chat.wit`.
-pub fn generate(chat: &str) -> Result<String> {
-    let body = interface(chat)?;
+/// The slots of policies.
+pub const POLICIES: &[(&str, &str)] = &[
+    ("guard", "Blocked terms, words of prompt injection."),
+    ("redactor", "Personal data and secrets."),
+    ("custom-policy", "Spare: for a policy of yours. Must be filled with something."),
+];
+
+/// The text of `components/gateway/wit/world.wit`; `chat` is that of `wit/adapter/chat.wit`, `policy` of
+/// `wit/policy/policy.wit`.
+pub fn generate(chat: &str, policy: &str) -> Result<String> {
+    let chat = interface(chat, "chat", "adapter")?;
+    let hooks = interface(policy, "hooks", "policy")?;
     let mut out = String::from(
         "// Written by `cargo xtask wit` from wit/adapter/chat.wit. Do not edit: change that file, or the slots in\n\
          // xtask/src/world.rs, and run it again.\n\n\
          /// The gateway as a component.\npackage witgate:gateway@0.1.0;\n\n\
-         /// What the gateway needs beside WASI: the normaliser, and an adapter in each slot.\nworld gateway {\n    \
+         /// What the gateway needs beside WASI: the normaliser, and an adapter or a policy in each slot.\nworld gateway {\n    \
          /// Spin's variables.\n    import wasi:config/store@0.2.0-draft-2024-09-27;\n\n    \
          /// The dialects that clients speak.\n    import witgate:normaliser/dialects@0.1.0;\n",
     );
-    for (name, what) in SLOTS {
+    let slots = SLOTS.iter().map(|slot| (slot, &chat)).chain(POLICIES.iter().map(|slot| (slot, &hooks)));
+    for ((name, what), body) in slots {
         write!(out, "\n    /// {what}\n    import {name}: interface {{\n{body}    }}\n")?;
     }
     out.push_str("}\n");
     Ok(out)
 }
 
-/// The inside of `interface chat`, without comments, its `use` made absolute, indented for a world.
-fn interface(chat: &str) -> Result<String> {
-    let (_, rest) = chat.split_once("interface chat {\n").context("wit/adapter/chat.wit: no `interface chat {`")?;
-    let (body, _) = rest.split_once("\n}\n").context("wit/adapter/chat.wit: `interface chat` does not end")?;
+/// The inside of an interface, without comments, its `use` of the package's own types made absolute, indented for a world.
+fn interface(text: &str, name: &str, package: &str) -> Result<String> {
+    let none = || format!("wit/{package}: no `interface {name} {{`");
+    let (_, rest) = text.split_once(&format!("interface {name} {{\n")).with_context(none)?;
+    let (body, _) =
+        rest.split_once("\n}\n").with_context(|| format!("wit/{package}: `interface {name}` does not end"))?;
     let mut out = String::new();
     for line in body.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        let line = line.replace("use types.{", "use witgate:adapter/types@0.1.0.{");
+        let line = line.replace("use types.{", &format!("use witgate:{package}/types@0.1.0.{{"));
         if line.trim().is_empty() {
             continue;
         }

@@ -1,5 +1,5 @@
 //! The gateway as a component, for Spin and for `wasmtime serve`: a shell over `witgate-gateway` whose ports are WASI 0.3,
-//! the normaliser, and an adapter in each plain-named slot.
+//! the normaliser, and an adapter or a policy in each plain-named slot.
 //!
 //! One instance serves many requests, several at once; nothing of a request stays in it but the counters of
 //! [`witgate_gateway::Gateway`]. The configuration is read when the instance serves its first request.
@@ -7,6 +7,7 @@
 mod client;
 mod components;
 mod config;
+mod policies;
 mod ports;
 mod server;
 mod timer;
@@ -21,11 +22,12 @@ use witgate_gateway::Gateway;
 #[allow(missing_docs, clippy::all)]
 mod bindings {
     wit_bindgen::generate!({
-        path: ["../../wit/adapter", "../../wit/normaliser", "wit"],
+        path: ["../../wit/adapter", "../../wit/normaliser", "../../wit/policy", "wit"],
         world: "witgate:gateway/gateway",
         with: {
             "witgate:adapter/types@0.1.0": witgate_model::types,
             "witgate:normaliser/types@0.1.0": witgate_model::normaliser,
+            "witgate:policy/types@0.1.0": witgate_model::policy,
             "witgate:normaliser/dialects@0.1.0": generate,
             "wasi:config/store@0.2.0-draft-2024-09-27": generate,
         },

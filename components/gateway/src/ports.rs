@@ -14,6 +14,7 @@ use witgate_gateway::{
 use crate::Shared;
 use crate::client::{self, Body};
 use crate::components::{Dialects, Held};
+use crate::policies;
 use crate::timer::{self, Timer};
 
 /// The ports of one request.
@@ -37,6 +38,7 @@ impl Wasi {
 impl Ports for Wasi {
     type Normaliser = Dialects;
     type Adapter = Held;
+    type Policy = policies::Held;
     type Body = Body;
     type State = state::Memory;
 
@@ -48,6 +50,14 @@ impl Ports for Wasi {
         let name = self.shared.config.providers.get(provider).map_or(provider, |provider| provider.adapter.as_str());
         self.shared.slots.adapter(name).ok_or_else(|| Fault {
             component: format!("adapter \"{name}\""),
+            what: "is in no slot of the gateway".to_owned(),
+        })
+    }
+
+    fn policy(&self, name: &str) -> Result<policies::Held, Fault> {
+        let slot = self.shared.config.policies.get(name).and_then(policies::slot);
+        slot.map(policies::Held::new).ok_or_else(|| Fault {
+            component: format!("policy \"{name}\""),
             what: "is in no slot of the gateway".to_owned(),
         })
     }
@@ -126,6 +136,7 @@ impl Ports for Wasi {
             "output_tokens": usage.and_then(|usage| usage.output_tokens),
             "error_type": record.error_type,
             "unmapped": record.unmapped,
+            "tags": record.tags.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         }));
     }
 

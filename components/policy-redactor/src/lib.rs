@@ -1,0 +1,3 @@
+//! The policy `redactor` as a component: a shell without logic.
+
+witgate_model::export_policy!(witgate_policies::Redactor);
