@@ -3,9 +3,11 @@
 //! A message is a prelude (total length, length of the headers, CRC-32 of these 8 bytes; 4 bytes each, big-endian),
 //! headers, payload, and the CRC-32 of all before it. The prelude is verified, and its lengths are held against their
 //! bounds, as soon as its 12 bytes are there: before anything is buffered for the rest.
+//!
+//! A header is its name (a byte of length, then UTF-8), a byte of type, and a value of that type; AWS's own crate reads
+//! them through a tree of shared buffers, which cost more than all else here, so they are read where they lie, and those
+//! of a message that has the same as the one before are copied. The tests hold what comes out against that crate.
 
-use aws_smithy_eventstream::frame::read_message_from;
-use aws_smithy_types::event_stream::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use witgate_model::{EventMessage, Field, Frame};
@@ -16,6 +18,8 @@ const PRELUDE: usize = 12;
 const CHECKSUM: usize = 4;
 /// AWS's own bound on the headers of one message. Headers can be as short as two bytes and cost a hundred once parsed.
 const MAX_HEADERS: usize = 128 << 10;
+/// Most bytes of headers that are remembered for the next message.
+const REMEMBERED: usize = 1 << 10;
 /// What the buffer may keep of its room for the next message.
 const KEPT_CAPACITY: usize = 32 << 10;
 
@@ -29,12 +33,14 @@ pub(crate) struct Messages {
     /// Where the current message begins.
     offset: u64,
     max: usize,
+    /// The headers of the last message, as they came and as they are handed out: mostly, the next has the same.
+    last: (Vec<u8>, Vec<Field>),
 }
 
 impl Messages {
     /// Messages of at most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Messages { partial: Vec::new(), length: None, offset: 0, max }
+        Messages { partial: Vec::new(), length: None, offset: 0, max, last: Default::default() }
     }
 
     /// Appends the messages that `bytes` complete.
@@ -52,7 +58,7 @@ impl Messages {
                 self.length = Some(self.length_of(&self.partial)?);
                 continue;
             }
-            out.push(Frame::Message(self.parse(&self.partial)?));
+            out.push(Frame::Message(parse(&self.partial, self.offset, &mut self.last)?));
             self.offset += want as u64;
             self.length = None;
             self.partial.clear();
@@ -65,7 +71,7 @@ impl Messages {
                 self.length = Some(length);
                 break;
             };
-            out.push(Frame::Message(self.parse(message)?));
+            out.push(Frame::Message(parse(message, self.offset, &mut self.last)?));
             self.offset += length as u64;
             bytes = rest;
         }
@@ -84,7 +90,7 @@ impl Messages {
     /// The total length of the message that begins with these 12 bytes or more.
     fn length_of(&self, message: &[u8]) -> Result<usize, FramingError> {
         let (total, headers, found) = (number(message, 0), number(message, 4), number(message, 8));
-        let computed = crc32(&message[..8]);
+        let computed = crc32fast::hash(message.get(..8).unwrap_or_default());
         if found != computed {
             return Err(FramingError::Checksum { part: "prelude", offset: self.offset, found, computed });
         }
@@ -105,87 +111,88 @@ impl Messages {
         Ok(total)
     }
 
-    /// One message, which has the length that its prelude says.
-    fn parse(&self, bytes: &[u8]) -> Result<EventMessage, FramingError> {
-        let message = match read_message_from(bytes) {
-            Ok(message) => message,
-            // A damaged header fails before the checksum is looked at; the damage is what to report.
-            Err(error) => {
-                let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
-                let (found, computed) = (number(checksum, 0), crc32(content));
-                return Err(if found == computed {
-                    self.malformed(error.to_string())
-                } else {
-                    FramingError::Checksum { part: "message", offset: self.offset, found, computed }
-                });
-            }
-        };
-        let mut headers: Vec<Field> = Vec::with_capacity(message.headers().len());
-        for header in message.headers() {
-            headers.push((header.name().as_str().to_owned(), self.value(header.value())?));
-        }
-        Ok(EventMessage { headers, payload: message.payload().to_vec() })
-    }
-
-    /// A header's value as text.
-    fn value(&self, value: &HeaderValue) -> Result<String, FramingError> {
-        Ok(match value {
-            HeaderValue::Bool(value) => value.to_string(),
-            HeaderValue::Byte(value) => value.to_string(),
-            HeaderValue::Int16(value) => value.to_string(),
-            HeaderValue::Int32(value) => value.to_string(),
-            HeaderValue::Int64(value) => value.to_string(),
-            HeaderValue::ByteArray(value) => STANDARD.encode(value),
-            HeaderValue::String(value) => value.as_str().to_owned(),
-            HeaderValue::Timestamp(value) => {
-                (i128::from(value.secs()) * 1000 + i128::from(value.subsec_nanos() / 1_000_000)).to_string()
-            }
-            HeaderValue::Uuid(value) => {
-                let hex = format!("{value:032x}");
-                [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-            }
-            _ => return Err(self.malformed("a header has a value of a type that is not known here".to_owned())),
-        })
-    }
-
     fn malformed(&self, reason: String) -> FramingError {
         FramingError::Malformed { offset: self.offset, reason }
     }
 }
 
+/// One message, which has the length that its prelude says; `last` are the headers of the one before.
+fn parse(bytes: &[u8], offset: u64, last: &mut (Vec<u8>, Vec<Field>)) -> Result<EventMessage, FramingError> {
+    let (content, checksum) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM));
+    let (found, computed) = (number(checksum, 0), crc32fast::hash(content));
+    if found != computed {
+        return Err(FramingError::Checksum { part: "message", offset, found, computed });
+    }
+    let content = content.get(PRELUDE..).unwrap_or_default();
+    let Some((all, payload)) = content.split_at_checked(number(bytes, 4) as usize) else {
+        return Err(FramingError::Malformed { offset, reason: "its headers are longer than it is".to_owned() });
+    };
+    let headers = if !all.is_empty() && *all == *last.0 {
+        last.1.clone()
+    } else {
+        let (mut rest, mut headers) = (all, Vec::new());
+        while !rest.is_empty() {
+            headers.push(header(&mut rest).map_err(|reason| FramingError::Malformed { offset, reason })?);
+        }
+        if all.len() <= REMEMBERED {
+            *last = (all.to_vec(), headers.clone());
+        }
+        headers
+    };
+    Ok(EventMessage { headers, payload: payload.to_vec() })
+}
+
+/// Takes one header, its value as text. The error says what is wrong with it.
+fn header(rest: &mut &[u8]) -> Result<Field, String> {
+    let length = array::<1>(rest)?[0];
+    let name = text(take(rest, length.into())?, "name")?;
+    let value = match array::<1>(rest)?[0] {
+        0 => "true".to_owned(),
+        1 => "false".to_owned(),
+        2 => i8::from_be_bytes(array(rest)?).to_string(),
+        3 => i16::from_be_bytes(array(rest)?).to_string(),
+        4 => i32::from_be_bytes(array(rest)?).to_string(),
+        // A timestamp, of type 8, counts milliseconds.
+        5 | 8 => i64::from_be_bytes(array(rest)?).to_string(),
+        6 => {
+            let length = u16::from_be_bytes(array(rest)?);
+            STANDARD.encode(take(rest, length.into())?)
+        }
+        7 => {
+            let length = u16::from_be_bytes(array(rest)?);
+            text(take(rest, length.into())?, "value")?
+        }
+        9 => {
+            let hex = format!("{:032x}", u128::from_be_bytes(array(rest)?));
+            [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        }
+        unknown => return Err(format!("its header `{name}` has a value of type {unknown}: types are 0 to 9")),
+    };
+    Ok((name, value))
+}
+
+/// Takes so many bytes.
+fn take<'b>(rest: &mut &'b [u8], length: usize) -> Result<&'b [u8], String> {
+    let (taken, after) = rest.split_at_checked(length).ok_or_else(|| {
+        let have = rest.len();
+        format!("a header has {length} more bytes, where only {have} are left of all headers")
+    })?;
+    *rest = after;
+    Ok(taken)
+}
+
+/// Takes a number's bytes.
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
+    let taken = take(rest, N)?;
+    taken.try_into().map_err(|_| "a header was cut".to_owned())
+}
+
+/// Text of a header.
+fn text(bytes: &[u8], what: &str) -> Result<String, String> {
+    str::from_utf8(bytes).map(str::to_owned).map_err(|error| format!("a header's {what} is not UTF-8: {error}"))
+}
+
 /// The big-endian number in the four bytes from `at` on; the callers have seen that they are there.
 fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..at + 4].iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
-}
-
-/// CRC-32 as in Ethernet and gzip: for preludes, and to name the fault of a message. Good messages are verified by
-/// `read_message_from`.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        while index < 256 {
-            let mut value = index as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc: u32, &byte| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::crc32;
-
-    #[test]
-    fn the_checksum_is_the_one_of_the_published_check_value() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-        assert_eq!(crc32(b""), 0);
-    }
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

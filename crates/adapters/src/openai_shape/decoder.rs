@@ -78,7 +78,7 @@ impl Decoder {
     fn frame(&mut self, frame: Frame, out: &mut Vec<Event>) -> Result<(), Error> {
         match frame {
             Frame::Sse(event) if self.is_success() => match &mut self.operation {
-                Operation::Generation(generation) => generation.sse(&event, out),
+                Operation::Generation(generation) => generation.sse(event, out),
                 Operation::Responses(responses) => responses.sse(&event, out),
                 Operation::Embedding(_) | Operation::Models | Operation::Llm => {
                     Err(Error::malformed("the answer came as a stream, where one JSON object was expected"))
@@ -136,28 +136,30 @@ impl Decoder {
             }
         }
     }
-}
 
-impl witgate_model::Decoder for Decoder {
-    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        let mut out = Vec::with_capacity(frames.len() + 2);
+    /// As [`feed`](witgate_model::Decoder::feed), to where the events are collected.
+    pub(crate) fn take(&mut self, frames: impl IntoIterator<Item = Frame>, out: &mut Vec<Event>) {
         for frame in frames {
             if self.ended {
                 break;
             }
             let before = out.len();
-            if let Err(error) = self.frame(frame, &mut out) {
-                self.fail(error, &mut out);
+            if let Err(error) = self.frame(frame, out) {
+                self.fail(error, out);
             }
-            self.ended |= out.last().is_some_and(Event::is_last);
+            self.ended |= out.get(before..).and_then(<[Event]>::last).is_some_and(Event::is_last);
             if out.len() - before > EVENTS {
                 out.truncate(before);
-                self.fail(
-                    Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")),
-                    &mut out,
-                );
+                self.fail(Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")), out);
             }
         }
+    }
+}
+
+impl witgate_model::Decoder for Decoder {
+    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
+        let mut out = Vec::with_capacity(frames.len() + 2);
+        self.take(frames, &mut out);
         out
     }
 

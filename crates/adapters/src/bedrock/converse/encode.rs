@@ -16,6 +16,8 @@ use super::super::model::Family;
 use super::super::names::Names;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
+use crate::openai_shape::size_hint;
+use crate::scan::base64_len;
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -60,14 +62,15 @@ pub(in super::super) fn encode(
         }
         body.extra = extra;
     }
-    let body = serde_json::to_vec(&body).map_err(internal)?;
+    let mut written = Vec::with_capacity(size_hint(request));
+    serde_json::to_writer(&mut written, &body).map_err(internal)?;
     let context = encoder.context();
     let (operation, framing) = match request.stream {
         true => ("converse-stream", Framing::AwsEventstream),
         false => ("converse", Framing::Whole),
     };
     let model = encoder.encoding.target.id.clone();
-    encoder.encoding.post(model, operation, framing, Vec::new(), body, &context)
+    encoder.encoding.post(model, operation, framing, Vec::new(), written, &context)
 }
 
 /// The client's own `additionalModelRequestFields`, beside those of the settings.
@@ -502,7 +505,7 @@ impl<'a> Encoder<'a> {
             turn.blocks.push(wire::Block::ReasoningContent(wire::Reasoning::ReasoningText(text)));
         }
         if let Some(redacted) = &part.redacted {
-            if media::decoded_len(redacted).is_none() {
+            if base64_len(redacted).is_none() {
                 let message = "encrypted reasoning of Bedrock is base64; this is from another backend, or damaged";
                 return Err(Error::invalid(at.to_string(), message));
             }
