@@ -13,9 +13,9 @@ use super::super::Context;
 use super::super::http::{Encoding, internal};
 use super::super::json::{Members, raw};
 use super::super::model::Family;
-use super::super::names::Names;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
+use crate::names::{Mapping, Names};
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -150,8 +150,7 @@ pub(super) struct Encoder<'a> {
     pub(super) encoding: Encoding<'a>,
     /// The client speaks Converse: what the contract doesn't name is passed on.
     own: bool,
-    tools: Names,
-    ids: Names,
+    names: Mapping,
     /// Names of documents so far: no two may be equal.
     documents: BTreeSet<String>,
     /// Number of the last copy of a document's name: it only grows, so that many copies cost little.
@@ -159,25 +158,9 @@ pub(super) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Knows every tool name and id of the request before the first is mapped.
     pub(super) fn new(encoding: Encoding<'a>, request: &Request, messages: &[Message]) -> Self {
-        let (mut tools, mut ids) = (Names::tools(), Names::ids());
-        for tool in &request.tools {
-            if let Tool::Function(tool) = tool {
-                tools.reserve(&tool.name);
-            }
-        }
-        for part in messages.iter().flat_map(|message| &message.parts) {
-            match part {
-                Part::ToolCall(call) => {
-                    tools.reserve(&call.name);
-                    ids.reserve(&call.id);
-                }
-                Part::ToolResult(result) => ids.reserve(&result.call_id),
-                _ => {}
-            }
-        }
-        Encoder { encoding, own: request.dialect == DIALECT, tools, ids, documents: BTreeSet::new(), copies: 1 }
+        let names = Mapping::new(Names::tools(), Names::ids(), request, messages);
+        Encoder { encoding, own: request.dialect == DIALECT, names, documents: BTreeSet::new(), copies: 1 }
     }
 
     /// Refuses `param`; where it returns, the caller leaves it out.
@@ -519,8 +502,8 @@ impl<'a> Encoder<'a> {
             Error::invalid(at.to_string(), message)
         })?;
         Ok(wire::Block::ToolUse(wire::ToolUse {
-            tool_use_id: self.ids.map(&call.id).to_owned(),
-            name: self.tools.map(&call.name).to_owned(),
+            tool_use_id: self.names.ids.map(&call.id).to_owned(),
+            name: self.names.tools.map(&call.name).to_owned(),
             input,
             extra: self.members(&call.extra, at)?,
         }))
@@ -550,7 +533,7 @@ impl<'a> Encoder<'a> {
             }
         }
         let status = result.is_error.map(|is_error| if is_error { "error" } else { "success" });
-        let tool_use_id = self.ids.map(&result.call_id).to_owned();
+        let tool_use_id = self.names.ids.map(&result.call_id).to_owned();
         let extra = self.members(&result.extra, at)?;
         let block = wire::Block::ToolResult(wire::ToolResult { tool_use_id, content, status, extra });
         Ok((block, result.cache.as_ref().or(cache)))
@@ -603,7 +586,7 @@ impl<'a> Encoder<'a> {
             }
             for name in names {
                 tools.push(wire::Tool::ToolSpec(wire::ToolSpec {
-                    name: self.tools.map(name).to_owned(),
+                    name: self.names.tools.map(name).to_owned(),
                     description: None,
                     input_schema: any_object()?,
                     strict: None,
@@ -627,7 +610,7 @@ impl<'a> Encoder<'a> {
                     let message = format!("tool_choice names the tool `{name}`, which is not among the tools");
                     return Err(Error::invalid("tool_choice", message));
                 }
-                Some(wire::ToolChoice::Tool { name: self.tools.map(name).to_owned() })
+                Some(wire::ToolChoice::Tool { name: self.names.tools.map(name).to_owned() })
             }
             Some(ToolChoice::Other(json)) => self.foreign(json, "tool_choice")?.map(wire::ToolChoice::Raw),
         };
@@ -645,7 +628,7 @@ impl<'a> Encoder<'a> {
             }
         };
         Ok(wire::ToolSpec {
-            name: self.tools.map(&tool.name).to_owned(),
+            name: self.names.tools.map(&tool.name).to_owned(),
             description: tool.description.as_deref().filter(|text| !text.is_empty()),
             input_schema,
             strict: tool.strict,
@@ -808,8 +791,7 @@ impl<'a> Encoder<'a> {
 
     /// What the decoder needs: the client's names of the tools that were mapped.
     fn context(&self) -> Context {
-        let tools = self.tools.back().into_iter().map(|(mapped, own)| (mapped.to_owned(), own.to_owned()));
-        Context { tools: tools.collect(), ..Context::default() }
+        Context { tools: self.names.tools.back(), ..Context::default() }
     }
 }
 

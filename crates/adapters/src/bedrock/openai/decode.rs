@@ -59,7 +59,7 @@ impl Decoder {
         Decoder {
             calls,
             head: Head::new(&head),
-            inner: openai_shape::Decoder::new(Flavour::OpenAi, context, head),
+            inner: openai_shape::Decoder::new(Flavour::Bedrock, context, head),
             error: Vec::new(),
             id: String::new(),
             minted: 0,
@@ -176,7 +176,7 @@ impl Decoder {
     fn mint(&mut self) -> String {
         let number = self.calls.saturating_add(self.minted as usize);
         self.minted = self.minted.saturating_add(1);
-        format!("call_{:016x}", super::super::names::fnv1a(&format!("{} {number}", self.id)))
+        format!("call_{:016x}", crate::names::fnv1a(&format!("{} {number}", self.id)))
     }
 
     /// The body of an error is OpenAI's, or AWS's.
