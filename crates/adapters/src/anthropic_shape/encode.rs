@@ -889,11 +889,9 @@ impl<'a> Encoder<'a> {
         // The budget is part of max_tokens: what our table says must leave room for the answer.
         let fits = || bound.map_or(table, |most| table.min(most / 2).max(SMALLEST_BUDGET));
         let budget = reasoning.budget_tokens.unwrap_or_else(fits);
-        if budget < SMALLEST_BUDGET || bound.is_some_and(|most| budget >= most) {
-            let most = bound.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
-            let message =
-                format!("a thinking budget has at least {SMALLEST_BUDGET} tokens and fewer than {most}, not {budget}");
-            return Err(Error::invalid(param, message));
+        if !thinking::fits(budget, bound) {
+            self.refuse(param, thinking::complaint(backend, budget, bound))?;
+            return Ok(Plan::default());
         }
         Ok(Plan { thinking: Some(Thought::Budget(budget)), room: budget, ..Plan::default() })
     }

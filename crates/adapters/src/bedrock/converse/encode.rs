@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    CacheMark, Error, Framing, FunctionTool, HttpRequest, Json, MediaKind, MediaPart, MediaSource, Message, Part,
-    ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    CacheMark, Error, ErrorKind, Framing, FunctionTool, HttpRequest, Json, MediaKind, MediaPart, MediaSource, Message,
+    Part, ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice,
+    ToolResult,
 };
 
 use super::super::Context;
@@ -168,6 +169,16 @@ impl<'a> Encoder<'a> {
         self.encoding.refuse(param, message)
     }
 
+    /// What the API can do; none for what it cannot do, where the settings say to leave such things out.
+    fn possible<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Err(Error { kind: ErrorKind::Unsupported, param: Some(param), message, .. }) => {
+                self.refuse(param, message).map(|()| None)
+            }
+            result => result.map(Some),
+        }
+    }
+
     /// What a conversation is made of: turns, system prompt, tools.
     pub(super) fn conversation_body(
         &mut self,
@@ -266,10 +277,12 @@ impl<'a> Encoder<'a> {
             }
             if turn.results.is_empty() && turn.blocks.is_empty() {
                 if user {
-                    return Err(Error::invalid(
-                        format!("{at}.content"),
-                        "the message is empty, and Bedrock refuses empty text",
-                    ));
+                    let said = message.parts.iter().any(|part| !matches!(part, Part::Text(_)));
+                    let text = match said {
+                        true => "nothing is left of the message after what Bedrock cannot do was left out",
+                        false => "the message is empty, and Bedrock refuses empty text",
+                    };
+                    return Err(Error::invalid(format!("{at}.content"), text));
                 }
                 continue;
             }
@@ -438,14 +451,18 @@ impl<'a> Encoder<'a> {
                 media::check_bytes(&part.kind, data, &at)?;
                 wire::Source::Bytes(data)
             }
-            MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
+            MediaSource::Url(url) => match self.possible(media::s3(url, &at))? {
+                Some(uri) => wire::Source::S3Location(wire::S3Location { uri }),
+                None => return Ok(None),
+            },
             MediaSource::Text(text) if part.kind == MediaKind::Document => {
                 media::check_text(text, &at)?;
                 wire::Source::Text(text)
             }
             MediaSource::Text(_) | MediaSource::FileId(_) => {
                 let message = "Bedrock keeps no files: send the data itself in base64, or an `s3://` address";
-                return Err(Error::unsupported(at, message));
+                self.refuse(at, message)?;
+                return Ok(None);
             }
             MediaSource::Other(json) => match self.foreign(json, &at)? {
                 Some(source) => wire::Source::Raw(source),
@@ -457,7 +474,10 @@ impl<'a> Encoder<'a> {
         let format = match &source {
             wire::Source::Raw(_) if part.mime.is_none() && part.kind == MediaKind::Document => None,
             wire::Source::Text(_) if part.mime.is_none() => Some("txt"),
-            _ => Some(media::format(part, &at)?),
+            _ => match self.possible(media::format(part, &at))? {
+                Some(format) => Some(format),
+                None => return Ok(None),
+            },
         };
         let name = (part.kind == MediaKind::Document).then(|| {
             let base = media::document_name(part.name.as_deref(), self.documents.len() + 1);
@@ -733,11 +753,9 @@ impl<'a> Encoder<'a> {
         // The budget is part of max_tokens: what our table says must leave room for the answer.
         let fits = || max_tokens.map_or(table, |most| table.min(most / 2).max(SMALLEST_BUDGET));
         let budget = reasoning.budget_tokens.unwrap_or_else(fits);
-        if budget < SMALLEST_BUDGET || max_tokens.is_some_and(|most| budget >= most) {
-            let most = max_tokens.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
-            let message =
-                format!("a thinking budget has at least {SMALLEST_BUDGET} tokens and fewer than {most}, not {budget}");
-            return Err(Error::invalid(param, message));
+        if !thinking::fits(budget, max_tokens) {
+            let message = thinking::complaint("Bedrock's Claude", budget, max_tokens);
+            return self.refuse(param, message);
         }
         let thinking = serde_json::json!({"type": "enabled", "budget_tokens": budget});
         fields.set(Cow::Borrowed("thinking"), raw(&thinking).map_err(internal)?);
