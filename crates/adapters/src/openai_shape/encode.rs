@@ -490,7 +490,7 @@ impl Encoder<'_> {
             return Ok(());
         }
         let mut thoughts = Vec::new();
-        let mut proof = None;
+        let (mut signature, mut encrypted) = (None, None);
         for (part, content) in message.parts.iter().enumerate() {
             if let Part::Reasoning(reasoning) = content {
                 let path = Path { message: at, part };
@@ -502,8 +502,9 @@ impl Encoder<'_> {
                     let backend = self.policy.backend;
                     self.refuse(path.text(), format!("{backend} cannot read what another backend has encrypted"))?;
                 }
-                proof = proof.or(reasoning.signature.as_deref()).or(reasoning.redacted.as_deref());
-                if reasoning.redacted.is_none() || !reasoning.text.is_empty() {
+                signature = signature.or(reasoning.signature.as_deref());
+                encrypted = encrypted.or(reasoning.redacted.as_deref());
+                if (reasoning.redacted.is_none() && reasoning.signature.is_none()) || !reasoning.text.is_empty() {
                     thoughts.push(reasoning.text.as_str());
                 }
                 let extra = self.extra(reasoning.extra.as_deref(), &|| path.text())?;
@@ -514,8 +515,10 @@ impl Encoder<'_> {
             object.name(&mut self.out, Name::ReasoningContent);
             self.joined(&thoughts);
         }
-        if let Some(proof) = proof.filter(|_| self.policy.native) {
-            object.string(&mut self.out, Name::ReasoningSignature, proof);
+        for (name, proof) in [(Name::ReasoningSignature, signature), (Name::ReasoningEncrypted, encrypted)] {
+            if let Some(proof) = proof.filter(|_| self.policy.native) {
+                object.string(&mut self.out, name, proof);
+            }
         }
         let mut start = None;
         for (part, content) in message.parts.iter().enumerate() {

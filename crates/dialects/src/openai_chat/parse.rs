@@ -126,6 +126,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
     let mut refusal = None;
     let mut thought = None;
     let mut signature = None;
+    let mut encrypted = None;
     let mut calls = Vec::new();
     let mut calls_at = None;
     let mut extra = Members::default();
@@ -141,6 +142,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
             "refusal" => refusal = Some(Said::read(reader, member)?),
             "reasoning_content" => thought = Some(Said::read(reader, member)?),
             "reasoning_signature" => signature = Some(Said::read(reader, member)?),
+            "reasoning_encrypted_content" => encrypted = Some(Said::read(reader, member)?),
             "tool_calls" => {
                 calls_at = Some(reader.position());
                 reader.optional(|reader| {
@@ -161,15 +163,14 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
     let mut parts = Vec::new();
     let assistant = role == Role::Assistant;
     if assistant {
-        let signature = signature.take().and_then(|said| said.text);
-        match (thought.take().and_then(|said| said.text), signature) {
-            (Some(text), signature) => {
-                parts.push(Part::Reasoning(ReasoningPart { text, signature, ..ReasoningPart::default() }));
-            }
-            (None, Some(redacted)) => {
-                parts.push(Part::Reasoning(ReasoningPart { redacted: Some(redacted), ..ReasoningPart::default() }));
-            }
-            (None, None) => {}
+        let text = |said: &mut Option<Said<'_>>| said.take().and_then(|said| said.text);
+        let (thought, signature, redacted) = (text(&mut thought), text(&mut signature), text(&mut encrypted));
+        if thought.is_some() || signature.is_some() {
+            let text = thought.unwrap_or_default();
+            parts.push(Part::Reasoning(ReasoningPart { text, signature, ..ReasoningPart::default() }));
+        }
+        if redacted.is_some() {
+            parts.push(Part::Reasoning(ReasoningPart { redacted, ..ReasoningPart::default() }));
         }
     }
     match role {
@@ -203,7 +204,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
         parts.append(&mut calls);
     }
     // What other roles say under these names is not known, and stays as it was.
-    for said in [call_id, refusal, thought, signature].into_iter().flatten() {
+    for said in [call_id, refusal, thought, signature, encrypted].into_iter().flatten() {
         extra.push_raw(said.name, said.raw);
     }
     Ok(Message { role, name, parts, extra: extra.finish() })

@@ -202,10 +202,11 @@ impl Encoder {
             }
         };
         self.separate(start);
-        // An answer of the model has the form in which it came: some servers know it by nothing else.
+        // An answer of the model has the form in which it came, and says what it is: some servers know it by nothing
+        // else.
         let answer = message.role == Role::Assistant && !self.policy.native;
         let mut object = Object::open(&mut self.out);
-        if answer {
+        if message.role == Role::Assistant {
             object.raw(&mut self.out, Name::Type, "\"message\"");
         }
         object.string(&mut self.out, Name::Role, role);
