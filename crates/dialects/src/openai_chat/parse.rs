@@ -3,10 +3,10 @@
 use witgate_model::normaliser::{Limits, Parsed};
 use witgate_model::{
     CacheMark, Error, FunctionTool, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning,
-    ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolResult,
 };
 
-use crate::openai::{Common, model_of_path, read_body};
+use crate::openai::{self, Common, model_of_path, read_body};
 use crate::read::{self, Kind, Name, Read, Reader};
 use crate::write::Members;
 
@@ -32,14 +32,9 @@ fn request(reader: &mut Reader<'_>, limits: &Limits) -> Read<Parsed> {
         match &*name.text {
             "messages" => messages = Some(all_messages(reader, limits, message)?),
             "tools" => {
-                reader.optional(|reader| {
-                    reader.array(|reader, _| {
-                        tools.push(tool(reader, limits)?);
-                        Ok(())
-                    })
-                })?;
+                tools = reader.optional(|reader| reader.list(|reader| tool(reader, limits)))?.unwrap_or_default()
             }
-            "tool_choice" => tool_choice = reader.optional(choice)?,
+            "tool_choice" => tool_choice = reader.optional(|reader| openai::tool_choice(reader, true))?,
             "parallel_tool_calls" => parallel_tool_calls = reader.optional(Reader::bool)?,
             "response_format" => response_format = reader.optional(format)?,
             "reasoning_effort" => {
@@ -235,14 +230,7 @@ fn role(reader: &mut Reader<'_>) -> Read<Role> {
 fn content(reader: &mut Reader<'_>) -> Read<Vec<Part>> {
     match reader.kind() {
         Kind::String => Ok(vec![Part::text(reader.owned()?)]),
-        Kind::Array => {
-            let mut parts = Vec::new();
-            reader.array(|reader, _| {
-                parts.push(part(reader)?);
-                Ok(())
-            })?;
-            Ok(parts)
-        }
+        Kind::Array => reader.list(part),
         _ => reader.wrong("a string or an array of parts"),
     }
 }
@@ -560,64 +548,6 @@ pub(crate) fn function_tool(reader: &mut Reader<'_>) -> Read<(FunctionTool, Memb
     match name {
         Some(name) => Ok((FunctionTool { name, ..function }, rest)),
         None => reader.fault_in(start, "name", "is missing: the name of the function"),
-    }
-}
-
-fn choice(reader: &mut Reader<'_>) -> Read<ToolChoice> {
-    let start = reader.position();
-    match reader.kind() {
-        Kind::String => {
-            let word = reader.string()?;
-            Ok(match &*word {
-                "auto" => ToolChoice::Auto,
-                "none" => ToolChoice::None,
-                "required" => ToolChoice::Required,
-                _ => ToolChoice::Other(reader.since(start).to_owned()),
-            })
-        }
-        Kind::Object => {
-            match reader.tag("type")?.as_deref() {
-                Some("function") => {}
-                Some(_) => return Ok(ToolChoice::Other(reader.raw_object()?.to_owned())),
-                None => return reader.fault_in(start, "type", "is missing: a tool choice needs one, as \"function\""),
-            }
-            let mut tool = None;
-            let mut foreign = false;
-            reader.object(|reader, name| {
-                match &*name.text {
-                    "type" => drop(reader.string()?),
-                    "function" => {
-                        let start = reader.position();
-                        let mut named = None;
-                        reader.object(|reader, name| {
-                            match &*name.text {
-                                "name" => named = Some(reader.owned()?),
-                                _ => {
-                                    foreign = true;
-                                    reader.raw()?;
-                                }
-                            }
-                            Ok(())
-                        })?;
-                        let Some(name) = named else {
-                            return reader.fault_in(start, "name", "is missing: the function that must be called");
-                        };
-                        tool = Some(name);
-                    }
-                    _ => {
-                        foreign = true;
-                        reader.raw()?;
-                    }
-                }
-                Ok(())
-            })?;
-            match tool {
-                Some(_) if foreign => Ok(ToolChoice::Other(reader.since(start).to_owned())),
-                Some(name) => Ok(ToolChoice::Tool(name)),
-                None => reader.fault_in(start, "function", "is missing: an object with the function's `name`"),
-            }
-        }
-        _ => reader.wrong("\"auto\", \"none\", \"required\" or an object that names a tool"),
     }
 }
 
