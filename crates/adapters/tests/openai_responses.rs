@@ -715,7 +715,7 @@ fn a_flood_of_items_or_pieces_is_refused() {
 }
 
 #[test]
-fn an_answer_of_the_assistant_says_that_it_is_a_message() {
+fn a_list_that_the_assistant_said_is_a_message_also_without_an_id() {
     let plain = message(Role::Assistant, vec![Part::text("Hi")]);
     let piece = message(Role::Assistant, vec![Part::Text(piece("Hi", Some("{}")))]);
     let mut known = piece.clone();
@@ -725,7 +725,7 @@ fn an_answer_of_the_assistant_says_that_it_is_a_message() {
     assert_eq!(
         sent["input"],
         json!([
-            {"type": "message", "role": "assistant", "content": "Hi"},
+            {"role": "assistant", "content": "Hi"},
             {"type": "message", "role": "assistant", "content": content},
             {"type": "message", "role": "assistant", "content": content, "id": "msg_1", "status": "completed"},
         ])

@@ -202,17 +202,19 @@ impl Encoder {
             }
         };
         self.separate(start);
-        // An answer of the model has the form in which it came, and says what it is: some servers know it by nothing
-        // else.
+        let first = range.start;
+        let parts = message.parts.get(range).unwrap_or_default();
+        // An answer of the model has the form in which it came, and where it is a list says what it is: the API knows
+        // `output_text` in an answer only, and some servers know an answer by nothing else.
         let answer = message.role == Role::Assistant && !self.policy.native;
         let mut object = Object::open(&mut self.out);
-        if message.role == Role::Assistant {
+        let plain = matches!(parts, [] | [Part::Text(TextPart { extra: None, .. })]);
+        if answer || (message.role == Role::Assistant && !plain) {
             object.raw(&mut self.out, Name::Type, "\"message\"");
         }
         object.string(&mut self.out, Name::Role, role);
         object.name(&mut self.out, Name::Content);
-        let first = range.start;
-        match message.parts.get(range).unwrap_or_default() {
+        match parts {
             [] if answer => self.out.extend_from_slice(b"[]"),
             [] => self.out.extend_from_slice(b"\"\""),
             [Part::Text(TextPart { text, extra: None, .. })] if !answer => json::string(&mut self.out, text),
