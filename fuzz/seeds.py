@@ -6,6 +6,7 @@ bytes by which its target picks what to do with it (see the head of fuzz/targets
 or those bytes change. Nothing but the standard library is needed.
 """
 
+import base64
 import json
 import pathlib
 import shutil
@@ -22,7 +23,7 @@ def write(target, name, head, body):
     (HERE / "corpus" / target / name).write_bytes(bytes(head) + body[:LARGEST])
 
 
-def lines_of(stream):
+def lines_of(stream, keep_lines=False):
     """An event stream as the lines from which the targets write one: `e NAME PAYLOAD` and so on."""
     lines = []
     while len(stream) >= 16:
@@ -51,7 +52,7 @@ def lines_of(stream):
         else:
             lines.append(b"e " + headers.get(":event-type", b"") + b" " + payload)
         stream = stream[total:]
-    return b"\n".join(line.replace(b"\n", b" ") for line in lines)
+    return b"\n".join(line.replace(b"\n", b"\1" if keep_lines else b" ") for line in lines)
 
 
 ANTHROPIC = """event: message_start
@@ -201,36 +202,72 @@ def framing():
     write("framing", "aws-all-types", [5], message * 2)
 
 
+BACKENDS = json.loads((HERE / "backends.json").read_text())
+STATUSES = [400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 501, 502, 503, 504, 529, 302]
+# What kind of answer it is, and how a stream of AWS's is made of the input.
+STREAMED, WHOLE, ERROR, ODD = 0x00, 0x40, 0x80, 0xC0
+BYTES, MENDED, WRITTEN = 0x00, 0x40, 0x80
+
+
+def place(adapter, context=None):
+    """Where in `backends.json` the adapter stands with this context."""
+    found = [at for at, it in enumerate(BACKENDS) if (it["adapter"], it.get("context")) == (adapter, context)]
+    if not found:
+        raise SystemExit(f"fuzz/backends.json has no {adapter} with the context {context!r}")
+    return found[0]
+
+
+def hosted(stream):
+    """The lines of an event stream, with what its events carry written plainly."""
+    lines = []
+    for line in lines_of(stream, keep_lines=True).split(b"\n"):
+        kind, _, rest = line.partition(b" ")
+        name, _, payload = rest.partition(b" ")
+        if name != b"PayloadPart":
+            line, payload = line.replace(b"\1", b" "), payload.replace(b"\1", b" ")
+        if kind == b"e" and name == b"chunk":
+            try:
+                carried = base64.b64decode(json.loads(payload)["bytes"], validate=True)
+                line = b"b chunk " + carried.replace(b"\n", b" ")
+            except (ValueError, KeyError):
+                pass
+        elif kind == b"e" and name == b"PayloadPart":
+            line = b"l PayloadPart " + payload
+        lines.append(line)
+    return b"\n".join(lines)
+
+
 def decode():
-    stream, bedrock = 0x10, 3
     for name, body in OPENAI.items():
-        write("decode", f"openai-{name}", [stream, 0], body)
-        write("decode", f"stub-{name}", [stream | 2, 0], body)
-    for path in sorted((FIXTURES / "llama-cpp").glob("*.sse")):
-        # The longest ones are no richer than the others once they are cut.
-        if path.stat().st_size <= LARGEST or "tool" in path.name:
-            context = 0x20 if path.name.startswith("completion") or "two" in path.name else 0
-            second = 0x40 if "two" in path.name else 0
-            write("decode", f"llama-cpp-{path.name}", [stream | context | 1, second], path.read_bytes())
-    for path in sorted((FIXTURES / "llama-cpp").glob("*.json")):
-        if path.name == "meta.json":
-            continue
-        context = 0x20 if path.name.startswith("completion") else 0
-        shape = 8 if path.name.startswith("error") else 4
-        write("decode", f"llama-cpp-{path.name}", [shape | context | 1, 0], path.read_bytes())
-    for path in sorted((FIXTURES / "bedrock").glob("stream-*.bin")):
-        body = path.read_bytes()
-        write("decode", f"bedrock-{path.stem}", [0x80 | stream | bedrock, 0], lines_of(body))
+        write("decode", f"openai-{name}", [place("openai"), STREAMED, 1], body)
+        write("decode", f"stub-{name}", [place("stub"), STREAMED, 1], body)
+    for folder in sorted(FIXTURES.iterdir()):
+        adapter = folder.name
+        for name, entry in sorted(json.loads((folder / "meta.json").read_text()).items()):
+            body = (folder / name).read_bytes()
+            # A failure of a kind is as rich as the next one, and so are the longest streams once they are cut.
+            status = entry.get("status", 200)
+            if status != 200 and len(body) > 1024 or len(body) > 4 * LARGEST:
+                continue
+            context = entry.get("context")
+            if adapter == "llama-cpp":
+                context = "chat 2" if "two" in name else "completion 1" if name.startswith("completion") else context
+            first = place(adapter, context)
+            stream = 0 if name.endswith(".json") else 1
+            if status != 200:
+                kind = ERROR | STATUSES.index(status) if status in STATUSES else ERROR | 9
+            else:
+                kind = STREAMED if stream else WHOLE
+            if name.endswith(".bin"):
+                first, body = first | WRITTEN, hosted(body)
+            write("decode", f"{adapter}-{name}", [first, kind, stream], body)
     for name in ["text", "tool"]:
         body = (FIXTURES / "bedrock" / f"stream-{name}.bin").read_bytes()
-        write("decode", f"bedrock-bytes-{name}", [stream | bedrock, 0], body)
-        write("decode", f"bedrock-mended-{name}", [0x40 | stream | bedrock, 0], body)
-    for path in sorted((FIXTURES / "bedrock").glob("whole-*.json")):
-        write("decode", f"bedrock-{path.stem}", [4 | 0x20 | bedrock, 0], path.read_bytes())
-    for path in sorted((FIXTURES / "bedrock").glob("error-*.json")):
-        write("decode", f"bedrock-{path.stem}", [8 | bedrock, 0x10 | len(path.stem) % 16], path.read_bytes())
-    write("decode", "openai-as-lines", [0x0C, 1], OLLAMA)
-    write("decode", "bedrock-as-events", [0x0C | bedrock, 2], OPENAI["text"])
+        write("decode", f"bedrock-bytes-{name}", [place("bedrock") | BYTES, STREAMED, 1], body)
+        write("decode", f"bedrock-mended-{name}", [place("bedrock") | MENDED, STREAMED, 1], body)
+    write("decode", "openai-as-lines", [place("openai"), ODD | 1, 1], OLLAMA)
+    write("decode", "bedrock-as-events", [place("bedrock"), ODD | 2, 1], OPENAI["text"])
+    write("decode", "bedrock-no-context", [place("bedrock", "[]"), WHOLE, 0], "{}")
 
 
 def parse():

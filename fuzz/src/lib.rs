@@ -90,7 +90,8 @@ pub fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// An event stream out of text: each line `e NAME PAYLOAD` is an event, `x NAME PAYLOAD` an exception, `r CODE TEXT` an
-/// error; any other line is a message without headers.
+/// error, `b NAME TEXT` an event that carries the text in base64, as InvokeModel's do, `l NAME TEXT` one that carries lines,
+/// as SageMaker's do, with byte 1 in place of their ends; any other line is a message without headers.
 pub fn written(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in text.split(|&byte| byte == b'\n') {
@@ -99,10 +100,17 @@ pub fn written(text: &[u8]) -> Vec<u8> {
         let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
         let header = |name: &'static str, value: &str| Header::new(name, HeaderValue::String(value.to_owned().into()));
         let message = match kind {
-            Some(b"e") => Message::new(rest.to_vec())
-                .add_header(header(":event-type", &name))
-                .add_header(header(":content-type", "application/json"))
-                .add_header(header(":message-type", "event")),
+            Some(kind @ (b"e" | b"b" | b"l")) => {
+                let payload = match kind {
+                    b"b" => format!("{{\"bytes\":\"{}\"}}", aws_smithy_types::base64::encode(rest)).into_bytes(),
+                    b"l" => rest.iter().map(|&byte| if byte == 1 { b'\n' } else { byte }).collect(),
+                    _ => rest.to_vec(),
+                };
+                Message::new(payload)
+                    .add_header(header(":event-type", &name))
+                    .add_header(header(":content-type", "application/json"))
+                    .add_header(header(":message-type", "event"))
+            }
             Some(b"x") => Message::new(rest.to_vec())
                 .add_header(header(":exception-type", &name))
                 .add_header(header(":content-type", "application/json"))

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use witgate_model::{BlockKind, Event};
+use witgate_model::{BlockKind, Event, Scope};
 
 /// The blocks of one answer, as far as it has come.
 #[derive(Default)]
 pub struct Order {
+    /// The answer is a list of vectors or models, or a count: it has no blocks and no finish.
+    list: bool,
     started: bool,
     ended: bool,
     blocks: Vec<Block>,
@@ -31,6 +33,11 @@ enum Kind {
 }
 
 impl Order {
+    /// Of an answer that is a list of vectors or models, or a count.
+    pub fn of_a_list() -> Self {
+        Order { list: true, ..Order::default() }
+    }
+
     /// The next event. Panics where it breaks a rule.
     pub fn next(&mut self, event: &Event) {
         assert!(!self.ended, "an event after the last one: {event:?}");
@@ -43,6 +50,7 @@ impl Order {
                 self.started = true;
             }
             Event::BlockStart(start) => {
+                assert!(!self.list, "a block in an answer that is a list");
                 assert_eq!(start.index as usize, self.blocks.len(), "blocks are not numbered densely");
                 assert!(!self.finished.contains(&start.choice), "a block in a choice that has finished");
                 let kind = match &start.kind {
@@ -64,7 +72,14 @@ impl Order {
             Event::Signature(delta) | Event::Redacted(delta) => {
                 self.delta(delta.index, Kind::Reasoning, &delta.text, &delta.logprobs)
             }
-            Event::Arguments(delta) => self.delta(delta.index, Kind::ToolCall, &delta.text, &delta.logprobs),
+            Event::Arguments(delta) => {
+                // An `other` block takes in text too: the input of a tool that the backend runs.
+                let kind = match self.blocks.get(delta.index as usize) {
+                    Some(block) if block.kind == Kind::Other => Kind::Other,
+                    _ => Kind::ToolCall,
+                };
+                self.delta(delta.index, kind, &delta.text, &delta.logprobs);
+            }
             Event::BlockStop(index) => {
                 let block = self.blocks.get_mut(*index as usize).expect("a block that began");
                 assert!(block.open, "block {index} stopped twice");
@@ -76,14 +91,21 @@ impl Order {
                 }
             }
             Event::Finish(finish) => {
+                assert!(!self.list, "a finish of an answer that is a list");
                 assert!(self.finished.insert(finish.choice), "choice {} finished twice", finish.choice);
                 let open = self.blocks.iter().any(|block| block.open && block.choice == finish.choice);
                 assert!(!open, "choice {} finished with an open block", finish.choice);
             }
-            Event::Other(other) => object(&other.members),
-            Event::Embedding(_) | Event::Model(_) => panic!("vectors or models in an answer to a chat"),
+            Event::Other(other) => {
+                object(&other.members);
+                if let Scope::Block(index) = other.scope {
+                    let block = self.blocks.get(index as usize).expect("members of a block that began");
+                    assert!(block.open, "members of block {index}, which has stopped");
+                }
+            }
+            Event::Embedding(_) | Event::Model(_) => assert!(self.list, "vectors or models in an answer to a chat"),
             Event::Done => {
-                assert!(!self.finished.is_empty(), "`done` without a finish");
+                assert!(self.list || !self.finished.is_empty(), "`done` without a finish");
                 for block in &self.blocks {
                     assert!(!block.open, "`done` with an open block");
                     assert!(self.finished.contains(&block.choice), "`done` without the finish of a choice");

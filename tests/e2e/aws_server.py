@@ -4,7 +4,8 @@
 
 What a request may hold, what an answer holds and what a signature had to be is AWS's own code (aws_model.py); what the
 models say is in aws_replies.py. Which one is asked for shows the path, as at AWS. On the same port it is what gives credentials
-to programs on ECS (`/task`) and on EC2 (`/latest`, with a session of its own).
+to programs on ECS (`/task`) and on EC2 (`/latest`, with a session of its own), and to those who prove who they are (STS and
+SSO: aws_identity.py).
 
 Tests speak to CONTROL: `POST /rule` says what befalls the requests that hold a text (in their path, headers or body),
 `POST /set` changes the server's clock, keys and regions, `POST /seen` gives what came in, `POST /reset` forgets all rules and
@@ -43,6 +44,7 @@ import traceback
 import urllib.parse
 import uuid
 
+import aws_identity
 import aws_model
 import aws_replies
 import double
@@ -111,6 +113,8 @@ class World:
         self.bearer = "bedrock-api-key-of-the-tests"
         # What the machine's own role gives: an access key of `keys`, and for how long; none where it has no role.
         self.role = None
+        # The tokens for which STS and the SSO portal give it too.
+        self.web_token, self.sso_token = "web.identity.token", "sso-access-token"
         # Application inference profiles, and what they stand for.
         self.profiles = {"a1b2c3d4e5f6": "anthropic.claude-3-haiku-20240307-v1:0"}
         # SageMaker's endpoints: what runs there, under which name.
@@ -216,6 +220,8 @@ def respond(world, asked, rule):
     """The answer to a request: made whole, before its first byte is sent."""
     if asked.path == "/task" or asked.path.startswith("/latest/"):
         return role_credentials(world, asked)
+    if aws_identity.is_asked(asked):
+        return Reply(*aws_identity.respond(world, asked, lambda service: authorise(world, asked, service)))
     operation, places = aws_model.route(asked.method, asked.path)
     openai = (asked.method, asked.path) == ("POST", OPENAI_PATH)
     asked.operation = "ChatCompletions" if openai else operation and operation.name

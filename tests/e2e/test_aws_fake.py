@@ -17,6 +17,7 @@ import pytest
 import urllib3
 
 import aws as fake
+import aws_identity
 import aws_model
 import kit
 
@@ -519,22 +520,47 @@ def test_a_bearer_key_is_taken_in_place_of_a_signature(aws, unique):
 
 
 def test_the_roles_of_tasks_and_of_instances(aws, monkeypatch):
-    aws.set(keys={"ASIAROLE": {"secret": "secret", "token": "token"}}, role={"key": "ASIAROLE", "lives": 3600})
+    aws.set(keys={"ASIAROLEOFTHETESTS04": {"secret": "secret", "token": "token"}}, role={"key": "ASIAROLEOFTHETESTS04", "lives": 3600})
     fetcher = botocore.utils.ContainerMetadataFetcher()
     task = fetcher.retrieve_full_uri(f"{aws.url}/task", headers={"Authorization": fake.TASK_TOKEN})
-    assert (task["AccessKeyId"], task["SecretAccessKey"], task["Token"]) == ("ASIAROLE", "secret", "token")
+    assert (task["AccessKeyId"], task["SecretAccessKey"], task["Token"]) == ("ASIAROLEOFTHETESTS04", "secret", "token")
     with pytest.raises(botocore.exceptions.MetadataRetrievalError):
         fetcher.retrieve_full_uri(f"{aws.url}/task", headers={"Authorization": "another"})
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
     config = {"ec2_metadata_service_endpoint": aws.url}
     instance = botocore.utils.InstanceMetadataFetcher(num_attempts=1, config=config).retrieve_iam_role_credentials()
-    assert (instance["access_key"], instance["secret_key"], instance["token"]) == ("ASIAROLE", "secret", "token")
+    assert (instance["access_key"], instance["secret_key"], instance["token"]) == ("ASIAROLEOFTHETESTS04", "secret", "token")
     assert instance["role_name"] == "the-role"
     end = datetime.datetime.fromisoformat(instance["expiry_time"])
     assert 3500 < (end - datetime.datetime.now(datetime.UTC)).total_seconds() < 3700
 
 
 # --- what a test may order ---------------------------------------------------------------------------------------
+
+
+def test_roles_are_given_to_those_who_prove_who_they_are(client, aws):
+    aws.set(keys={fake.KEY_ID: {"secret": fake.SECRET}, "ASIAROLEOFTHETESTS04": {"secret": "s", "token": "t"}})
+    aws.set(role={"key": "ASIAROLEOFTHETESTS04", "lives": 900})
+    role = {"RoleArn": aws_identity.ROLE_ARN, "RoleSessionName": "boto3"}
+    sts = client("sts")
+    for given in (
+        sts.assume_role(**role, DurationSeconds=900),
+        sts.assume_role_with_web_identity(**role, WebIdentityToken="web.identity.token"),
+    ):
+        found = given["Credentials"]
+        assert (found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"]) == ("ASIAROLEOFTHETESTS04", "s", "t")
+        assert 800 < (found["Expiration"] - datetime.datetime.now(datetime.UTC)).total_seconds() <= 900
+    sso = {"roleName": aws_identity.ROLE_NAME, "accountId": aws_identity.ACCOUNT}
+    found = client("sso").get_role_credentials(**sso, accessToken="sso-access-token")["roleCredentials"]
+    assert (found["accessKeyId"], found["secretAccessKey"], found["sessionToken"]) == ("ASIAROLEOFTHETESTS04", "s", "t")
+
+    wrong = client("sts", secret="wrong")
+    assert refused(wrong.assume_role, **role)[:2] == ("InvalidSignatureException", 403)
+    told = refused(sts.assume_role_with_web_identity, **role, WebIdentityToken="wrong")
+    assert told[:2] == ("InvalidIdentityToken", 400)
+    assert refused(sts.assume_role, **role | {"RoleArn": "arn:aws:iam::1:role/other"})[:2] == ("AccessDenied", 403)
+    told = refused(client("sso").get_role_credentials, **sso, accessToken="wrong")
+    assert told[:2] == ("UnauthorizedException", 401)
 
 
 def modelled(service, operation):

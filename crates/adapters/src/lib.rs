@@ -24,6 +24,7 @@ mod anthropic;
 pub mod anthropic_shape;
 pub mod bedrock;
 mod llama_cpp;
+mod names;
 pub mod ollama;
 mod openai;
 pub mod openai_shape;

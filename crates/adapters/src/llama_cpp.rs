@@ -4,7 +4,9 @@
 //! (`repeat_penalty`, `thinking_budget_tokens`, `chat_template_kwargs.enable_thinking`); text completion has no `suffix`,
 //! `echo` or `best_of`, embeddings have no `dimensions`; documents are refused; error codes are numbers; a failure in a stream comes as
 //! `data: {"error": …}` without `[DONE]`; and with several choices a stream gives each its own usage, which are summed,
-//! while a whole answer counts the first choice only, so that its usage is marked as estimated.
+//! while a whole answer counts the first choice only, so that its usage is marked as estimated. Names of tools and ids of
+//! calls go as the client wrote them, and so do pictures in results of tools: the server takes any name, and media in messages
+//! of every role.
 //!
 //! What only llama.cpp has (`grammar`, `mirostat`, `cache_prompt`, `id_slot`, …) is unnamed by the contract: it comes as
 //! `extra` of a request in `openai-chat` or `openai-completions` and is passed on.

@@ -8,6 +8,10 @@
 //! `top_k`, `min_p`, `repetition_penalty`, videos and the reasoning of earlier turns are no part of OpenAI's own Chat
 //! Completions, but many servers that speak it take them. They are passed on, so that such a server gets them; with the
 //! setting `strict` they are refused (or left out, with `drop_unsupported`), as `api.openai.com` would refuse them.
+//!
+//! Names of tools, ids of calls and media in messages of tools keep to OpenAI's rules where the client speaks another
+//! dialect: names and ids are mapped and told back as the client wrote them, media are refused. What an OpenAI client sends
+//! goes as it is, since a server that follows OpenAI may take more; with `strict` it is held to the rules too.
 
 use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};
 

@@ -1,11 +1,7 @@
 //! A conversation as one text, for backends that continue a text and know no messages.
 //!
-//! | format | what is written |
-//! |---|---|
-//! | `llama3` | Llama 3's template: `<\|begin_of_text\|>`, each message as `<\|start_header_id\|>role<\|end_header_id\|>`, two line feeds, the content, `<\|eot_id\|>`; instructions first; at the end the header of an assistant's message |
-//! | `base` | for models without any training in chat: `System: …` and `Assistant: …`, all else bare, joined by line feeds |
-//! | `plain-dialogue` | `System: …`, `User: …`, `Assistant: …`, joined by line feeds, and `Assistant:` at the end unless the last message is the assistant's, which the model then continues |
-//! | `chat` | nothing: the backend gets the messages |
+//! The setting `prompt_format` names the template of [`witgate_prompt`]: `llama3`, `base`, `plain-dialogue`; with `chat`
+//! nothing is rendered, and the backend gets the messages.
 //!
 //! Developer messages are the system's. Several texts of one message are joined by line feeds. A refusal is what the
 //! assistant said. A message of no text at all stays in the text as an empty one. Prompt-cache marks are hints, and left
@@ -13,11 +9,6 @@
 //!
 //! What is not text (pictures, tools and their results, reasoning), names of speakers, roles that no template has and
 //! members that the contract does not name are refused, or left out and listed.
-//!
-//! Nobody may forge a turn, or end one, from inside a content. Something that would is *neutralised*: it gets one blank
-//! inside, and nothing is taken away. In every format that is a control token (`<|eot_id|>` becomes `<| eot_id|>`: whatever
-//! stands between such bars); in the two dialogue formats also the sentence marks `<s>` and `</s>`, and at the start of a
-//! line the role prefixes which the format writes (`Assistant:` becomes `Assistant :`), in capitals or not.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use witgate_model::{Error, Message, Part, Role};
+use witgate_prompt::{Speaker, Template, Turn};
 
 /// The most entries of `HttpRequest.dropped`.
 const MOST_DROPPED: usize = 64;
@@ -44,22 +36,15 @@ pub(crate) enum PromptFormat {
 }
 
 impl PromptFormat {
-    /// The role prefixes that this format writes.
-    fn prefixes(self) -> &'static [&'static str] {
+    /// The template; `None` where nothing is rendered.
+    fn template(self) -> Option<Template> {
         match self {
-            PromptFormat::Llama3 | PromptFormat::Chat => &[],
-            PromptFormat::Base => &["system", "assistant"],
-            PromptFormat::PlainDialogue => &["system", "user", "assistant"],
+            PromptFormat::Llama3 => Some(Template::Llama3),
+            PromptFormat::Base => Some(Template::Base),
+            PromptFormat::PlainDialogue => Some(Template::PlainDialogue),
+            PromptFormat::Chat => None,
         }
     }
-}
-
-/// Who speaks, as far as templates can tell.
-#[derive(Clone, Copy, PartialEq)]
-enum Speaker {
-    System,
-    User,
-    Assistant,
 }
 
 /// The conversation as `format` writes it; `None` for [`PromptFormat::Chat`].
@@ -72,9 +57,7 @@ pub(crate) fn render(
     backend: &str,
     dropped: Option<&mut Vec<String>>,
 ) -> Result<Option<String>, Error> {
-    if format == PromptFormat::Chat {
-        return Ok(None);
-    }
+    let Some(template) = format.template() else { return Ok(None) };
     let mut reader = Reader { backend, dropped };
     let mut turns = Vec::with_capacity(messages.len());
     for (number, message) in messages.iter().enumerate() {
@@ -83,64 +66,7 @@ pub(crate) fn render(
     if turns.is_empty() {
         return Err(Error::invalid("messages", format!("{backend} needs at least one message of text")));
     }
-    let size: usize = turns.iter().map(|turn| 64 + turn.texts.iter().map(|text| text.len() + 1).sum::<usize>()).sum();
-    let mut out = String::with_capacity(size + size / 32 + 64);
-    match format {
-        PromptFormat::Llama3 => llama3(&mut out, &turns),
-        _ => dialogue(&mut out, format, &turns),
-    }
-    Ok(Some(out))
-}
-
-/// A message that can be rendered.
-struct Turn<'a> {
-    speaker: Speaker,
-    texts: Vec<&'a str>,
-}
-
-impl Turn<'_> {
-    fn write(&self, out: &mut String, format: PromptFormat) {
-        for (number, text) in self.texts.iter().enumerate() {
-            if number > 0 {
-                out.push('\n');
-            }
-            neutralise(out, text, format);
-        }
-    }
-}
-
-fn llama3(out: &mut String, turns: &[Turn<'_>]) {
-    out.push_str("<|begin_of_text|>");
-    let instructions = turns.iter().filter(|turn| turn.speaker == Speaker::System);
-    for turn in instructions.chain(turns.iter().filter(|turn| turn.speaker != Speaker::System)) {
-        out.push_str(match turn.speaker {
-            Speaker::System => "<|start_header_id|>system<|end_header_id|>\n\n",
-            Speaker::User => "<|start_header_id|>user<|end_header_id|>\n\n",
-            Speaker::Assistant => "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        });
-        turn.write(out, PromptFormat::Llama3);
-        out.push_str("<|eot_id|>");
-    }
-    out.push_str("<|start_header_id|>assistant<|end_header_id|>\n\n");
-}
-
-fn dialogue(out: &mut String, format: PromptFormat, turns: &[Turn<'_>]) {
-    let plain = format == PromptFormat::PlainDialogue;
-    for (number, turn) in turns.iter().enumerate() {
-        if number > 0 {
-            out.push('\n');
-        }
-        out.push_str(match turn.speaker {
-            Speaker::System => "System: ",
-            Speaker::User if plain => "User: ",
-            Speaker::User => "",
-            Speaker::Assistant => "Assistant: ",
-        });
-        turn.write(out, format);
-    }
-    if plain && turns.last().is_some_and(|turn| turn.speaker != Speaker::Assistant) {
-        out.push_str("\nAssistant:");
-    }
+    Ok(Some(template.write(&turns)))
 }
 
 /// Takes the texts out of messages.
@@ -214,69 +140,6 @@ impl Reader<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// Writes `text` such that it cannot be taken for what `format` writes around it.
-fn neutralise(out: &mut String, text: &str, format: PromptFormat) {
-    let prefixes = format.prefixes();
-    let bytes = text.as_bytes();
-    let (mut copied, mut at, mut line_start) = (0, 0, true);
-    while let Some(&byte) = bytes.get(at) {
-        let rest = bytes.get(at..).unwrap_or_default();
-        if line_start && !prefixes.is_empty() {
-            line_start = false;
-            if let Some(colon) = role_prefix(rest, prefixes) {
-                at += colon;
-                out.push_str(text.get(copied..at).unwrap_or_default());
-                out.push(' ');
-                copied = at;
-                continue;
-            }
-        }
-        match byte {
-            b'<' => {
-                let inside = match rest {
-                    [b'<', b'|', inside @ ..] if is_token(inside) => 2,
-                    [b'<', b's', b'>', ..] if !prefixes.is_empty() => 1,
-                    [b'<', b'/', b's', b'>', ..] if !prefixes.is_empty() => 2,
-                    _ => 0,
-                };
-                if inside > 0 {
-                    at += inside;
-                    out.push_str(text.get(copied..at).unwrap_or_default());
-                    out.push(' ');
-                    copied = at;
-                    continue;
-                }
-            }
-            // Whatever a model, or its template, could take for the end of a line.
-            b'\n' | b'\r' | 0x0b | 0x0c => line_start = true,
-            0x85 if text.get(at.saturating_sub(1)..=at) == Some("\u{85}") => line_start = true,
-            0xa8 | 0xa9 => {
-                let last = text.get(at.saturating_sub(2)..=at);
-                line_start = matches!(last, Some("\u{2028}" | "\u{2029}"));
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    out.push_str(text.get(copied..).unwrap_or_default());
-}
-
-/// True for what stands behind `<|` in a control token.
-fn is_token(inside: &[u8]) -> bool {
-    let end = inside.iter().position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'<' | b'|' | b'>'));
-    end.is_some_and(|end| end > 0 && inside.get(end..).is_some_and(|rest| rest.starts_with(b"|>")))
-}
-
-/// Where the colon is, if the line begins with one of `prefixes` and a colon.
-fn role_prefix(line: &[u8], prefixes: &[&str]) -> Option<usize> {
-    let blanks = line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    prefixes.iter().find_map(|prefix| {
-        let colon = blanks + prefix.len();
-        let word = line.get(blanks..colon)?;
-        (word.eq_ignore_ascii_case(prefix.as_bytes()) && line.get(colon) == Some(&b':')).then_some(colon)
-    })
 }
 
 #[cfg(test)]

@@ -451,10 +451,19 @@ fn models_that_take_a_budget_get_one_with_room_for_the_answer() {
         Request { sampling, ..thinking(CLAUDE, effort("high")) }
     };
     assert_eq!(body(&bounded(6000))["thinking"]["budget_tokens"], 3000);
-    assert_eq!(refused(&bounded(1000)), invalid("reasoning_effort"));
+    assert_eq!(body(&bounded(1025))["thinking"]["budget_tokens"], 1024);
+    // No budget fits beside an answer: the request to reason is refused, or left out and told.
+    for most in [1, 1000, 1024] {
+        assert_eq!(refused(&bounded(most)), unsupported("reasoning_effort"));
+        let (dropped, sent) = left_out(&bounded(most));
+        assert_eq!(dropped, ["reasoning_effort"]);
+        assert_eq!((sent.get("thinking"), &sent["max_tokens"]), (None, &json!(most)));
+    }
     let exact = |tokens| Reasoning { budget_tokens: Some(tokens), ..Reasoning::default() };
     assert_eq!(body(&thinking(CLAUDE, exact(2000)))["thinking"]["budget_tokens"], 2000);
-    assert_eq!(refused(&thinking(CLAUDE, exact(10))), invalid("reasoning"));
+    assert_eq!(refused(&thinking(CLAUDE, exact(10))), unsupported("reasoning"));
+    let sampling = Sampling { max_tokens: Some(2000), ..Sampling::default() };
+    assert_eq!(refused(&Request { sampling, ..thinking(CLAUDE, exact(2000)) }), unsupported("reasoning"));
     assert_eq!(refused(&thinking(CLAUDE, effort("lots"))), invalid("reasoning_effort"));
     assert!(body(&thinking(CLAUDE, effort("none"))).get("thinking").is_none());
 }

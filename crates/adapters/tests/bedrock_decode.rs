@@ -687,6 +687,30 @@ fn what_is_no_answer_of_an_invoked_model_is_malformed() {
 }
 
 #[test]
+fn an_error_under_a_good_status_keeps_the_words_of_aws() {
+    let head = ResponseHead {
+        status: 200,
+        headers: vec![("x-amzn-requestid".to_owned(), "7d5b1a0e".to_owned())],
+        framing: Framing::Whole,
+        stream: false,
+    };
+    for codec in ["claude", "llama", "openai", "titan"] {
+        for body in [r#"{"message":"Too many tokens, wait."}"#, r#"{"Message":"Too many tokens, wait."}"#] {
+            let context = Some(format!(r#"{{"codec":"{codec}"}}"#));
+            let told = events(head.clone(), context, [body.as_bytes()]);
+            let error = failure(&told);
+            assert_eq!(error.kind, ErrorKind::MalformedResponse, "{codec}");
+            assert!(error.message.contains("Too many tokens, wait. (AWS request id 7d5b1a0e)"), "{codec}: {error:?}");
+        }
+        // By its name it is known.
+        let context = Some(format!(r#"{{"codec":"{codec}"}}"#));
+        let body = r#"{"__type":"com.amazon#ThrottlingException","message":"Slow down."}"#;
+        let told = events(head.clone(), context, [body.as_bytes()]);
+        assert_eq!(failure(&told).kind, ErrorKind::RateLimited, "{codec}");
+    }
+}
+
+#[test]
 fn claudes_events_come_in_chunks() {
     let events = fixture("claude-stream-text.bin");
     assert_eq!(text(&events), "Hello!");

@@ -343,9 +343,27 @@ fn urls_are_refused_and_s3_addresses_taken() {
         let request = chat(vec![user("See"), of(Role::User, vec![Part::text("x"), image(source, Some("image/png"))])]);
         assert_eq!(refused(json!({}), &request), unsupported("messages[1].content[1]"));
     }
-    // A URL stays refused where other things are left out: the answer would be about nothing.
-    let url = chat(vec![of(Role::User, vec![image(MediaSource::Url("https://example.com/a.png".to_owned()), None)])]);
-    assert_eq!(refused(json!({"drop_unsupported": true}), &url).0, ErrorKind::Unsupported);
+    for source in [MediaSource::Url("https://example.com/a.png".to_owned()), MediaSource::FileId("file-1".to_owned())] {
+        let part = image(source, Some("image/png"));
+        for request in [
+            chat(vec![of(Role::User, vec![Part::text("See"), part.clone()])]),
+            Request { model: CLAUDE.to_owned(), ..chat(vec![of(Role::User, vec![Part::text("See"), part.clone()])]) },
+        ] {
+            let body = droppable(&request, "messages[0].content[1]");
+            assert_eq!(body["messages"][0]["content"], json!([{"text": "See"}]));
+            let invoked = encode(json!({"api": "invoke", "drop_unsupported": true}), &to(CLAUDE, &request)).unwrap();
+            assert_eq!(invoked.dropped, ["messages[0].content[1]"]);
+            let body: Value = serde_json::from_slice(&invoked.body).unwrap();
+            assert_eq!(body["messages"][0]["content"], json!([{"type": "text", "text": "See"}]));
+        }
+        // An answer about nothing is no answer.
+        let alone = chat(vec![of(Role::User, vec![part])]);
+        assert_eq!(refused(json!({"drop_unsupported": true}), &alone), invalid("messages[0].content"));
+    }
+    // So is a format that Converse lacks.
+    let bitmap = image(MediaSource::Base64("Qk0=".to_owned()), Some("image/bmp"));
+    let body = droppable(&chat(vec![of(Role::User, vec![Part::text("See"), bitmap])]), "messages[0].content[1]");
+    assert_eq!(body["messages"][0]["content"], json!([{"text": "See"}]));
     let s3 = |name: &str| MediaSource::Url(format!("s3://bucket-of-mine/{name}"));
     let parts = vec![
         Part::text("See"),
@@ -715,9 +733,18 @@ fn reasoning_is_thinking_for_anthropics_models() {
         let settings = json!({"additional_model_request_fields": {"thinking": {"type": "enabled"}}});
         assert_eq!(body(settings, &none).get("additionalModelRequestFields"), None);
     }
-    assert_eq!(refused(json!({}), &think(Some("low"), None, None, Some(1000))), invalid("reasoning_effort"));
-    assert_eq!(refused(json!({}), &think(None, Some(5000), None, Some(5000))), invalid("reasoning"));
-    assert_eq!(refused(json!({}), &think(None, Some(1000), None, None)), invalid("reasoning"));
+    // Where no budget fits, the request to reason is refused, or left out and told.
+    for (request, param) in [
+        (think(Some("low"), None, None, Some(1000)), "reasoning_effort"),
+        (think(Some("high"), None, None, Some(1024)), "reasoning_effort"),
+        (think(None, Some(5000), None, Some(5000)), "reasoning"),
+        (think(None, Some(1000), None, None), "reasoning"),
+    ] {
+        assert_eq!(droppable(&request, param).get("additionalModelRequestFields"), None);
+        let invoked = encode(json!({"api": "invoke", "drop_unsupported": true}), &to(CLAUDE, &request)).unwrap();
+        assert_eq!(invoked.dropped, [param]);
+        assert!(!String::from_utf8(invoked.body).unwrap().contains("thinking"));
+    }
     assert_eq!(refused(json!({}), &think(Some("huge"), None, None, None)), invalid("reasoning_effort"));
     // Claude 4.6 and later decide by themselves how much they think.
     let later = |request: Request| Request { model: "eu.anthropic.claude-opus-4-6-v1".to_owned(), ..request };

@@ -411,6 +411,23 @@ fn stop_after_tool_calls_means_tool_calls_for_llama_cpp_only() {
 }
 
 #[test]
+fn a_limit_in_the_middle_of_a_tool_call_is_a_length_and_no_call_to_run() {
+    for name in ["chat-tool-call-cut.sse", "chat-tool-call-cut.json"] {
+        let events = decoded(&fixture("llama-cpp", name), &[]);
+        let finish = finishes(&events)[0].clone();
+        assert_eq!((finish.reason, finish.raw.as_deref()), (FinishReason::Length, Some("length")), "{name}");
+        assert_eq!(events.last(), Some(&Event::Done));
+    }
+    let began = delta(json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"a"}}]}));
+    for events in [
+        streamed::<LlamaCpp>(&[began.clone(), finish("length")], true),
+        streamed::<OpenAi>(&[began, finish("length")], true),
+    ] {
+        assert_eq!(finishes(&events)[0].reason, FinishReason::Length);
+    }
+}
+
+#[test]
 fn finish_reasons_map_as_the_table_says() {
     for (raw, reason) in [
         ("stop", FinishReason::Stop),
@@ -591,6 +608,15 @@ fn errors_of_llama_cpp_are_told_apart_by_status_type_and_text() {
     ] {
         let error = error(name);
         assert_eq!((error.kind, error.retry), (kind, retry), "{name}");
+    }
+    // A server that was started without what tools need: another one may have it.
+    for (status, message) in
+        [(400, "tools param requires --jinja flag"), (500, "tool_choice param requires --jinja flag")]
+    {
+        let body = json!({"error": {"code": status, "message": message, "type": "server_error"}}).to_string();
+        let error = refused(status, &[], &body);
+        assert_eq!((error.kind, error.retry), (ErrorKind::Unsupported, Retry::OtherTarget), "{message}");
+        assert_eq!(error.message, message);
     }
     let context = error("error-context.json");
     assert_eq!(context.code.as_deref(), Some("400"));

@@ -492,6 +492,9 @@ fn reasoning_and_calls_are_blocks_of_their_own() {
         assert_eq!(thought(&events), "**Weighing it**\n\nTwo cities.\n\n**Calling**");
         let expected = [("call_1", "get_weather", "{\"city\":\"Ulm\"}"), ("call_2", "get_time", "{}")];
         assert_eq!(calls(&events), expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+        // Where the next part of the summary begins is told to those who know parts.
+        let parts: Vec<_> = of_blocks(&events).into_iter().filter(|(block, _)| *block == 0).collect();
+        assert_eq!(parts.last(), Some(&(0, json!({"summary_index": 1}))), "{name}");
         let proofs: Vec<_> = events.iter().filter(|event| matches!(event, Event::Signature(_))).collect();
         assert!(matches!(proofs[..], [Event::Signature(delta)] if delta.text == "gAAAAABo_enc==" && delta.index == 0));
         assert_eq!(finishes(&events)[0].reason, FinishReason::ToolCalls);
@@ -709,4 +712,22 @@ fn a_flood_of_items_or_pieces_is_refused() {
     assert!(failure(&streamed(&many)).message.contains("4096 blocks"));
     let output: Vec<Value> = (0..4097).map(|_| json!({"type": "odd"})).collect();
     assert_eq!(failure(&answered(&json!({"output": output}))).kind, ErrorKind::MalformedResponse);
+}
+
+#[test]
+fn a_list_that_the_assistant_said_is_a_message_also_without_an_id() {
+    let plain = message(Role::Assistant, vec![Part::text("Hi")]);
+    let piece = message(Role::Assistant, vec![Part::Text(piece("Hi", Some("{}")))]);
+    let mut known = piece.clone();
+    known.extra = Some(r#"{"id":"msg_1","status":"completed","type":"message"}"#.into());
+    let sent = encoded(request("openai-responses", vec![plain, piece, known]));
+    let content = json!([{"type": "output_text", "text": "Hi"}]);
+    assert_eq!(
+        sent["input"],
+        json!([
+            {"role": "assistant", "content": "Hi"},
+            {"type": "message", "role": "assistant", "content": content},
+            {"type": "message", "role": "assistant", "content": content, "id": "msg_1", "status": "completed"},
+        ])
+    );
 }

@@ -210,6 +210,17 @@ fn usage_that_nobody_counted_is_estimated_by_words() {
 }
 
 #[test]
+fn a_stream_and_a_whole_answer_cost_the_same() {
+    for (stream, whole) in [("vllm-chat.bin", "whole-vllm.json"), ("vllm-no-usage.bin", "whole-vllm-no-usage.json")] {
+        let counts = |name: &str| {
+            let usage = usage(&given(name));
+            (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.estimated)
+        };
+        assert_eq!(counts(stream), counts(whole), "{stream}");
+    }
+}
+
+#[test]
 fn a_member_that_nobody_knows_is_handed_on() {
     let others: Vec<_> =
         given("whole-base-more.json").into_iter().filter(|event| matches!(event, Event::Other(_))).collect();

@@ -4,10 +4,10 @@
 //! [`Event::Done`], so that unknown members which the backend sent beside or behind it (as llama.cpp's `timings`) still
 //! have a chunk to stand in, and so that a stream which fails never shows a finish. Nothing else is held back.
 //!
-//! Beyond OpenAI's own members: `reasoning_content`, `reasoning_signature` and `content_parts` of delta and message (the
-//! last are parts of a backend's answer that OpenAI's answers don't have), `estimated` in the usage,
+//! Beyond OpenAI's own members: `reasoning_content`, `reasoning_signature`, `reasoning_encrypted_content` and
+//! `content_parts` of delta and message (the last are parts of a backend's answer that OpenAI's answers don't have), `estimated` in the usage,
 //! `native_finish_reason` beside a `finish_reason` that stands for a reason OpenAI does not have, and `stop_reason`, the
-//! stop sequence that was met. A signature without a reasoning text is an encrypted text.
+//! stop sequence that was met.
 
 use witgate_model::normaliser::{AnswerStart, Failure, Rendered};
 use witgate_model::{BlockDelta, BlockKind, BlockStart, Event, Finish, FinishReason, OtherEvent, Scope, Usage};
@@ -54,7 +54,8 @@ const ENVELOPE: [&str; 7] = ["id", "object", "created", "model", "choices", "usa
 // `logprobs` of a choice, `content` and `tool_calls` of a message are not here: those of a backend join ours.
 const CHOICE: [&str; 7] =
     ["index", "delta", "message", "text", "finish_reason", "native_finish_reason", "reasoning_content"];
-const MESSAGE: [&str; 5] = ["role", "refusal", "reasoning_content", "reasoning_signature", "content_parts"];
+const MESSAGE: [&str; 6] =
+    ["role", "refusal", "reasoning_content", "reasoning_signature", "reasoning_encrypted_content", "content_parts"];
 const CALL: [&str; 4] = ["index", "id", "type", "function"];
 const FUNCTION: [&str; 2] = ["name", "arguments"];
 
@@ -111,6 +112,7 @@ struct Said {
     content: Option<String>,
     reasoning: Option<String>,
     signature: Option<String>,
+    encrypted: Option<String>,
     refusal: Option<String>,
     calls: Vec<Call>,
     logprobs: Joined,
@@ -176,8 +178,8 @@ impl Answer {
         match event {
             Event::Text(delta) => self.delta(delta, out),
             Event::Reasoning(delta) | Event::Arguments(delta) => self.delta(delta, out),
-            // A client sends either back as it came: without a text beside it, it is the encrypted form.
-            Event::Signature(delta) | Event::Redacted(delta) => self.signature(&delta, out),
+            Event::Signature(delta) => self.proof(&delta, false, out),
+            Event::Redacted(delta) => self.proof(&delta, true, out),
             Event::Started(started) => {
                 // The names in a stream's chunks don't change once the first one has gone.
                 if !self.begun {
@@ -377,7 +379,8 @@ impl Answer {
         });
     }
 
-    fn signature(&mut self, delta: &BlockDelta, out: &mut Vec<u8>) {
+    /// A piece of a signature, or of reasoning that is encrypted.
+    fn proof(&mut self, delta: &BlockDelta, encrypted: bool, out: &mut Vec<u8>) {
         let Some(at) = self.block(delta.index) else { return };
         if delta.text.is_empty() || self.blocks[at].target != Target::Reasoning || self.flavour != Flavour::Chat {
             return;
@@ -385,11 +388,15 @@ impl Answer {
         let at = self.choice(self.blocks[at].choice);
         if self.flags.stream {
             self.delta_chunk(at, out, None, |out| {
-                out.extend_from_slice(b"\"reasoning_signature\":");
+                let name: &[u8] =
+                    if encrypted { b"\"reasoning_encrypted_content\":" } else { b"\"reasoning_signature\":" };
+                out.extend_from_slice(name);
                 write::string(out, &delta.text);
             });
         } else {
-            self.choices[at].said.signature.get_or_insert_default().push_str(&delta.text);
+            let said = &mut self.choices[at].said;
+            let proof = if encrypted { &mut said.encrypted } else { &mut said.signature };
+            proof.get_or_insert_default().push_str(&delta.text);
         }
     }
 
@@ -641,6 +648,10 @@ impl Answer {
                     if let Some(signature) = &said.signature {
                         out.extend_from_slice(b",\"reasoning_signature\":");
                         write::string(out, signature);
+                    }
+                    if let Some(encrypted) = &said.encrypted {
+                        out.extend_from_slice(b",\"reasoning_encrypted_content\":");
+                        write::string(out, encrypted);
                     }
                     write_calls(out, &mut choice.said.calls);
                     choice.inside.write(out, false);

@@ -3,10 +3,72 @@
 use std::borrow::Cow;
 
 use witgate_model::normaliser::{Failure, Parsed, Rendered};
-use witgate_model::{Error, ErrorKind, Input, Request, Sampling};
+use witgate_model::{Error, ErrorKind, Input, Request, Sampling, ToolChoice};
 
 use crate::read::{Kind, Name, Read, Reader};
 use crate::write::{self, Members};
+
+/// The choice among tools. In Chat Completions a named function stands in an object of its own (`nested`), in Responses
+/// beside the type. A choice with anything else in it is `other`, whole.
+pub(crate) fn tool_choice(reader: &mut Reader<'_>, nested: bool) -> Read<ToolChoice> {
+    const NO_NAME: &str = "is missing: the function that must be called";
+    let start = reader.position();
+    match reader.kind() {
+        Kind::String => {
+            let word = reader.string()?;
+            return Ok(match &*word {
+                "auto" => ToolChoice::Auto,
+                "none" => ToolChoice::None,
+                "required" => ToolChoice::Required,
+                _ => ToolChoice::Other(reader.since(start).to_owned()),
+            });
+        }
+        Kind::Object => {}
+        _ => return reader.wrong("\"auto\", \"none\", \"required\" or an object that names a tool"),
+    }
+    match reader.tag("type")?.as_deref() {
+        Some("function") => {}
+        Some(_) => return Ok(ToolChoice::Other(reader.raw_object()?.to_owned())),
+        None => return reader.fault_in(start, "type", "is missing: a tool choice needs one, as \"function\""),
+    }
+    let mut named = None;
+    let mut foreign = false;
+    reader.object(|reader, name| {
+        match &*name.text {
+            "type" => drop(reader.raw()?),
+            "name" if !nested => named = Some(reader.owned()?),
+            "function" if nested => {
+                let start = reader.position();
+                let mut inner = None;
+                reader.object(|reader, name| {
+                    match &*name.text {
+                        "name" => inner = Some(reader.owned()?),
+                        _ => {
+                            foreign = true;
+                            reader.raw()?;
+                        }
+                    }
+                    Ok(())
+                })?;
+                if inner.is_none() {
+                    return reader.fault_in(start, "name", NO_NAME);
+                }
+                named = inner;
+            }
+            _ => {
+                foreign = true;
+                reader.raw()?;
+            }
+        }
+        Ok(())
+    })?;
+    match named {
+        Some(_) if foreign => Ok(ToolChoice::Other(reader.since(start).to_owned())),
+        Some(name) => Ok(ToolChoice::Tool(name)),
+        None if nested => reader.fault_in(start, "function", "is missing: an object with the function's `name`"),
+        None => reader.fault_in(start, "name", NO_NAME),
+    }
+}
 
 /// Request members that both completion APIs have.
 #[derive(Default)]
@@ -76,14 +138,7 @@ impl Common {
 pub(crate) fn stop(reader: &mut Reader<'_>) -> Read<Vec<String>> {
     match reader.kind() {
         Kind::String => Ok(vec![reader.owned()?]),
-        Kind::Array => {
-            let mut all = Vec::new();
-            reader.array(|reader, _| {
-                all.push(reader.owned()?);
-                Ok(())
-            })?;
-            Ok(all)
-        }
+        Kind::Array => reader.list(Reader::owned),
         _ => reader.wrong("a string or an array of strings"),
     }
 }

@@ -34,7 +34,7 @@
 //! - Text and refusals that follow each other are content of one message, unless the backend says that another begins.
 //!   Every tool call, and every piece of reasoning, is an item.
 //! - Reasoning stands in `summary` where the client asked for a summary, or the backend speaks this dialect; else it is the
-//!   model's own, and stands in `content`. Several parts of a summary are one.
+//!   model's own, and stands in `content`. A backend that speaks this dialect says where each part begins.
 //! - The request's members stand in the response as the client wrote them, unless the backend tells what it made of them.
 //! - An item is done when the next one begins or the answer ends: only then it is known whether it is complete.
 //! - A stream that fails tells so twice, as OpenAI's does: by an `error` and by `response.failed`.

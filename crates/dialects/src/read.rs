@@ -661,6 +661,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The elements of an array, each as `element` reads it.
+    pub(crate) fn list<T>(&mut self, mut element: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let mut all = Vec::new();
+        self.array(|reader, _| {
+            all.push(element(reader)?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
     /// An array: `element` reads each element. A failure inside gets the element's number on its path.
     pub(crate) fn array(&mut self, mut element: impl FnMut(&mut Self, usize) -> Read<()>) -> Read<()> {
         self.descend("an array", Kind::Array)?;

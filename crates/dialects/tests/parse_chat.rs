@@ -174,10 +174,15 @@ fn an_assistant_message_gives_reasoning_content_refusal_and_tool_calls_in_this_o
 }
 
 #[test]
-fn a_signature_without_a_reasoning_text_is_redacted_reasoning() {
-    let message = one_message(r#"{"role":"assistant","content":"x","reasoning_signature":"enc"}"#).unwrap();
-    let redacted = ReasoningPart { redacted: Some("enc".into()), ..Default::default() };
-    assert_eq!(message.parts, [Part::Reasoning(redacted), text("x")]);
+fn a_signature_and_encrypted_reasoning_are_told_apart_by_their_names() {
+    let redacted = Part::Reasoning(ReasoningPart { redacted: Some("enc".into()), ..Default::default() });
+    let signed = Part::Reasoning(ReasoningPart { signature: Some("sig".into()), ..Default::default() });
+    let message = one_message(r#"{"role":"assistant","content":"x","reasoning_encrypted_content":"enc"}"#).unwrap();
+    assert_eq!(message.parts, [redacted.clone(), text("x")]);
+    let message = one_message(r#"{"role":"assistant","content":"x","reasoning_signature":"sig"}"#).unwrap();
+    assert_eq!(message.parts, [signed.clone(), text("x")]);
+    let both = r#"{"role":"assistant","reasoning_encrypted_content":"enc","reasoning_signature":"sig","content":"x"}"#;
+    assert_eq!(one_message(both).unwrap().parts, [signed, redacted, text("x")]);
 }
 
 #[test]

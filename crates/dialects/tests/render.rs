@@ -217,6 +217,37 @@ fn what_we_render_as_an_answer_can_be_sent_back() {
 }
 
 #[test]
+fn encrypted_reasoning_is_no_signature_streamed_or_whole_and_comes_back_as_it_went() {
+    let events = || {
+        vec![
+            started(),
+            block(0, 0, BlockKind::Reasoning),
+            Event::Signature(delta(0, "c2ln")),
+            Event::BlockStop(0),
+            block(1, 0, BlockKind::Reasoning),
+            Event::Redacted(delta(1, "ZW5j")),
+            Event::BlockStop(1),
+            stop(0),
+            Event::Done,
+        ]
+    };
+    let stream = chunks(chat(STREAM, events()).as_bytes());
+    let deltas: Vec<&Value> = stream.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+    assert_eq!(deltas[1], &json!({"reasoning_signature": "c2ln"}));
+    assert_eq!(deltas[2], &json!({"reasoning_encrypted_content": "ZW5j"}));
+    let message = whole("openai-chat", events())["choices"][0]["message"].clone();
+    let parts = common::one_message(&message.to_string()).unwrap().parts;
+    let part = |signature: Option<&str>, redacted: Option<&str>| {
+        witgate_model::Part::Reasoning(witgate_model::ReasoningPart {
+            signature: signature.map(str::to_owned),
+            redacted: redacted.map(str::to_owned),
+            ..Default::default()
+        })
+    };
+    assert_eq!(parts[..2], [part(Some("c2ln"), None), part(None, Some("ZW5j"))]);
+}
+
+#[test]
 fn a_refusal_is_no_content() {
     let events = || {
         vec![

@@ -231,6 +231,49 @@ fn reasoning_is_a_summary_where_the_client_asked_for_one_and_an_encrypted_one_ha
 }
 
 #[test]
+fn parts_of_a_reasoning_item_stay_apart_where_the_backend_says_where_they_begin() {
+    let told = |index: u32, members: &str| Event::other(DIALECT, Scope::Block(index), members);
+    let answer = || {
+        vec![
+            start(0, BlockKind::Reasoning),
+            told(0, r#"{"id":"rs_up"}"#),
+            Event::Reasoning(delta(0, "one")),
+            told(0, r#"{"summary_index":1}"#),
+            Event::Reasoning(delta(0, "\n\ntwo")),
+            Event::Reasoning(delta(0, "\n\nof two")),
+            told(0, r#"{"content_index":0}"#),
+            Event::Reasoning(delta(0, "\n\nown")),
+            Event::BlockStop(0),
+            start(1, BlockKind::Reasoning),
+            told(1, r#"{"id":"rs_own","content_index":0}"#),
+            Event::Reasoning(delta(1, "\n\nall its own")),
+            Event::BlockStop(1),
+            Event::Done,
+        ]
+    };
+    let piece = |kind: &str, text: &str| json!({"type": kind, "text": text});
+    let expected = json!([
+        {
+            "id": "rs_up", "type": "reasoning",
+            "summary": [piece("summary_text", "one"), piece("summary_text", "two\n\nof two")],
+            "content": [piece("reasoning_text", "own")],
+        },
+        {
+            "id": "rs_own", "type": "reasoning", "summary": [],
+            "content": [piece("reasoning_text", "\n\nall its own")],
+        },
+    ]);
+    assert_eq!(whole(&json!({"input": "x"}), answer())["output"], expected);
+    let events = streamed(answer());
+    let parts: Vec<_> = events.iter().filter(|event| event["type"] == "response.reasoning_summary_part.done").collect();
+    assert_eq!((&parts[0]["summary_index"], &parts[1]["summary_index"]), (&json!(0), &json!(1)));
+    assert_eq!(parts[1]["part"], piece("summary_text", "two\n\nof two"));
+    let deltas = events.iter().filter(|event| event["type"] == "response.reasoning_summary_text.delta");
+    let deltas: Vec<_> = deltas.map(|event| (event["summary_index"].clone(), event["delta"].clone())).collect();
+    assert_eq!(deltas, [(json!(0), json!("one")), (json!(1), json!("two")), (json!(1), json!("\n\nof two"))]);
+}
+
+#[test]
 fn texts_and_refusals_that_follow_each_other_are_one_message_and_a_call_between_them_parts_them() {
     let answer = |between: bool| {
         let mut answer = vec![Event::text_start(0, 0), Event::text(0, "a"), Event::BlockStop(0)];

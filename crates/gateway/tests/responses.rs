@@ -169,7 +169,7 @@ fn a_backend_that_knows_the_dialect_is_not_told_what_says_nothing() {
         "model": "m", "store": false, "include": ["reasoning.encrypted_content"], "reasoning": {"effort": "low"},
         "input": [
             {"role": "user", "content": "a"},
-            {"role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
         ],
     });
     assert_eq!(sent(&request), expected);

@@ -13,7 +13,7 @@ use super::settings::{Settings, is_token};
 use super::thinking::{self, SMALLEST_BUDGET};
 use super::write::{Object, separate};
 use super::{Context, Flavour, MESSAGES, Operation};
-use crate::bedrock::names::Names;
+use crate::names::{Mapping, Names};
 use crate::openai_shape::json::{self, Members, complaint};
 use crate::openai_shape::size_hint;
 
@@ -126,8 +126,7 @@ pub(super) struct Encoder<'a> {
     /// The client speaks this API: what it sent arrives as it was sent, and the backend judges it.
     pub(super) native: bool,
     system_first: bool,
-    tools: Names,
-    ids: Names,
+    names: Mapping,
     marks: usize,
     dropped: Vec<String>,
     answer: Option<String>,
@@ -138,32 +137,17 @@ impl<'a> Encoder<'a> {
     fn new(flavour: Flavour, settings: &'a Settings, request: &Request, messages: &[Message]) -> Self {
         let native = request.dialect == MESSAGES;
         // Ids of calls have the alphabet of names here.
-        let (mut tools, mut ids) = (Names::tools(), Names::tools());
-        if !native {
-            for tool in &request.tools {
-                if let Tool::Function(tool) = tool {
-                    tools.reserve(&tool.name);
-                }
-            }
-            for part in messages.iter().flat_map(|message| &message.parts) {
-                match part {
-                    Part::ToolCall(call) => {
-                        tools.reserve(&call.name);
-                        ids.reserve(&call.id);
-                    }
-                    Part::ToolResult(result) => ids.reserve(&result.call_id),
-                    _ => {}
-                }
-            }
-        }
+        let names = match native {
+            true => Mapping::none(),
+            false => Mapping::new(Names::tools(), Names::tools(), request, messages),
+        };
         Encoder {
             out: Vec::with_capacity(size_hint(request)),
             flavour,
             settings,
             native,
             system_first: native && messages.first().is_some_and(|message| message.role == Role::System),
-            tools,
-            ids,
+            names,
             marks: 0,
             dropped: Vec::new(),
             answer: None,
@@ -645,8 +629,8 @@ impl<'a> Encoder<'a> {
         let extra = self.extra(call.extra.as_deref(), &at)?;
         separate(&mut self.out, start);
         let mut object = Object::of_type(&mut self.out, "tool_use");
-        object.string(&mut self.out, "id", mapped(self.native, &mut self.ids, &call.id));
-        object.string(&mut self.out, "name", mapped(self.native, &mut self.tools, &call.name));
+        object.string(&mut self.out, "id", self.names.ids.map(&call.id));
+        object.string(&mut self.out, "name", self.names.tools.map(&call.name));
         object.raw(&mut self.out, "input", input);
         self.finish(object, &extra, cache, at)
     }
@@ -661,7 +645,7 @@ impl<'a> Encoder<'a> {
         let extra = self.extra(result.extra.as_deref(), &at)?;
         separate(&mut self.out, start);
         let mut object = Object::of_type(&mut self.out, "tool_result");
-        object.string(&mut self.out, "tool_use_id", mapped(self.native, &mut self.ids, &result.call_id));
+        object.string(&mut self.out, "tool_use_id", self.names.ids.map(&result.call_id));
         match result.content.as_slice() {
             // Where nothing was said, there is no content.
             pieces
@@ -735,7 +719,7 @@ impl<'a> Encoder<'a> {
             for name in &named {
                 separate(&mut self.out, start);
                 let mut object = Object::open(&mut self.out);
-                object.string(&mut self.out, "name", mapped(self.native, &mut self.tools, name));
+                object.string(&mut self.out, "name", self.names.tools.map(name));
                 object.raw(&mut self.out, "input_schema", ANY_OBJECT);
                 object.close(&mut self.out);
             }
@@ -802,7 +786,7 @@ impl<'a> Encoder<'a> {
                 let message = format!("tool_choice names the tool `{name}`, which is not among the tools");
                 return Err(Error::invalid("tool_choice", message));
             }
-            choice.string(&mut self.out, "name", mapped(self.native, &mut self.tools, name));
+            choice.string(&mut self.out, "name", self.names.tools.map(name));
         }
         if let Some(single) = single.filter(|single| self.native || *single && kind != "none") {
             choice.bool(&mut self.out, "disable_parallel_tool_use", single);
@@ -816,7 +800,7 @@ impl<'a> Encoder<'a> {
         let extra = self.extra(tool.extra.as_deref(), &at)?;
         separate(&mut self.out, start);
         let mut object = Object::open(&mut self.out);
-        object.string(&mut self.out, "name", mapped(self.native, &mut self.tools, &tool.name));
+        object.string(&mut self.out, "name", self.names.tools.map(&tool.name));
         if let Some(description) = tool.description.as_deref().filter(|text| self.native || !text.is_empty()) {
             object.string(&mut self.out, "description", description);
         }
@@ -905,11 +889,9 @@ impl<'a> Encoder<'a> {
         // The budget is part of max_tokens: what our table says must leave room for the answer.
         let fits = || bound.map_or(table, |most| table.min(most / 2).max(SMALLEST_BUDGET));
         let budget = reasoning.budget_tokens.unwrap_or_else(fits);
-        if budget < SMALLEST_BUDGET || bound.is_some_and(|most| budget >= most) {
-            let most = bound.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
-            let message =
-                format!("a thinking budget has at least {SMALLEST_BUDGET} tokens and fewer than {most}, not {budget}");
-            return Err(Error::invalid(param, message));
+        if !thinking::fits(budget, bound) {
+            self.refuse(param, thinking::complaint(backend, budget, bound))?;
+            return Ok(Plan::default());
         }
         Ok(Plan { thinking: Some(Thought::Budget(budget)), room: budget, ..Plan::default() })
     }
@@ -1071,13 +1053,12 @@ impl<'a> Encoder<'a> {
 
     /// What the decoder needs: the operation, and the client's names of the tools that were mapped.
     fn context(&self, input: &Input) -> Result<Option<String>, Error> {
-        let own = |(mapped, own): (&str, &str)| (mapped.to_owned(), own.to_owned());
         let context = Context {
             operation: match input {
                 Input::CountTokens(_) => Operation::CountTokens,
                 _ => Operation::Chat,
             },
-            tools: self.tools.back().into_iter().map(own).collect(),
+            tools: self.names.tools.back(),
             answer: self.answer.clone(),
         };
         let Some(text) = context.to_text()? else { return Ok(None) };
@@ -1096,11 +1077,6 @@ const ANSWER_SCHEMA: &str = "response_format.json_schema.schema";
 
 /// The schema of a tool that takes no arguments, or whose arguments nobody told.
 const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;
-
-/// What the API gets for a name or an id.
-fn mapped<'n>(native: bool, names: &'n mut Names, text: &'n str) -> &'n str {
-    if native { text } else { names.map(text) }
-}
 
 /// Refuses text that is not JSON.
 fn check_json(json: &str, at: &dyn std::fmt::Display) -> Result<(), Error> {

@@ -42,7 +42,8 @@
 //! - A request to reason is, for models that decide for themselves how much they think (Claude 4.6 and later),
 //!   `thinking: adaptive` and `output_config.effort`, with `minimal` as `low`; for others `thinking: enabled` with a
 //!   budget: the client's, or for efforts 1,024 (minimal), 2,048 (low), 8,192 (medium), 16,384 (high) and 32,768 (xhigh)
-//!   tokens, at most half of `max_tokens`. The setting `thinking` decides where the model's name does not tell.
+//!   tokens, at most half of `max_tokens`. Where `max_tokens` has no room for
+//!   1,024 tokens of thinking and an answer, the request to reason is refused, or left out. The setting `thinking` decides where the model's name does not tell.
 //! - `response_format: json_schema` is `output_config.format` where the model has it (Claude 4.5 and later) and the schema
 //!   keeps within what it takes, or the client says `strict`, or the model is to think. Else it is a tool that the model
 //!   must call, whose arguments the decoder tells as the answer's text; so is `json_object`. Beside tools of the client

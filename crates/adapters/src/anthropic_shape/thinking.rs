@@ -17,6 +17,20 @@ pub(crate) fn budget(effort: &str) -> Option<u64> {
     })
 }
 
+/// True for a budget that the API takes beside this `max_tokens`, of which it is a part.
+pub(crate) fn fits(budget: u64, max_tokens: Option<u64>) -> bool {
+    budget >= SMALLEST_BUDGET && max_tokens.is_none_or(|most| budget < most)
+}
+
+/// What is wrong with a budget that does not fit.
+pub(crate) fn complaint(backend: &str, budget: u64, max_tokens: Option<u64>) -> String {
+    let most = max_tokens.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
+    format!(
+        "{backend} takes a thinking budget of at least {SMALLEST_BUDGET} tokens and fewer than {most}, not {budget}: \
+         raise max_tokens, or ask for no reasoning"
+    )
+}
+
 /// True where the model decides by itself how much it thinks, and is told an effort.
 ///
 /// The models that know budgets only are a closed set: everything up to Claude 4.5. Names that are not Claude's (profiles,

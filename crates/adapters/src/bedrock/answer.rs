@@ -3,6 +3,7 @@
 use witgate_model::{Error, Event, EventMessage, Frame, Framing, ResponseHead};
 
 use super::error::{Fault, bare};
+use super::json::Members;
 
 /// Largest body of a whole answer, in bytes.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
@@ -80,6 +81,15 @@ impl Head {
             Some(other) => Err(self.malformed(format_args!("a message of the unknown type `{other}`"))),
             None => Err(self.malformed("a message without the header :message-type")),
         }
+    }
+
+    /// The error that a body under a good status turns out to be: an object with AWS's words, and nothing of an answer.
+    pub fn hidden_error(&self, body: &[u8]) -> Option<Error> {
+        const ANSWER: [&str; 5] = ["content", "choices", "output", "generation", "error"];
+        let members = Members::parse_bytes(body).ok()?;
+        let has = |name: &&str| members.get(name).is_some();
+        let speaks = ["message", "Message", "__type"].iter().any(has);
+        (self.is_success() && speaks && !ANSWER.iter().any(has)).then(|| self.error_body(body))
     }
 
     /// A body that is not an answer.

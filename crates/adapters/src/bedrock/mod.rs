@@ -103,7 +103,6 @@ mod http;
 mod invoke;
 mod json;
 mod model;
-pub(crate) mod names;
 mod omissions;
 mod openai;
 mod settings;

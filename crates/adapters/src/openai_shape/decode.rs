@@ -27,6 +27,12 @@ const FOREIGN: usize = 1024 * 1024;
 /// Most unknown envelope members that are remembered, and most bytes of each: what is not remembered is told again.
 const REMEMBERED: (usize, usize) = (32, 1024);
 
+/// The member of a message that holds the proof of its reasoning.
+const SIGNATURE: &str = "reasoning_signature";
+
+/// The member of a message that holds reasoning which its backend encrypted.
+const ENCRYPTED: &str = "reasoning_encrypted_content";
+
 /// Most bytes of a usage object that is handed on.
 pub(super) const USAGE: usize = 16 * 1024;
 
@@ -187,6 +193,8 @@ impl Foreign {
 enum Flow {
     Text,
     Reasoning,
+    /// Reasoning that its backend encrypted: such a block has no text.
+    Encrypted,
     Refusal,
 }
 
@@ -346,6 +354,13 @@ impl Generation {
         let number = number as u32;
         let mut logprobs = choice.logprobs.map(RawValue::get);
         let before = out.len();
+        // In front of the text that they stand beside: a client's renderer writes them into the same chunk.
+        if let Some((_, stop)) = choice.others.iter().find(|(name, _)| name == "stop_reason") {
+            self.choices[at].stop_sequence = text_of(stop).map(Cow::into_owned);
+        }
+        if let Some(members) = self.news(at, &choice.others, whole) {
+            out.push(Event::other(self.dialect, Scope::Choice(number), members));
+        }
         if let Some(text) = choice.text {
             self.content(at, text, whole, &mut logprobs, out)?;
         }
@@ -363,12 +378,6 @@ impl Generation {
             // Nothing of it stands in front of the failure: a block of a finished choice would be the adapter's fault.
             out.truncate(before);
             return Err(Error::malformed(format!("choice {number} goes on after its finish")));
-        }
-        if let Some((_, stop)) = choice.others.iter().find(|(name, _)| name == "stop_reason") {
-            self.choices[at].stop_sequence = text_of(stop).map(Cow::into_owned);
-        }
-        if let Some(members) = self.news(at, &choice.others, whole) {
-            out.push(Event::other(self.dialect, Scope::Choice(number), members));
         }
         let reason = choice.finish_reason.filled();
         if (reason.is_some() || whole) && !self.choices[at].finished {
@@ -416,6 +425,16 @@ impl Generation {
                 _ => odd.push((Cow::Borrowed(name), value)),
             }
         }
+        let proof = |name| {
+            let member = message.others.iter().find(|(known, _)| known == name);
+            member.and_then(|(_, value)| text_of(value)).filter(|text| !text.is_empty())
+        };
+        // Another gateway of our kind gives the proof of the reasoning, and what of it is encrypted.
+        let (signature, encrypted) = (proof(SIGNATURE), proof(ENCRYPTED));
+        odd.extend(message.others.into_iter().filter(|(name, _)| name != SIGNATURE && name != ENCRYPTED));
+        if let Some(members) = self.news(at, &odd, whole) {
+            out.push(Event::other(self.dialect, Scope::Message(number), members));
+        }
         // Logprobs belong to the text, if there is any.
         let has_text = match &message.content {
             Content::Nothing => false,
@@ -427,11 +446,13 @@ impl Generation {
             let logprobs = if has_text || refusal.is_some() { None } else { logprobs.take() };
             self.flow(at, Flow::Reasoning, text, logprobs, out);
         }
-        // Another gateway of our kind gives the proof of the reasoning too.
-        let proof = message.others.iter().find(|(name, _)| name == "reasoning_signature");
-        if let Some(text) = proof.and_then(|(_, value)| text_of(value)).filter(|text| !text.is_empty()) {
+        if let Some(text) = signature {
             let index = self.open(at, Flow::Reasoning, out);
             out.push(Event::Signature(BlockDelta { index, text: text.into_owned(), logprobs: None }));
+        }
+        if let Some(text) = encrypted {
+            let index = self.open(at, Flow::Encrypted, out);
+            out.push(Event::Redacted(BlockDelta { index, text: text.into_owned(), logprobs: None }));
         }
         let calls = !message.tool_calls.is_empty();
         self.content(at, message.content, whole && !calls, logprobs, out)?;
@@ -440,10 +461,6 @@ impl Generation {
         }
         for (position, call) in message.tool_calls.iter().enumerate() {
             self.tool_call(at, call, whole.then_some(position as u64), out)?;
-        }
-        odd.extend(message.others.into_iter().filter(|(name, _)| name != "reasoning_signature"));
-        if let Some(members) = self.news(at, &odd, whole) {
-            out.push(Event::other(self.dialect, Scope::Message(number), members));
         }
         Ok(())
     }
@@ -514,11 +531,11 @@ impl Generation {
         let text = part.text.and_then(text_of);
         match (part.kind.0.as_deref(), text, part.thinking) {
             (Some("text"), Some(text), None) => {
-                self.flow(at, Flow::Text, text, logprobs.take(), out);
                 if !part.others.is_empty() {
                     let members = format!("{{\"content\":[{}]}}", object_of(&part.others));
                     out.push(Event::other(self.dialect, Scope::Message(self.choices[at].number), members));
                 }
+                self.flow(at, Flow::Text, text, logprobs.take(), out);
             }
             (Some("thinking"), None, Some(thinking)) => {
                 let pieces: Vec<ContentPart<'_>> = match text_of(thinking) {
@@ -554,7 +571,7 @@ impl Generation {
         choice.open = Some((flow, index));
         let kind = match flow {
             Flow::Text => BlockKind::Text,
-            Flow::Reasoning => BlockKind::Reasoning,
+            Flow::Reasoning | Flow::Encrypted => BlockKind::Reasoning,
             Flow::Refusal => BlockKind::Refusal,
         };
         out.push(Event::BlockStart(BlockStart { index, choice: choice.number, kind }));

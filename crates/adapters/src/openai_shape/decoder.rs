@@ -1,10 +1,12 @@
 //! The decoder of all operations: what their answers have in common, and which of them it is.
 
+use std::collections::BTreeMap;
+
 use witgate_model::{Error, Event, Frame, ResponseHead, SseEvent};
 
 use super::decode::Generation;
 use super::responses::Responses;
-use super::{COMPLETIONS, Flavour, embeddings, error, llm, models};
+use super::{COMPLETIONS, Flavour, embeddings, error, llm, models, names};
 
 /// Most bytes of a whole answer.
 const WHOLE: usize = 32 * 1024 * 1024;
@@ -23,6 +25,8 @@ const EVENTS: usize = 4096;
 pub struct Decoder {
     head: ResponseHead,
     operation: Operation,
+    /// Names of tools as the backend got them, to the client's own.
+    names: BTreeMap<String, String>,
     /// The bytes of an answer that is not a stream.
     body: Vec<u8>,
     ended: bool,
@@ -42,7 +46,8 @@ enum Operation {
 impl Decoder {
     /// A decoder for one answer; `context` is what the encoder gave.
     pub fn new(flavour: Flavour, context: Option<&str>, head: ResponseHead) -> Self {
-        let mut context = context.unwrap_or_default().split(' ');
+        let (words, names) = names::parse(context.unwrap_or_default());
+        let mut context = words.split(' ');
         let name = context.next().unwrap_or_default();
         let count = context.next().and_then(|n| n.parse().ok()).unwrap_or(1);
         let operation = match name {
@@ -53,7 +58,7 @@ impl Decoder {
             "completion" => Operation::Generation(Box::new(Generation::new(flavour, COMPLETIONS, count))),
             _ => Operation::Generation(Box::new(Generation::new(flavour, super::CHAT, count))),
         };
-        Decoder { head, operation, body: Vec::new(), ended: false }
+        Decoder { head, operation, names, body: Vec::new(), ended: false }
     }
 
     /// Lifts what stands between `<tag>` and `</tag>` at the start of a message out of its text, as reasoning.
@@ -139,6 +144,7 @@ impl Decoder {
 
     /// As [`feed`](witgate_model::Decoder::feed), to where the events are collected.
     pub(crate) fn take(&mut self, frames: impl IntoIterator<Item = Frame>, out: &mut Vec<Event>) {
+        let first = out.len();
         for frame in frames {
             if self.ended {
                 break;
@@ -153,6 +159,7 @@ impl Decoder {
                 self.fail(Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")), out);
             }
         }
+        names::restore(&self.names, out.get_mut(first..).unwrap_or_default());
     }
 }
 
@@ -181,6 +188,7 @@ impl witgate_model::Decoder for Decoder {
             out.clear();
             self.fail(Error::malformed(format!("the answer makes more than {EVENTS} events")), &mut out);
         }
+        names::restore(&self.names, &mut out);
         out
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn encode(
     request: &Request,
     input: &EmbeddingInput,
 ) -> Result<HttpRequest, Error> {
-    let mut policy = Policy::new(request.dialect == EMBEDDINGS, settings.drop_unsupported);
+    let mut policy = Policy::new(flavour.backend(), request.dialect == EMBEDDINGS, settings.drop_unsupported);
     let count = input.texts.len();
     if count == 0 {
         return Err(Error::invalid("input", "must hold at least one text"));

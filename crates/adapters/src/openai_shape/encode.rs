@@ -10,7 +10,8 @@ use witgate_model::{
 use super::json::{self, Members, Name, Object, Text};
 use super::policy::Policy;
 use super::settings::{Api, KeyHeader, MaxTokensField, PathKind};
-use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, llm, models, responses};
+use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, llm, models, names, responses};
+use crate::names::Mapping;
 
 /// The HTTP request for `request`.
 pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Result<HttpRequest, Error> {
@@ -29,16 +30,21 @@ pub(crate) fn encode(flavour: Flavour, settings: &str, request: &Request) -> Res
         Input::Completion(_) => COMPLETIONS,
         Input::Embedding(input) => return embeddings::encode(flavour, &settings, request, input),
         Input::Models => return Ok(models::encode(flavour, &settings)),
-        other => return Err(Error::no_operation("this adapter", other)),
+        other => return Err(Error::no_operation(flavour.backend(), other)),
     };
-    let policy = Policy::new(request.dialect == dialect, settings.drop_unsupported);
-    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), policy, flavour, settings: &settings };
+    let native = request.dialect == dialect;
+    let policy = Policy::new(flavour.backend(), native, settings.drop_unsupported);
+    let bounded = flavour.is_bounded() && (!native || settings.strict);
+    let messages = if let Input::Chat(messages) = &request.input { messages.as_slice() } else { &[] };
+    let names = names::mapping(bounded, names::CHAT_ID, request, messages);
+    let out = Vec::with_capacity(size_hint(request));
+    let mut encoder = Encoder { out, policy, flavour, settings: &settings, bounded, names };
     encoder.request(request)?;
-    let Encoder { out, policy, .. } = encoder;
+    let Encoder { out, policy, names, .. } = encoder;
     let path: &[&str] =
         if matches!(request.input, Input::Chat(_)) { &["chat", "completions"] } else { &["completions"] };
     Ok(HttpRequest {
-        context: context(request),
+        context: names::with_names(context(request), "chat 1", &names)?,
         dropped: policy.dropped,
         ..post(flavour, &settings, path, request.stream, out)
     })
@@ -217,6 +223,9 @@ struct Encoder<'s> {
     policy: Policy,
     flavour: Flavour,
     settings: &'s Settings,
+    /// The backend has OpenAI's rules, and nobody but us to keep them.
+    bounded: bool,
+    names: Mapping,
 }
 
 impl Encoder<'_> {
@@ -332,7 +341,8 @@ impl Encoder<'_> {
             (request.reasoning.is_some(), "reasoning"),
         ] {
             if present {
-                self.refuse(param, "text completion has no such parameter: send a chat request")?;
+                let backend = self.policy.backend;
+                self.refuse(param, format!("{backend} has no such parameter in text completion: send a chat request"))?;
             }
         }
         Ok(())
@@ -387,11 +397,17 @@ impl Encoder<'_> {
     /// True for a part that stands in the message's content, rather than beside it.
     fn is_content(&self, role: &Role, part: &Part) -> bool {
         match part {
-            Part::Text(_) | Part::Media(_) => true,
+            Part::Text(_) => true,
+            Part::Media(_) => !self.is_misplaced(role, part),
             Part::Refusal(text) => self.policy.native && text.extra.is_some(),
             Part::Other(json) => !is_tool_call(role, json),
             Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => false,
         }
+    }
+
+    /// True for a picture, a sound or a document in a message that may hold text alone.
+    fn is_misplaced(&self, role: &Role, part: &Part) -> bool {
+        self.bounded && *role != Role::User && matches!(part, Part::Media(_))
     }
 
     /// The text of a part that a plain string can hold.
@@ -405,6 +421,12 @@ impl Encoder<'_> {
 
     /// The member `content`.
     fn content(&mut self, object: &mut Object, at: usize, message: &Message, extra: &Members<'_>) -> Result<(), Error> {
+        for (part, content) in message.parts.iter().enumerate() {
+            if self.is_misplaced(&message.role, content) {
+                let text = format!("{} takes media in messages of the user only", self.policy.backend);
+                self.refuse(Path { message: at, part }.text(), text)?;
+            }
+        }
         let mut parts = message.parts.iter().enumerate().filter(|(_, part)| self.is_content(&message.role, part));
         let (first, more) = (parts.next(), parts.next().is_some());
         let Some((part, first)) = first else {
@@ -433,9 +455,10 @@ impl Encoder<'_> {
             match content {
                 Part::Text(text) => self.text(path, start, text, false)?,
                 Part::Refusal(text) if self.is_content(&message.role, content) => self.text(path, start, text, true)?,
-                Part::Media(media) => self.media(path, start, media)?,
+                Part::Media(media) if self.is_content(&message.role, content) => self.media(path, start, media)?,
                 Part::Other(json) if self.is_content(&message.role, content) => self.other(path, start, json)?,
-                Part::Other(_) | Part::Refusal(_) | Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => {}
+                Part::Media(_) | Part::Other(_) | Part::Refusal(_) => {}
+                Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => {}
             }
         }
         self.out.push(b']');
@@ -460,13 +483,14 @@ impl Encoder<'_> {
             for (part, content) in message.parts.iter().enumerate() {
                 if matches!(content, Part::Reasoning(_) | Part::ToolCall(_)) {
                     let param = Path { message: at, part }.text();
-                    self.refuse(param, "only a message of the assistant can hold reasoning or a tool call")?;
+                    let backend = self.policy.backend;
+                    self.refuse(param, format!("{backend} takes reasoning and tool calls of the assistant only"))?;
                 }
             }
             return Ok(());
         }
         let mut thoughts = Vec::new();
-        let mut proof = None;
+        let (mut signature, mut encrypted) = (None, None);
         for (part, content) in message.parts.iter().enumerate() {
             if let Part::Reasoning(reasoning) = content {
                 let path = Path { message: at, part };
@@ -475,10 +499,12 @@ impl Encoder<'_> {
                     continue;
                 }
                 if reasoning.redacted.is_some() && !self.policy.native {
-                    self.refuse(path.text(), "encrypted reasoning can only go back to the backend that made it")?;
+                    let backend = self.policy.backend;
+                    self.refuse(path.text(), format!("{backend} cannot read what another backend has encrypted"))?;
                 }
-                proof = proof.or(reasoning.signature.as_deref()).or(reasoning.redacted.as_deref());
-                if reasoning.redacted.is_none() || !reasoning.text.is_empty() {
+                signature = signature.or(reasoning.signature.as_deref());
+                encrypted = encrypted.or(reasoning.redacted.as_deref());
+                if (reasoning.redacted.is_none() && reasoning.signature.is_none()) || !reasoning.text.is_empty() {
                     thoughts.push(reasoning.text.as_str());
                 }
                 let extra = self.extra(reasoning.extra.as_deref(), &|| path.text())?;
@@ -489,8 +515,10 @@ impl Encoder<'_> {
             object.name(&mut self.out, Name::ReasoningContent);
             self.joined(&thoughts);
         }
-        if let Some(proof) = proof.filter(|_| self.policy.native) {
-            object.string(&mut self.out, Name::ReasoningSignature, proof);
+        for (name, proof) in [(Name::ReasoningSignature, signature), (Name::ReasoningEncrypted, encrypted)] {
+            if let Some(proof) = proof.filter(|_| self.policy.native) {
+                object.string(&mut self.out, name, proof);
+            }
         }
         let mut start = None;
         for (part, content) in message.parts.iter().enumerate() {
@@ -532,11 +560,11 @@ impl Encoder<'_> {
     fn tool_call(&mut self, path: Path, call: &ToolCall) -> Result<(), Error> {
         let extra = self.extra(call.extra.as_deref(), &|| path.text())?;
         let mut object = Object::open(&mut self.out);
-        object.string(&mut self.out, Name::Id, &call.id);
+        object.string(&mut self.out, Name::Id, self.names.ids.map(&call.id));
         object.raw(&mut self.out, Name::Type, "\"function\"");
         object.name(&mut self.out, Name::Function);
         let mut function = Object::open(&mut self.out);
-        function.string(&mut self.out, Name::Called, &call.name);
+        function.string(&mut self.out, Name::Called, self.names.tools.map(&call.name));
         function.string(&mut self.out, Name::Arguments, &call.arguments);
         function.splice(&mut self.out, &extra.nested("function"));
         function.close(&mut self.out);
@@ -557,12 +585,23 @@ impl Encoder<'_> {
         let extra = self.extra(result.extra.as_deref(), &|| path.text())?;
         let mut object = Object::open(&mut self.out);
         object.raw(&mut self.out, Name::Role, "\"tool\"");
-        object.string(&mut self.out, Name::ToolCallId, &result.call_id);
+        object.string(&mut self.out, Name::ToolCallId, self.names.ids.map(&result.call_id));
         if let Some(name) = &message.name {
-            object.string(&mut self.out, Name::Called, name);
+            object.string(&mut self.out, Name::Called, self.names.tools.map(name));
         }
         let failed = result.is_error == Some(true);
-        let text = match result.content.as_slice() {
+        let mut pieces = Vec::with_capacity(result.content.len());
+        for piece in &result.content {
+            match piece {
+                ResultContent::Media(_) if self.bounded => {
+                    let backend = self.policy.backend;
+                    let message = format!("{backend} takes text alone in a message of a tool: send media as the user");
+                    self.refuse(path.text(), message)?;
+                }
+                piece => pieces.push(piece),
+            }
+        }
+        let text = match pieces.as_slice() {
             [] if failed => Some("the tool failed"),
             [] => Some(""),
             [ResultContent::Text(text)] => self.plain(path, text)?,
@@ -578,7 +617,7 @@ impl Encoder<'_> {
             if failed {
                 self.out.extend_from_slice(b"{\"type\":\"text\",\"text\":\"Error:\"}");
             }
-            for piece in &result.content {
+            for piece in pieces {
                 match piece {
                     ResultContent::Text(text) => self.text(path, start, text, false)?,
                     ResultContent::Media(media) => self.media(path, start, media)?,
@@ -644,7 +683,7 @@ impl Encoder<'_> {
             MediaKind::Video => ("video_url", Name::VideoUrl),
             MediaKind::Document => ("file", Name::File),
             MediaKind::Other(kind) => {
-                return self.refuse(path.text(), format!("the backend's API has no part of the kind `{kind}`"));
+                return self.refuse(path.text(), format!("{} has no part of the kind `{kind}`", self.policy.backend));
             }
         };
         if let MediaSource::Other(_) = media.source
@@ -666,7 +705,7 @@ impl Encoder<'_> {
                 MediaKind::Document => "its bytes in base64, or the id of an uploaded file",
                 _ => "its bytes in base64, or a URL",
             };
-            return self.refuse(path.text(), format!("the backend takes this kind of part only as {how}"));
+            return self.refuse(path.text(), format!("{} takes this kind of part only as {how}", self.policy.backend));
         }
         let mime = match (&media.mime, &media.source, &media.kind) {
             (Some(mime), ..) => mime.as_str(),
@@ -763,7 +802,7 @@ impl Encoder<'_> {
             Some(ToolChoice::Tool(name)) => {
                 top.name(&mut self.out, Name::ToolChoice);
                 self.out.extend_from_slice(b"{\"type\":\"function\",\"function\":{\"name\":");
-                json::string(&mut self.out, name);
+                json::string(&mut self.out, self.names.tools.map(name));
                 self.out.extend_from_slice(b"}}");
             }
             Some(ToolChoice::Other(json)) if self.passes(&|| "tool_choice".into())? => {
@@ -783,7 +822,7 @@ impl Encoder<'_> {
         object.raw(&mut self.out, Name::Type, "\"function\"");
         object.name(&mut self.out, Name::Function);
         let mut function = Object::open(&mut self.out);
-        function.string(&mut self.out, Name::Called, &tool.name);
+        function.string(&mut self.out, Name::Called, self.names.tools.map(&tool.name));
         if let Some(description) = &tool.description {
             function.string(&mut self.out, Name::Description, description);
         }
@@ -859,7 +898,8 @@ impl Encoder<'_> {
             return Ok(());
         }
         for (name, _) in &extra.0 {
-            self.refuse(format!("reasoning.{name}"), "the backend has no such reasoning option")?;
+            let message = format!("{} has no such reasoning option", self.policy.backend);
+            self.refuse(format!("reasoning.{name}"), message)?;
         }
         match (&reasoning.effort, reasoning.enabled) {
             (Some(effort), _) => top.string(&mut self.out, Name::ReasoningEffort, effort),
@@ -870,7 +910,8 @@ impl Encoder<'_> {
             if llama {
                 top.integer(&mut self.out, Name::ThinkingBudget, tokens);
             } else {
-                let message = "the backend bounds reasoning by `reasoning_effort`, not by a number of tokens";
+                let backend = self.policy.backend;
+                let message = format!("{backend} bounds reasoning by `reasoning_effort`, not by a number of tokens");
                 self.refuse("reasoning.budget_tokens", message)?;
             }
         }
@@ -882,7 +923,8 @@ impl Encoder<'_> {
             kwargs.close(&mut self.out);
         }
         if reasoning.summary.is_some() {
-            self.refuse("reasoning.summary", "the backend's chat API returns no summary of its reasoning")?;
+            let message = format!("{} returns no summary of its reasoning in chat", self.policy.backend);
+            self.refuse("reasoning.summary", message)?;
         }
         Ok(())
     }
@@ -940,7 +982,7 @@ impl Encoder<'_> {
         let (visible, all) = match self.settings.max_tokens_field {
             MaxTokensField::MaxTokens => (all.or(visible), None),
             MaxTokensField::MaxCompletionTokens => (None, all.or(visible)),
-            MaxTokensField::Auto if chat && self.flavour == Flavour::OpenAi && is_reasoning_model(&request.model) => {
+            MaxTokensField::Auto if chat && self.flavour != Flavour::LlamaCpp && is_reasoning_model(&request.model) => {
                 (None, all.or(visible))
             }
             MaxTokensField::Auto => (visible, all),

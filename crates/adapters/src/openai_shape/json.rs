@@ -45,7 +45,7 @@ names! {
     MaxTokens "max_tokens", Messages "messages", MinP "min_p", Model "model", N "n", Output "output",
     Parallel "parallel_tool_calls", Parameters "parameters", PresencePenalty "presence_penalty", Prompt "prompt",
     Reasoning "reasoning", ReasoningContent "reasoning_content", ReasoningEffort "reasoning_effort",
-    ReasoningSignature "reasoning_signature", Refusal "refusal", RepeatPenalty "repeat_penalty",
+    ReasoningEncrypted "reasoning_encrypted_content", ReasoningSignature "reasoning_signature", Refusal "refusal", RepeatPenalty "repeat_penalty",
     RepetitionPenalty "repetition_penalty", ResponseFormat "response_format", Role "role", Schema "schema",
     Seed "seed", Stop "stop", Store "store", Stream "stream", StreamOptions "stream_options", Strict "strict",
     Suffix "suffix", Summary "summary", Temperature "temperature", Text "text",

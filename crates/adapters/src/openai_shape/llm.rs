@@ -14,14 +14,14 @@ use super::{Flavour, Settings};
 use crate::prompt::{PromptFormat, render};
 
 /// What is asked, in messages.
-const BACKEND: &str = "the service's /llm";
+const BACKEND: &str = "the LLM microservice's /llm";
 
 /// The dialect of its clients.
 const DIALECT: &str = "awa-llm";
 
 /// The HTTP request for `request`.
 pub(super) fn encode(settings: &Settings, request: &Request) -> Result<HttpRequest, Error> {
-    let mut policy = Policy::new(request.dialect == DIALECT, settings.drop_unsupported);
+    let mut policy = Policy::new(BACKEND, request.dialect == DIALECT, settings.drop_unsupported);
     let prompt = match &request.input {
         Input::Chat(messages) => {
             let dropped = settings.drop_unsupported.then_some(&mut policy.dropped);

@@ -16,7 +16,16 @@
 //! `drop_unsupported` is on: then each is listed in `dropped`. Members that are null or `[]` ask for nothing and are left
 //! out. A few top-level members mean the same in Chat Completions and in Responses (`metadata`, `service_tier`,
 //! `prompt_cache_key`, `prompt_cache_retention`, `safety_identifier`) and pass between them. Where none of the tools can
-//! be sent, nothing is said of their use. Four things are *hints or proofs for another backend* and are left out without
+//! be sent, nothing is said of their use.
+//!
+//! OpenAI takes names of tools in `[a-zA-Z0-9_-]{1,64}`, ids of calls of at most 40 characters (64 in Responses), and
+//! media in messages of the user alone. So [`Flavour::OpenAi`] and [`Flavour::Bedrock`] map other names and ids to
+//! `text_hash`, the decoder tells the client's own names, and they refuse media in messages of a tool, of the system
+//! and of the assistant. llama.cpp's server and vLLM take any name and any id, and media in every message: for
+//! [`Flavour::LlamaCpp`] and [`Flavour::SageMaker`] all goes as it came. So does what an OpenAI client sent, whatever the
+//! backend: it is the backend's to judge, unless the setting `strict` says that the backend is as strict as OpenAI.
+//!
+//! Four things are *hints or proofs for another backend* and are left out without
 //! an error: a prompt-cache mark (this API caches by itself), the signature of a reasoning part, the file name of a
 //! picture or a sound, and `detail` of what is not a picture. A tool's `is_error` has no member here: the text of the result says so.
 //! Several results of tools in one message become one message each, in front of what else the message says.
@@ -51,6 +60,7 @@ pub(crate) mod json;
 mod lift;
 mod llm;
 mod models;
+mod names;
 mod policy;
 pub mod responses;
 mod settings;
@@ -83,14 +93,33 @@ pub enum Flavour {
     OpenAi,
     /// llama.cpp's `llama-server`: the endpoint is the server's root.
     LlamaCpp,
+    /// The OpenAI-compatible endpoint of Amazon Bedrock.
+    Bedrock,
+    /// vLLM, which speaks the shape, in a container of Amazon SageMaker.
+    SageMaker,
 }
 
 impl Flavour {
     /// The path from the endpoint to the API.
     fn root(self) -> &'static [&'static str] {
         match self {
-            Flavour::OpenAi => &[],
             Flavour::LlamaCpp => &["v1"],
+            Flavour::OpenAi | Flavour::Bedrock | Flavour::SageMaker => &[],
         }
+    }
+
+    /// Who refuses, in messages: the subject of a sentence.
+    fn backend(self) -> &'static str {
+        match self {
+            Flavour::OpenAi => "OpenAI's API",
+            Flavour::LlamaCpp => "llama.cpp",
+            Flavour::Bedrock => "Bedrock's OpenAI-compatible endpoint",
+            Flavour::SageMaker => "SageMaker's codec `vllm`",
+        }
+    }
+
+    /// The backend's own rules are OpenAI's: about names of tools, ids of calls, and where media may stand.
+    fn is_bounded(self) -> bool {
+        matches!(self, Flavour::OpenAi | Flavour::Bedrock)
     }
 }

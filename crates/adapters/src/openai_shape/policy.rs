@@ -10,6 +10,8 @@ const DROPPED: usize = 64;
 /// How one request is treated.
 #[derive(Debug)]
 pub(crate) struct Policy {
+    /// Who refuses, in messages: the subject of a sentence.
+    pub(crate) backend: &'static str,
     /// The request came in the backend's own dialect: unknown members pass.
     pub(crate) native: bool,
     /// Leave out instead of refusing.
@@ -19,8 +21,8 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    pub(crate) fn new(native: bool, drop: bool) -> Self {
-        Policy { native, drop, dropped: Vec::new() }
+    pub(crate) fn new(backend: &'static str, native: bool, drop: bool) -> Self {
+        Policy { backend, native, drop, dropped: Vec::new() }
     }
 
     /// Refuses `param`, unless the settings allow it to be left out.
@@ -55,10 +57,8 @@ impl Policy {
         let path = path();
         for (name, _) in members.0.iter().filter(|(name, _)| !shared.contains(&&**name)) {
             let param = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-            self.refuse(
-                param,
-                format!("the backend's API has no counterpart of `{name}` as the client's API means it"),
-            )?;
+            let backend = self.backend;
+            self.refuse(param, format!("{backend} has no counterpart of `{name}` as the client's API means it"))?;
         }
         members.0.retain(|(name, _)| shared.contains(&&**name));
         Ok(members)
@@ -67,7 +67,7 @@ impl Policy {
     /// True where JSON that only the client's dialect understands can be passed on.
     pub(crate) fn passes(&mut self, param: &dyn Fn() -> String) -> Result<bool, Error> {
         if !self.native {
-            self.refuse(param(), "the backend's API has no counterpart of this value of the client's API")?;
+            self.refuse(param(), format!("{} has no counterpart of this value of the client's API", self.backend))?;
         }
         Ok(self.native)
     }
@@ -86,7 +86,7 @@ impl Policy {
             ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
         ] {
             if present {
-                self.refuse(param, "there is no tool that the backend knows")?;
+                self.refuse(param, format!("{} knows none of the tools", self.backend))?;
             }
         }
         Ok(true)

@@ -319,7 +319,7 @@ impl SageMakerDecoder {
 fn open(context: Option<&str>, stream: bool) -> openai_shape::Decoder {
     let framing = if stream { Framing::Sse } else { Framing::Whole };
     let head = ResponseHead { status: 200, headers: Vec::new(), framing, stream };
-    openai_shape::Decoder::new(Flavour::OpenAi, context, head)
+    openai_shape::Decoder::new(Flavour::SageMaker, context, head)
 }
 
 /// Joins neighbouring pieces of one text: a part of the stream may hold thousands of tokens.

@@ -54,7 +54,7 @@ pub(super) fn encode(settings_text: &str, mut request: Request) -> Result<HttpRe
             if let Some(model) = &settings.served_model {
                 request.model.clone_from(model);
             }
-            let http = openai_shape::encode(Flavour::OpenAi, settings_text, &request)?;
+            let http = openai_shape::encode(Flavour::SageMaker, settings_text, &request)?;
             refusals.dropped.extend(http.dropped);
             (http.body, Context { shape: Some(Shape { context: http.context }), words, ..Context::default() })
         }

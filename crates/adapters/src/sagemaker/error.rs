@@ -155,7 +155,7 @@ pub(super) fn of_piece(json: &str) -> Error {
 }
 
 fn told(head: ResponseHead, frame: Frame, body: &str) -> Error {
-    let mut decoder = Decoder::new(Flavour::OpenAi, None, head);
+    let mut decoder = Decoder::new(Flavour::SageMaker, None, head);
     let mut events = decoder.feed(vec![frame]);
     events.append(&mut decoder.finish());
     match events.pop() {

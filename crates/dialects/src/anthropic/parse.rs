@@ -39,14 +39,7 @@ fn request(reader: &mut Reader<'_>, limits: &Limits, count: bool) -> Read<Parsed
             "model" => model = reader.optional(Reader::owned)?.unwrap_or_default(),
             "system" => system = reader.optional(content)?.filter(|parts| !parts.is_empty()),
             "messages" => messages = Some(all_messages(reader, limits, message)?),
-            "tools" => {
-                reader.optional(|reader| {
-                    reader.array(|reader, _| {
-                        tools.push(tool(reader)?);
-                        Ok(())
-                    })
-                })?;
-            }
+            "tools" => tools = reader.optional(|reader| reader.list(tool))?.unwrap_or_default(),
             "tool_choice" => tool_choice = reader.optional(choice)?,
             "thinking" => thinking = reader.optional(self::thinking)?,
             "output_config" => config = reader.optional(Config::read)?.unwrap_or_default(),
@@ -61,12 +54,7 @@ fn request(reader: &mut Reader<'_>, limits: &Limits, count: bool) -> Read<Parsed
             "top_p" => sampling.top_p = reader.optional(Reader::f64)?,
             "top_k" => sampling.top_k = reader.optional(Reader::i64)?,
             "stop_sequences" => {
-                reader.optional(|reader| {
-                    reader.array(|reader, _| {
-                        sampling.stop.push(reader.owned()?);
-                        Ok(())
-                    })
-                })?;
+                sampling.stop = reader.optional(|reader| reader.list(Reader::owned))?.unwrap_or_default()
             }
             "stream" => stream = reader.optional(Reader::bool)?.unwrap_or_default(),
             "metadata" => {
@@ -171,14 +159,7 @@ fn content(reader: &mut Reader<'_>) -> Read<Vec<Part>> {
 fn blocks(reader: &mut Reader<'_>, block: fn(&mut Reader<'_>) -> Read<Part>) -> Read<Vec<Part>> {
     match reader.kind() {
         Kind::String => Ok(vec![Part::text(reader.owned()?)]),
-        Kind::Array => {
-            let mut parts = Vec::new();
-            reader.array(|reader, _| {
-                parts.push(block(reader)?);
-                Ok(())
-            })?;
-            Ok(parts)
-        }
+        Kind::Array => reader.list(block),
         _ => reader.wrong("a string or an array of blocks"),
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use witgate_model::{Error, Message, Part, Role, ToolResult};
+use witgate_prompt::{Speaker, Template, Turn};
 
 use super::template::Templates;
 use super::{INVALID_FORMAT, INVALID_MESSAGE, invalid};
@@ -155,19 +156,26 @@ pub(super) fn append(messages: &mut [Message], text: &str) {
     }
 }
 
-/// The conversation as one text for a Llama to continue; `None` for [`Format::Chat`].
-///
-/// Something in a content that would begin or end a turn gets a blank inside.
-pub(super) fn continued(format: Format, messages: &[Message]) -> Result<Option<String>, Error> {
-    if format == Format::Chat {
-        return Ok(None);
+impl Format {
+    /// The template; `None` where nothing is written.
+    fn template(self) -> Option<Template> {
+        match self {
+            Format::Llama3 => Some(Template::Llama3),
+            Format::PlainDialogue => Some(Template::PlainDialogue),
+            Format::Chat => None,
+        }
     }
-    let mut turns = Vec::new();
+}
+
+/// The conversation as one text for a Llama to continue; `None` for [`Format::Chat`].
+pub(super) fn continued(format: Format, messages: &[Message]) -> Result<Option<String>, Error> {
+    let Some(template) = format.template() else { return Ok(None) };
+    let mut turns = Vec::with_capacity(messages.len());
     for (number, message) in messages.iter().enumerate() {
         let speaker = match message.role {
-            Role::System | Role::Developer => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
+            Role::System | Role::Developer => Speaker::System,
+            Role::User => Speaker::User,
+            Role::Assistant => Speaker::Assistant,
             _ => {
                 let at = format!("message[{number}].role");
                 return Err(Error::unsupported(&at, format!("`{at}`: amazon:meta's prompt has no messages of tools")));
@@ -179,98 +187,16 @@ pub(super) fn continued(format: Format, messages: &[Message]) -> Result<Option<S
                 format!("`{at}` has members that amazon:meta's prompt has no place for, beside role and content");
             return Err(Error::unsupported(&at, what));
         }
-        let text: String = message
-            .parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Text(part) => Some(part.text.as_str()),
-                _ => None,
-            })
-            .collect();
-        turns.push((speaker, text));
+        let texts = message.parts.iter().filter_map(|part| match part {
+            Part::Text(part) => Some(part.text.as_str()),
+            _ => None,
+        });
+        turns.push(Turn { speaker, texts: texts.collect() });
     }
-    if format == Format::Llama3 {
-        // Instructions come first.
-        turns.sort_by_key(|(speaker, _)| *speaker != "system");
-    }
-    let mut out = String::new();
-    for (number, (speaker, text)) in turns.iter().enumerate() {
-        match format {
-            Format::Llama3 if number == 0 => out.push_str("<|begin_of_text|>"),
-            Format::PlainDialogue if number > 0 => out.push('\n'),
-            _ => {}
-        }
-        turn(&mut out, format, speaker, text);
-    }
-    finish(&mut out, format, turns.last().is_some_and(|(speaker, _)| *speaker == "assistant"));
-    Ok(Some(out))
+    Ok(Some(template.write(&turns)))
 }
 
 /// Continues a text that ends where the assistant is to speak: what it said, and what the user says to it.
 pub(super) fn again(prompt: &mut String, format: Format, said: &str, user: &str) {
-    match format {
-        Format::Llama3 => {
-            neutral(prompt, said, format);
-            prompt.push_str("<|eot_id|>");
-        }
-        Format::PlainDialogue | Format::Chat => {
-            prompt.push(' ');
-            neutral(prompt, said, format);
-            prompt.push('\n');
-        }
-    }
-    turn(prompt, format, "user", user);
-    finish(prompt, format, false);
-}
-
-fn turn(out: &mut String, format: Format, speaker: &str, text: &str) {
-    if format == Format::Llama3 {
-        out.push_str("<|start_header_id|>");
-        out.push_str(speaker);
-        out.push_str("<|end_header_id|>\n\n");
-        neutral(out, text, format);
-        out.push_str("<|eot_id|>");
-    } else {
-        out.push_str(match speaker {
-            "system" => "System: ",
-            "user" => "User: ",
-            _ => "Assistant: ",
-        });
-        neutral(out, text, format);
-    }
-}
-
-/// Has the assistant speak next, unless its words are to be continued.
-fn finish(out: &mut String, format: Format, open: bool) {
-    match format {
-        Format::Llama3 => out.push_str("<|start_header_id|>assistant<|end_header_id|>\n\n"),
-        _ if !open => out.push_str("\nAssistant:"),
-        _ => {}
-    }
-}
-
-/// Writes a content in which nobody can forge a turn, or end one: a control token gets a blank inside, and in a dialogue
-/// so does a speaker's name at the start of a line.
-fn neutral(out: &mut String, text: &str, format: Format) {
-    for (number, line) in text.split('\n').enumerate() {
-        if number > 0 {
-            out.push('\n');
-        }
-        let start = line.trim_start();
-        let indent = line.len() - start.len();
-        let forged = (format != Format::Llama3).then(|| {
-            let word = start.split(':').next().unwrap_or_default();
-            let name = ["system", "user", "assistant"].iter().any(|name| name.eq_ignore_ascii_case(word.trim_end()));
-            (name && start.len() > word.len()).then_some(indent + word.len())
-        });
-        let rest = match forged.flatten() {
-            Some(at) => {
-                out.push_str(line.get(..at).unwrap_or_default());
-                out.push(' ');
-                line.get(at..).unwrap_or_default()
-            }
-            None => line,
-        };
-        out.push_str(&rest.replace("<|", "<| "));
-    }
+    format.template().unwrap_or(Template::PlainDialogue).go_on(prompt, said, user);
 }

@@ -26,14 +26,7 @@ pub(super) fn chat(dialect: &str, limits: &Limits, body: &[u8]) -> Result<Parsed
         reader.object(|reader, name| {
             match &*name.text {
                 "messages" => messages = reader.optional(|reader| all_messages(reader, limits))?.unwrap_or_default(),
-                "tools" => {
-                    reader.optional(|reader| {
-                        reader.array(|reader, _| {
-                            tools.push(tool(reader)?);
-                            Ok(())
-                        })
-                    })?;
-                }
+                "tools" => tools = reader.optional(|reader| reader.list(tool))?.unwrap_or_default(),
                 _ => common.member(reader, name)?,
             }
             Ok(())

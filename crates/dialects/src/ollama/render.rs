@@ -496,10 +496,5 @@ fn logprobs(raw: &str) -> String {
 }
 
 fn raw_elements<'a>(reader: &mut Reader<'a>) -> Read<Vec<&'a str>> {
-    let mut all = Vec::new();
-    reader.array(|reader, _| {
-        all.push(reader.raw()?);
-        Ok(())
-    })?;
-    Ok(all)
+    reader.list(Reader::raw)
 }

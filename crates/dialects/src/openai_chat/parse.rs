@@ -3,10 +3,10 @@
 use witgate_model::normaliser::{Limits, Parsed};
 use witgate_model::{
     CacheMark, Error, FunctionTool, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning,
-    ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolResult,
 };
 
-use crate::openai::{Common, model_of_path, read_body};
+use crate::openai::{self, Common, model_of_path, read_body};
 use crate::read::{self, Kind, Name, Read, Reader};
 use crate::write::Members;
 
@@ -32,14 +32,9 @@ fn request(reader: &mut Reader<'_>, limits: &Limits) -> Read<Parsed> {
         match &*name.text {
             "messages" => messages = Some(all_messages(reader, limits, message)?),
             "tools" => {
-                reader.optional(|reader| {
-                    reader.array(|reader, _| {
-                        tools.push(tool(reader, limits)?);
-                        Ok(())
-                    })
-                })?;
+                tools = reader.optional(|reader| reader.list(|reader| tool(reader, limits)))?.unwrap_or_default()
             }
-            "tool_choice" => tool_choice = reader.optional(choice)?,
+            "tool_choice" => tool_choice = reader.optional(|reader| openai::tool_choice(reader, true))?,
             "parallel_tool_calls" => parallel_tool_calls = reader.optional(Reader::bool)?,
             "response_format" => response_format = reader.optional(format)?,
             "reasoning_effort" => {
@@ -126,6 +121,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
     let mut refusal = None;
     let mut thought = None;
     let mut signature = None;
+    let mut encrypted = None;
     let mut calls = Vec::new();
     let mut calls_at = None;
     let mut extra = Members::default();
@@ -141,6 +137,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
             "refusal" => refusal = Some(Said::read(reader, member)?),
             "reasoning_content" => thought = Some(Said::read(reader, member)?),
             "reasoning_signature" => signature = Some(Said::read(reader, member)?),
+            "reasoning_encrypted_content" => encrypted = Some(Said::read(reader, member)?),
             "tool_calls" => {
                 calls_at = Some(reader.position());
                 reader.optional(|reader| {
@@ -161,15 +158,14 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
     let mut parts = Vec::new();
     let assistant = role == Role::Assistant;
     if assistant {
-        let signature = signature.take().and_then(|said| said.text);
-        match (thought.take().and_then(|said| said.text), signature) {
-            (Some(text), signature) => {
-                parts.push(Part::Reasoning(ReasoningPart { text, signature, ..ReasoningPart::default() }));
-            }
-            (None, Some(redacted)) => {
-                parts.push(Part::Reasoning(ReasoningPart { redacted: Some(redacted), ..ReasoningPart::default() }));
-            }
-            (None, None) => {}
+        let text = |said: &mut Option<Said<'_>>| said.take().and_then(|said| said.text);
+        let (thought, signature, redacted) = (text(&mut thought), text(&mut signature), text(&mut encrypted));
+        if thought.is_some() || signature.is_some() {
+            let text = thought.unwrap_or_default();
+            parts.push(Part::Reasoning(ReasoningPart { text, signature, ..ReasoningPart::default() }));
+        }
+        if redacted.is_some() {
+            parts.push(Part::Reasoning(ReasoningPart { redacted, ..ReasoningPart::default() }));
         }
     }
     match role {
@@ -203,7 +199,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
         parts.append(&mut calls);
     }
     // What other roles say under these names is not known, and stays as it was.
-    for said in [call_id, refusal, thought, signature].into_iter().flatten() {
+    for said in [call_id, refusal, thought, signature, encrypted].into_iter().flatten() {
         extra.push_raw(said.name, said.raw);
     }
     Ok(Message { role, name, parts, extra: extra.finish() })
@@ -234,14 +230,7 @@ fn role(reader: &mut Reader<'_>) -> Read<Role> {
 fn content(reader: &mut Reader<'_>) -> Read<Vec<Part>> {
     match reader.kind() {
         Kind::String => Ok(vec![Part::text(reader.owned()?)]),
-        Kind::Array => {
-            let mut parts = Vec::new();
-            reader.array(|reader, _| {
-                parts.push(part(reader)?);
-                Ok(())
-            })?;
-            Ok(parts)
-        }
+        Kind::Array => reader.list(part),
         _ => reader.wrong("a string or an array of parts"),
     }
 }
@@ -559,64 +548,6 @@ pub(crate) fn function_tool(reader: &mut Reader<'_>) -> Read<(FunctionTool, Memb
     match name {
         Some(name) => Ok((FunctionTool { name, ..function }, rest)),
         None => reader.fault_in(start, "name", "is missing: the name of the function"),
-    }
-}
-
-fn choice(reader: &mut Reader<'_>) -> Read<ToolChoice> {
-    let start = reader.position();
-    match reader.kind() {
-        Kind::String => {
-            let word = reader.string()?;
-            Ok(match &*word {
-                "auto" => ToolChoice::Auto,
-                "none" => ToolChoice::None,
-                "required" => ToolChoice::Required,
-                _ => ToolChoice::Other(reader.since(start).to_owned()),
-            })
-        }
-        Kind::Object => {
-            match reader.tag("type")?.as_deref() {
-                Some("function") => {}
-                Some(_) => return Ok(ToolChoice::Other(reader.raw_object()?.to_owned())),
-                None => return reader.fault_in(start, "type", "is missing: a tool choice needs one, as \"function\""),
-            }
-            let mut tool = None;
-            let mut foreign = false;
-            reader.object(|reader, name| {
-                match &*name.text {
-                    "type" => drop(reader.string()?),
-                    "function" => {
-                        let start = reader.position();
-                        let mut named = None;
-                        reader.object(|reader, name| {
-                            match &*name.text {
-                                "name" => named = Some(reader.owned()?),
-                                _ => {
-                                    foreign = true;
-                                    reader.raw()?;
-                                }
-                            }
-                            Ok(())
-                        })?;
-                        let Some(name) = named else {
-                            return reader.fault_in(start, "name", "is missing: the function that must be called");
-                        };
-                        tool = Some(name);
-                    }
-                    _ => {
-                        foreign = true;
-                        reader.raw()?;
-                    }
-                }
-                Ok(())
-            })?;
-            match tool {
-                Some(_) if foreign => Ok(ToolChoice::Other(reader.since(start).to_owned())),
-                Some(name) => Ok(ToolChoice::Tool(name)),
-                None => reader.fault_in(start, "function", "is missing: an object with the function's `name`"),
-            }
-        }
-        _ => reader.wrong("\"auto\", \"none\", \"required\" or an object that names a tool"),
     }
 }
 

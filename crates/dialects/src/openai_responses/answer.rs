@@ -117,13 +117,28 @@ enum Body {
         arguments: String,
     },
     Reasoning {
-        text: String,
+        /// Only the last may be empty.
+        parts: Vec<Thought>,
         proof: String,
-        /// The text is a summary.
+        /// Of which kind they are, unless the backend says it.
         summary: bool,
     },
     /// An item that only this API has: the whole object.
     Other(String),
+}
+
+/// One part of a reasoning item.
+#[derive(Debug, Default)]
+struct Thought {
+    /// It stands in `summary`, else in `content`.
+    summary: bool,
+    text: String,
+}
+
+/// The number that the last part has among those of its kind.
+fn number_of_last(parts: &[Thought]) -> usize {
+    let Some((last, before)) = parts.split_last() else { return 0 };
+    before.iter().filter(|part| part.summary == last.summary).count()
 }
 
 /// One item of the output.
@@ -175,16 +190,16 @@ impl Item {
                 out.extend_from_slice(b",\"arguments\":");
                 write::string(out, if empty { "" } else { arguments });
             }
-            Body::Reasoning { text, proof, summary } => {
+            Body::Reasoning { parts, proof, .. } => {
                 out.extend_from_slice(b",\"type\":\"reasoning\",\"summary\":[");
-                let told = !empty && !text.is_empty();
-                if told && *summary {
-                    thought(out, "summary_text", text);
-                }
+                let told = |summary| {
+                    parts.iter().filter(move |part| part.summary == summary && !part.text.is_empty() && !empty)
+                };
+                thoughts(out, "summary_text", told(true));
                 out.push(b']');
-                if told && !*summary {
+                if told(false).next().is_some() {
                     out.extend_from_slice(b",\"content\":[");
-                    thought(out, "reasoning_text", text);
+                    thoughts(out, "reasoning_text", told(false));
                     out.push(b']');
                 }
                 if !empty && !proof.is_empty() {
@@ -197,6 +212,32 @@ impl Item {
         self.members.show(out, false);
         out.push(b'}');
     }
+}
+
+/// Pieces of reasoning, with commas between.
+fn thoughts<'p>(out: &mut Vec<u8>, kind: &str, parts: impl Iterator<Item = &'p Thought>) {
+    for (number, part) in parts.enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        thought(out, kind, &part.text);
+    }
+}
+
+/// The last piece of reasoning is complete.
+fn thought_done(wire: &mut Wire, out: &mut Vec<u8>, id: &str, at: usize, parts: &[Thought]) {
+    let Some(part) = parts.last().filter(|part| !part.text.is_empty()) else { return };
+    let (index, event, added, kind) = reasoning_events(part.summary);
+    let number = number_of_last(parts);
+    wire.event(out, &format!("{event}.done"), |out| {
+        place(out, id, at, Some((index, number)));
+        text_member(out, "text", &part.text);
+    });
+    wire.event(out, &added.replace(".added", ".done"), |out| {
+        place(out, id, at, Some((index, number)));
+        out.extend_from_slice(b",\"part\":");
+        thought(out, kind, &part.text);
+    });
 }
 
 /// One piece of reasoning.
@@ -390,6 +431,16 @@ impl Answer {
                 Ok(())
             });
         }
+        // Another part of the reasoning begins.
+        let kinds = [("summary_index", true), ("content_index", false)];
+        let begins = kinds.iter().filter_map(|(name, summary)| members.take(name).map(|_| *summary)).next_back();
+        if let (Body::Reasoning { parts, .. }, Some(summary)) = (&mut item.body, begins) {
+            thought_done(&mut self.wire, out, &item.id, at, parts);
+            match parts.last_mut().filter(|part| part.text.is_empty()) {
+                Some(part) => part.summary = summary,
+                None => parts.push(Thought { summary, text: String::new() }),
+            }
+        }
         members.remove(&ITEM);
         item.members.extend(members);
     }
@@ -424,8 +475,10 @@ impl Answer {
                 return;
             }
             BlockKind::Reasoning => {
-                let summary = own.is_some() || self.render.summary;
-                let body = Body::Reasoning { text: String::new(), proof: String::new(), summary };
+                let own_text = members.take("content_index").is_some();
+                let summary = !own_text && (own.is_some() || self.render.summary);
+                members.remove(&["summary_index"]);
+                let body = Body::Reasoning { parts: Vec::new(), proof: String::new(), summary };
                 let at = self.item(own.unwrap_or_else(|| self.own_id("rs")), body, members, out);
                 self.block(index, at, 0);
                 return;
@@ -542,18 +595,30 @@ impl Answer {
                     text_member(out, "delta", text);
                 });
             }
-            Body::Reasoning { text: all, summary, .. } => {
-                let (index, event, added, kind) = reasoning_events(*summary);
-                if all.is_empty() {
+            Body::Reasoning { parts, summary, .. } => {
+                if parts.is_empty() {
+                    parts.push(Thought { summary: *summary, text: String::new() });
+                }
+                let number = number_of_last(parts);
+                let joined = parts.len() > 1;
+                let Some(part) = parts.last_mut() else { return };
+                let (index, event, added, kind) = reasoning_events(part.summary);
+                let mut text = text.as_str();
+                if part.text.is_empty() {
+                    // What joins two parts where they are one text.
+                    text = text.strip_prefix("\n\n").filter(|_| joined).unwrap_or(text);
+                    if text.is_empty() {
+                        return;
+                    }
                     wire.event(out, added, |out| {
-                        place(out, id, at, Some((index, 0)));
+                        place(out, id, at, Some((index, number)));
                         out.extend_from_slice(b",\"part\":");
                         thought(out, kind, "");
                     });
                 }
-                all.push_str(text);
+                part.text.push_str(text);
                 wire.event(out, &format!("{event}.delta"), |out| {
-                    place(out, id, at, Some((index, 0)));
+                    place(out, id, at, Some((index, number)));
                     text_member(out, "delta", text);
                 });
             }
@@ -614,19 +679,8 @@ impl Answer {
                     text_member(out, "arguments", arguments);
                 });
             }
-            Body::Reasoning { text, summary, .. } if !text.is_empty() => {
-                let (index, event, added, kind) = reasoning_events(*summary);
-                wire.event(out, &format!("{event}.done"), |out| {
-                    place(out, id, at, Some((index, 0)));
-                    text_member(out, "text", text);
-                });
-                wire.event(out, &added.replace(".added", ".done"), |out| {
-                    place(out, id, at, Some((index, 0)));
-                    out.extend_from_slice(b",\"part\":");
-                    thought(out, kind, text);
-                });
-            }
-            Body::Reasoning { .. } | Body::Other(_) => {}
+            Body::Reasoning { parts, .. } => thought_done(wire, out, id, at, parts),
+            Body::Other(_) => {}
         }
         if !last && item.open == 0 {
             self.item_done(at, "completed", out);

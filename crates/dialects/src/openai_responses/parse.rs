@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use witgate_model::normaliser::{Document, DocumentRef, Limits, Parsed, Step};
 use witgate_model::{
     Error, FunctionTool, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart,
-    Request, ResponseFormat, ResultContent, Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    Request, ResponseFormat, ResultContent, Role, Sampling, TextPart, Tool, ToolCall, ToolResult,
 };
 
 use super::stored::{self, Shelf};
 use super::{MOST_KEPT, NAME, at, is_key, is_response_id, made_in};
-use crate::openai::read_body;
+use crate::openai::{self, read_body};
 use crate::openai_chat::parse::{data_url, function_tool, result_content};
 use crate::read::{self, Kind, Read, Reader};
 use crate::write::{self, Members};
@@ -181,15 +181,8 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
                     _ => return reader.wrong("a string or an array of items"),
                 }
             }
-            "tools" => {
-                reader.optional(|reader| {
-                    reader.array(|reader, _| {
-                        tools.push(tool(reader)?);
-                        Ok(())
-                    })
-                })?;
-            }
-            "tool_choice" => tool_choice = reader.optional(choice)?,
+            "tools" => tools = reader.optional(|reader| reader.list(tool))?.unwrap_or_default(),
+            "tool_choice" => tool_choice = reader.optional(|reader| openai::tool_choice(reader, false))?,
             "parallel_tool_calls" => parallel_tool_calls = reader.optional(Reader::bool)?,
             "text" => {
                 reader.optional(|reader| {
@@ -547,14 +540,7 @@ fn role(reader: &mut Reader<'_>) -> Read<Role> {
 fn content(reader: &mut Reader<'_>, keep: bool) -> Read<Vec<Part>> {
     match reader.kind() {
         Kind::String => Ok(vec![Part::text(reader.owned()?)]),
-        Kind::Array => {
-            let mut parts = Vec::new();
-            reader.array(|reader, _| {
-                parts.push(part(reader, keep)?);
-                Ok(())
-            })?;
-            Ok(parts)
-        }
+        Kind::Array => reader.list(|reader| part(reader, keep)),
         _ => reader.wrong("a string or an array of parts"),
     }
 }
@@ -823,47 +809,6 @@ fn tool(reader: &mut Reader<'_>) -> Read<Tool> {
         })?;
     }
     Ok(Tool::Function(FunctionTool { extra: extra.finish(), ..function }))
-}
-
-fn choice(reader: &mut Reader<'_>) -> Read<ToolChoice> {
-    let start = reader.position();
-    match reader.kind() {
-        Kind::String => {
-            let word = reader.string()?;
-            Ok(match &*word {
-                "auto" => ToolChoice::Auto,
-                "none" => ToolChoice::None,
-                "required" => ToolChoice::Required,
-                _ => ToolChoice::Other(reader.since(start).to_owned()),
-            })
-        }
-        Kind::Object => {
-            match reader.tag("type")?.as_deref() {
-                Some("function") => {}
-                Some(_) => return Ok(ToolChoice::Other(reader.raw_object()?.to_owned())),
-                None => return reader.fault_in(start, "type", "is missing: a tool choice needs one, as \"function\""),
-            }
-            let mut named = None;
-            let mut foreign = false;
-            reader.object(|reader, name| {
-                match &*name.text {
-                    "type" => drop(reader.raw()?),
-                    "name" => named = Some(reader.owned()?),
-                    _ => {
-                        foreign = true;
-                        reader.raw()?;
-                    }
-                }
-                Ok(())
-            })?;
-            match named {
-                Some(_) if foreign => Ok(ToolChoice::Other(reader.since(start).to_owned())),
-                Some(name) => Ok(ToolChoice::Tool(name)),
-                None => reader.fault_in(start, "name", "is missing: the function that must be called"),
-            }
-        }
-        _ => reader.wrong("\"auto\", \"none\", \"required\" or an object that names a tool"),
-    }
 }
 
 fn format(reader: &mut Reader<'_>) -> Read<ResponseFormat> {

@@ -66,12 +66,7 @@ impl<'a> Kept<'a> {
 }
 
 fn items<'a>(reader: &mut Reader<'a>) -> Read<Vec<&'a str>> {
-    let mut items = Vec::new();
-    reader.array(|reader, _| {
-        items.push(reader.raw_object()?);
-        Ok(())
-    })?;
-    Ok(items)
+    reader.list(Reader::raw_object)
 }
 
 /// The `id` of an item.

@@ -171,7 +171,7 @@ fn message(message: &Message) -> Value {
             Part::Media(media) => content.push(media_part(media)),
             Part::Reasoning(reasoning) => {
                 if let Some(redacted) = &reasoning.redacted {
-                    members.insert("reasoning_signature".into(), redacted.clone().into());
+                    members.insert("reasoning_encrypted_content".into(), redacted.clone().into());
                 } else {
                     members.insert("reasoning_content".into(), reasoning.text.clone().into());
                     if let Some(signature) = &reasoning.signature {

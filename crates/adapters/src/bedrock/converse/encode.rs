@@ -5,19 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    CacheMark, Error, Framing, FunctionTool, HttpRequest, Json, MediaKind, MediaPart, MediaSource, Message, Part,
-    ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice, ToolResult,
+    CacheMark, Error, ErrorKind, Framing, FunctionTool, HttpRequest, Json, MediaKind, MediaPart, MediaSource, Message,
+    Part, ReasoningPart, Request, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolChoice,
+    ToolResult,
 };
 
 use super::super::Context;
 use super::super::http::{Encoding, internal};
 use super::super::json::{Members, raw};
 use super::super::model::Family;
-use super::super::names::Names;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
 use crate::openai_shape::size_hint;
 use crate::scan::base64_len;
+use crate::names::{Mapping, Names};
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -153,8 +154,7 @@ pub(super) struct Encoder<'a> {
     pub(super) encoding: Encoding<'a>,
     /// The client speaks Converse: what the contract doesn't name is passed on.
     own: bool,
-    tools: Names,
-    ids: Names,
+    names: Mapping,
     /// Names of documents so far: no two may be equal.
     documents: BTreeSet<String>,
     /// Number of the last copy of a document's name: it only grows, so that many copies cost little.
@@ -162,30 +162,24 @@ pub(super) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Knows every tool name and id of the request before the first is mapped.
     pub(super) fn new(encoding: Encoding<'a>, request: &Request, messages: &[Message]) -> Self {
-        let (mut tools, mut ids) = (Names::tools(), Names::ids());
-        for tool in &request.tools {
-            if let Tool::Function(tool) = tool {
-                tools.reserve(&tool.name);
-            }
-        }
-        for part in messages.iter().flat_map(|message| &message.parts) {
-            match part {
-                Part::ToolCall(call) => {
-                    tools.reserve(&call.name);
-                    ids.reserve(&call.id);
-                }
-                Part::ToolResult(result) => ids.reserve(&result.call_id),
-                _ => {}
-            }
-        }
-        Encoder { encoding, own: request.dialect == DIALECT, tools, ids, documents: BTreeSet::new(), copies: 1 }
+        let names = Mapping::new(Names::tools(), Names::ids(), request, messages);
+        Encoder { encoding, own: request.dialect == DIALECT, names, documents: BTreeSet::new(), copies: 1 }
     }
 
     /// Refuses `param`; where it returns, the caller leaves it out.
     fn refuse(&mut self, param: impl Into<String>, message: impl Into<String>) -> Result<(), Error> {
         self.encoding.refuse(param, message)
+    }
+
+    /// What the API can do; none for what it cannot do, where the settings say to leave such things out.
+    fn possible<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Err(Error { kind: ErrorKind::Unsupported, param: Some(param), message, .. }) => {
+                self.refuse(param, message).map(|()| None)
+            }
+            result => result.map(Some),
+        }
     }
 
     /// What a conversation is made of: turns, system prompt, tools.
@@ -286,10 +280,12 @@ impl<'a> Encoder<'a> {
             }
             if turn.results.is_empty() && turn.blocks.is_empty() {
                 if user {
-                    return Err(Error::invalid(
-                        format!("{at}.content"),
-                        "the message is empty, and Bedrock refuses empty text",
-                    ));
+                    let said = message.parts.iter().any(|part| !matches!(part, Part::Text(_)));
+                    let text = match said {
+                        true => "nothing is left of the message after what Bedrock cannot do was left out",
+                        false => "the message is empty, and Bedrock refuses empty text",
+                    };
+                    return Err(Error::invalid(format!("{at}.content"), text));
                 }
                 continue;
             }
@@ -458,14 +454,18 @@ impl<'a> Encoder<'a> {
                 media::check_bytes(&part.kind, data, &at)?;
                 wire::Source::Bytes(data)
             }
-            MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
+            MediaSource::Url(url) => match self.possible(media::s3(url, &at))? {
+                Some(uri) => wire::Source::S3Location(wire::S3Location { uri }),
+                None => return Ok(None),
+            },
             MediaSource::Text(text) if part.kind == MediaKind::Document => {
                 media::check_text(text, &at)?;
                 wire::Source::Text(text)
             }
             MediaSource::Text(_) | MediaSource::FileId(_) => {
                 let message = "Bedrock keeps no files: send the data itself in base64, or an `s3://` address";
-                return Err(Error::unsupported(at, message));
+                self.refuse(at, message)?;
+                return Ok(None);
             }
             MediaSource::Other(json) => match self.foreign(json, &at)? {
                 Some(source) => wire::Source::Raw(source),
@@ -477,7 +477,10 @@ impl<'a> Encoder<'a> {
         let format = match &source {
             wire::Source::Raw(_) if part.mime.is_none() && part.kind == MediaKind::Document => None,
             wire::Source::Text(_) if part.mime.is_none() => Some("txt"),
-            _ => Some(media::format(part, &at)?),
+            _ => match self.possible(media::format(part, &at))? {
+                Some(format) => Some(format),
+                None => return Ok(None),
+            },
         };
         let name = (part.kind == MediaKind::Document).then(|| {
             let base = media::document_name(part.name.as_deref(), self.documents.len() + 1);
@@ -522,8 +525,8 @@ impl<'a> Encoder<'a> {
             Error::invalid(at.to_string(), message)
         })?;
         Ok(wire::Block::ToolUse(wire::ToolUse {
-            tool_use_id: self.ids.map(&call.id).to_owned(),
-            name: self.tools.map(&call.name).to_owned(),
+            tool_use_id: self.names.ids.map(&call.id).to_owned(),
+            name: self.names.tools.map(&call.name).to_owned(),
             input,
             extra: self.members(&call.extra, at)?,
         }))
@@ -553,7 +556,7 @@ impl<'a> Encoder<'a> {
             }
         }
         let status = result.is_error.map(|is_error| if is_error { "error" } else { "success" });
-        let tool_use_id = self.ids.map(&result.call_id).to_owned();
+        let tool_use_id = self.names.ids.map(&result.call_id).to_owned();
         let extra = self.members(&result.extra, at)?;
         let block = wire::Block::ToolResult(wire::ToolResult { tool_use_id, content, status, extra });
         Ok((block, result.cache.as_ref().or(cache)))
@@ -606,7 +609,7 @@ impl<'a> Encoder<'a> {
             }
             for name in names {
                 tools.push(wire::Tool::ToolSpec(wire::ToolSpec {
-                    name: self.tools.map(name).to_owned(),
+                    name: self.names.tools.map(name).to_owned(),
                     description: None,
                     input_schema: any_object()?,
                     strict: None,
@@ -630,7 +633,7 @@ impl<'a> Encoder<'a> {
                     let message = format!("tool_choice names the tool `{name}`, which is not among the tools");
                     return Err(Error::invalid("tool_choice", message));
                 }
-                Some(wire::ToolChoice::Tool { name: self.tools.map(name).to_owned() })
+                Some(wire::ToolChoice::Tool { name: self.names.tools.map(name).to_owned() })
             }
             Some(ToolChoice::Other(json)) => self.foreign(json, "tool_choice")?.map(wire::ToolChoice::Raw),
         };
@@ -648,7 +651,7 @@ impl<'a> Encoder<'a> {
             }
         };
         Ok(wire::ToolSpec {
-            name: self.tools.map(&tool.name).to_owned(),
+            name: self.names.tools.map(&tool.name).to_owned(),
             description: tool.description.as_deref().filter(|text| !text.is_empty()),
             input_schema,
             strict: tool.strict,
@@ -753,11 +756,9 @@ impl<'a> Encoder<'a> {
         // The budget is part of max_tokens: what our table says must leave room for the answer.
         let fits = || max_tokens.map_or(table, |most| table.min(most / 2).max(SMALLEST_BUDGET));
         let budget = reasoning.budget_tokens.unwrap_or_else(fits);
-        if budget < SMALLEST_BUDGET || max_tokens.is_some_and(|most| budget >= most) {
-            let most = max_tokens.map_or("max_tokens".to_owned(), |most| format!("max_tokens ({most})"));
-            let message =
-                format!("a thinking budget has at least {SMALLEST_BUDGET} tokens and fewer than {most}, not {budget}");
-            return Err(Error::invalid(param, message));
+        if !thinking::fits(budget, max_tokens) {
+            let message = thinking::complaint("Bedrock's Claude", budget, max_tokens);
+            return self.refuse(param, message);
         }
         let thinking = serde_json::json!({"type": "enabled", "budget_tokens": budget});
         fields.set(Cow::Borrowed("thinking"), raw(&thinking).map_err(internal)?);
@@ -811,8 +812,7 @@ impl<'a> Encoder<'a> {
 
     /// What the decoder needs: the client's names of the tools that were mapped.
     fn context(&self) -> Context {
-        let tools = self.tools.back().into_iter().map(|(mapped, own)| (mapped.to_owned(), own.to_owned()));
-        Context { tools: tools.collect(), ..Context::default() }
+        Context { tools: self.names.tools.back(), ..Context::default() }
     }
 }
 

@@ -11,6 +11,9 @@ use super::super::{Codec, Context};
 use super::Counts;
 use crate::anthropic_shape::{self, Flavour, MESSAGES};
 
+/// Largest body of a good status that is looked at for an error.
+const LARGEST_ERROR: usize = 16 * 1024;
+
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
 /// A conversation. `settings` is the text that `encoding.settings` was read from.
@@ -36,7 +39,7 @@ pub(in super::super) struct Decoder {
     head: Head,
     counts: Counts,
     inner: anthropic_shape::Decoder,
-    /// The body of an error answer.
+    /// The body of an error answer, or of one that may turn out to be none.
     error: Vec<u8>,
     messages: u64,
     /// The answer has told what it cost.
@@ -74,7 +77,12 @@ impl Decoder {
                     self.inner.fail(error, out);
                 }
             }
-            Frame::Bytes(bytes) => out.extend(witgate_model::Decoder::feed(&mut self.inner, vec![Frame::Bytes(bytes)])),
+            Frame::Bytes(bytes) => {
+                if bytes.len() <= LARGEST_ERROR {
+                    self.error.clone_from(&bytes);
+                }
+                out.extend(witgate_model::Decoder::feed(&mut self.inner, vec![Frame::Bytes(bytes)]));
+            }
             Frame::Sse(_) | Frame::Line(_) => {
                 let error = self.head.malformed("it came as text lines, not as an AWS event stream");
                 self.inner.fail(error, out);
@@ -168,6 +176,11 @@ impl witgate_model::Decoder for Decoder {
             self.inner.fail(self.head.malformed("status 200, but not one event"), &mut events);
         } else {
             events = witgate_model::Decoder::finish(&mut self.inner);
+            if let Some(Event::Failed(failure)) = events.last_mut()
+                && let Some(error) = self.head.hidden_error(&self.error)
+            {
+                *failure = error;
+            }
         }
         self.told(events)
     }

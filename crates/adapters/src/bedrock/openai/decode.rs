@@ -16,6 +16,9 @@ const SHORTEST_ID: usize = 16;
 /// Most bytes of an error answer that are kept.
 const LARGEST_ERROR: usize = 64 * 1024;
 
+/// Largest body of a good status that is looked at for an error.
+const HIDDEN_ERROR: usize = 16 * 1024;
+
 /// Most events for one frame, the contract's own bound.
 const EVENTS: usize = 4096;
 
@@ -24,7 +27,7 @@ const EVENTS: usize = 4096;
 pub(in super::super) struct Decoder {
     head: Head,
     inner: openai_shape::Decoder,
-    /// The body of an error answer.
+    /// The body of an error answer, or of one that may turn out to be none.
     error: Vec<u8>,
     /// Tool calls in the conversation before this answer.
     calls: usize,
@@ -59,7 +62,7 @@ impl Decoder {
         Decoder {
             calls,
             head: Head::new(&head),
-            inner: openai_shape::Decoder::new(Flavour::OpenAi, context, head),
+            inner: openai_shape::Decoder::new(Flavour::Bedrock, context, head),
             error: Vec::new(),
             id: String::new(),
             minted: 0,
@@ -176,7 +179,7 @@ impl Decoder {
     fn mint(&mut self) -> String {
         let number = self.calls.saturating_add(self.minted as usize);
         self.minted = self.minted.saturating_add(1);
-        format!("call_{:016x}", super::super::names::fnv1a(&format!("{} {number}", self.id)))
+        format!("call_{:016x}", crate::names::fnv1a(&format!("{} {number}", self.id)))
     }
 
     /// The body of an error is OpenAI's, or AWS's.
@@ -241,7 +244,7 @@ impl witgate_model::Decoder for Decoder {
                 break;
             }
             if let Frame::Bytes(bytes) = &frame
-                && !self.head.is_success()
+                && (!self.head.is_success() || bytes.len() <= HIDDEN_ERROR)
             {
                 let room = LARGEST_ERROR.saturating_sub(self.error.len()).min(bytes.len());
                 self.error.extend_from_slice(bytes.get(..room).unwrap_or_default());
@@ -260,7 +263,12 @@ impl witgate_model::Decoder for Decoder {
             self.ended = true;
             return vec![Event::Failed(self.head.error_body(&self.error))];
         }
-        let events = self.inner.finish();
+        let mut events = self.inner.finish();
+        if let Some(Event::Failed(failure)) = events.last_mut()
+            && let Some(error) = self.head.hidden_error(&self.error)
+        {
+            *failure = error;
+        }
         let mut out = Vec::with_capacity(events.len());
         self.map(events, &mut out);
         out

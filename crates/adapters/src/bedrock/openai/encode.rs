@@ -50,7 +50,7 @@ pub(in super::super) fn encode(mut encoding: Encoding<'_>, mut request: Request)
         stream_usage: encoding.settings.stream_usage,
     };
     let settings = serde_json::to_string(&settings).map_err(internal)?;
-    let mut http = openai_shape::encode(Flavour::OpenAi, &settings, &request)?;
+    let mut http = openai_shape::encode(Flavour::Bedrock, &settings, &request)?;
     http.path.splice(0..0, ["openai".to_owned(), "v1".to_owned()]);
     encoding.add_members(&mut http.body, encoding.settings.service_tier.as_deref(), request.stream)?;
     http.headers.extend(encoding.guardrail_headers());

@@ -665,8 +665,14 @@ impl Responses {
         }
         let index = self.thinking(number, out)?;
         let Some(item) = self.items.get_mut(at) else { return Ok(()) };
-        let again = item.piece.replace(piece).is_some_and(|told| told != piece);
+        let before = item.piece.replace(piece);
+        let again = before.is_some_and(|told| told != piece);
         item.told = true;
+        if again || (before.is_none() && piece != (false, 0)) {
+            // For clients that know parts: to others they are one text.
+            let name = if piece.0 { "content_index" } else { "summary_index" };
+            out.push(Event::other(RESPONSES, Scope::Block(index), format!("{{\"{name}\":{}}}", piece.1)));
+        }
         let text = if again { format!("\n\n{text}") } else { text.into_owned() };
         out.push(Event::Reasoning(BlockDelta { index, text, logprobs: None }));
         Ok(())

@@ -6,10 +6,11 @@ use witgate_model::{
     ResponseFormat, ResultContent, Role, Sampling, TextPart, Tool, ToolChoice, ToolResult,
 };
 
+use crate::names::Mapping;
 use crate::openai_shape::encode::{SHARED, is_reasoning_model, post, size_hint, sniffed_image};
 use crate::openai_shape::json::{self, Members, Name, Object, Text};
 use crate::openai_shape::policy::Policy;
-use crate::openai_shape::{CHAT, Flavour, RESPONSES, Settings};
+use crate::openai_shape::{CHAT, Flavour, RESPONSES, Settings, names};
 
 /// Who refuses, in messages.
 const API: &str = "OpenAI's Responses API";
@@ -22,11 +23,14 @@ const INCLUDES: usize = 64;
 
 /// The HTTP request for a conversation.
 pub(in crate::openai_shape) fn encode(settings: &Settings, request: &Request) -> Result<HttpRequest, Error> {
-    let policy = Policy::new(request.dialect == RESPONSES, settings.drop_unsupported);
-    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), policy };
+    let native = request.dialect == RESPONSES;
+    let policy = Policy::new(API, native, settings.drop_unsupported);
+    let messages = if let Input::Chat(messages) = &request.input { messages.as_slice() } else { &[] };
+    let names = names::mapping(!native || settings.strict, names::RESPONSES_ID, request, messages);
+    let mut encoder = Encoder { out: Vec::with_capacity(size_hint(request)), policy, names };
     encoder.request(request)?;
     Ok(HttpRequest {
-        context: Some("responses".into()),
+        context: names::with_names(Some("responses".into()), "responses", &encoder.names)?,
         dropped: encoder.policy.dropped,
         ..post(Flavour::OpenAi, settings, &["responses"], request.stream, encoder.out)
     })
@@ -62,6 +66,7 @@ fn path(message: usize, part: usize) -> String {
 struct Encoder {
     out: Vec<u8>,
     policy: Policy,
+    names: Mapping,
 }
 
 impl Encoder {
@@ -80,7 +85,7 @@ impl Encoder {
         let mut extra = self.policy.extra(request.extra.as_deref(), &String::new, &shared)?;
         if extra.get("background").is_some_and(|value| value != "false" && value != "null") {
             self.policy
-                .refuse("background", "the answer would have to be fetched later, which this gateway does not do")?;
+                .refuse("background", format!("{API} would answer later, and this gateway does not fetch answers"))?;
             extra.0.retain(|(name, _)| name != "background");
         }
         let Input::Chat(messages) = &request.input else {
@@ -145,8 +150,8 @@ impl Encoder {
                     self.separate(start);
                     let mut object = Object::open(&mut self.out);
                     object.raw(&mut self.out, Name::Type, "\"function_call\"");
-                    object.string(&mut self.out, Name::CallId, &call.id);
-                    object.string(&mut self.out, Name::Called, &call.name);
+                    object.string(&mut self.out, Name::CallId, self.names.ids.map(&call.id));
+                    object.string(&mut self.out, Name::Called, self.names.tools.map(&call.name));
                     object.string(&mut self.out, Name::Arguments, &call.arguments);
                     object.splice(&mut self.out, &extra);
                     object.close(&mut self.out);
@@ -197,16 +202,19 @@ impl Encoder {
             }
         };
         self.separate(start);
-        // An answer of the model has the form in which it came: some servers know it by nothing else.
+        let first = range.start;
+        let parts = message.parts.get(range).unwrap_or_default();
+        // An answer of the model has the form in which it came, and where it is a list says what it is: the API knows
+        // `output_text` in an answer only, and some servers know an answer by nothing else.
         let answer = message.role == Role::Assistant && !self.policy.native;
         let mut object = Object::open(&mut self.out);
-        if answer {
+        let plain = matches!(parts, [] | [Part::Text(TextPart { extra: None, .. })]);
+        if answer || (message.role == Role::Assistant && !plain) {
             object.raw(&mut self.out, Name::Type, "\"message\"");
         }
         object.string(&mut self.out, Name::Role, role);
         object.name(&mut self.out, Name::Content);
-        let first = range.start;
-        match message.parts.get(range).unwrap_or_default() {
+        match parts {
             [] if answer => self.out.extend_from_slice(b"[]"),
             [] => self.out.extend_from_slice(b"\"\""),
             [Part::Text(TextPart { text, extra: None, .. })] if !answer => json::string(&mut self.out, text),
@@ -324,7 +332,7 @@ impl Encoder {
         self.separate(start);
         let mut object = Object::open(&mut self.out);
         object.raw(&mut self.out, Name::Type, "\"function_call_output\"");
-        object.string(&mut self.out, Name::CallId, &result.call_id);
+        object.string(&mut self.out, Name::CallId, self.names.ids.map(&result.call_id));
         object.name(&mut self.out, Name::Output);
         let failed = result.is_error == Some(true);
         let text = match result.content.as_slice() {
@@ -422,7 +430,7 @@ impl Encoder {
                 self.separate(start);
                 let mut object = Object::open(&mut self.out);
                 object.raw(&mut self.out, Name::Type, "\"function\"");
-                object.string(&mut self.out, Name::Called, &function.name);
+                object.string(&mut self.out, Name::Called, self.names.tools.map(&function.name));
                 if let Some(description) = &function.description {
                     object.string(&mut self.out, Name::Description, description);
                 }
@@ -447,7 +455,7 @@ impl Encoder {
             Some(ToolChoice::Tool(name)) => {
                 top.name(&mut self.out, Name::ToolChoice);
                 self.out.extend_from_slice(b"{\"type\":\"function\",\"name\":");
-                json::string(&mut self.out, name);
+                json::string(&mut self.out, self.names.tools.map(name));
                 self.out.push(b'}');
             }
             Some(ToolChoice::Other(json)) if self.policy.passes(&|| "tool_choice".into())? => {

@@ -25,7 +25,8 @@
 //!
 //! # How an answer maps
 //! Each content part of a message is a block, each function call is one, and each reasoning item is one: its summary's
-//! parts, and the parts of open models' own reasoning, joined by blank lines. `encrypted_content` is the `signature` of
+//! parts, and the parts of open models' own reasoning, joined by blank lines; where another part begins, an
+//! `other` with its `summary_index` or `content_index` says so, in the scope of the block. `encrypted_content` is the `signature` of
 //! a block with text, and else `redacted`. An item of another kind (a call that the backend itself has served, a custom
 //! tool's) is told whole, as a block of its own, when it is complete; events about its progress are not told. What an
 //! item says of itself beyond that (its `id`) comes as `other` in the scope of its block, and so do annotations. Members
