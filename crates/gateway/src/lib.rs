@@ -9,6 +9,7 @@
 
 mod alarms;
 mod aws;
+mod cause;
 mod chain;
 mod check;
 mod cors;
@@ -22,6 +23,7 @@ mod models;
 mod path;
 mod pool;
 mod ports;
+mod query;
 mod queue;
 mod record;
 mod retry;
