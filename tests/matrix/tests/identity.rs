@@ -545,16 +545,17 @@ mod responses {
                 json!([with(json!({"type": "function", "name": "f", "parameters": parameters, "strict": true}), x)])
             });
             let (choice, parallel) = if tools.is_some() { (choice, parallel) } else { (None, None) };
+            let sealed = effort.is_some().then(|| json!(["reasoning.encrypted_content"]));
             let format = schema.map(|strict| json!({"type": "json_schema", "name": "s", "strict": strict,
                 "schema": {"type": "object", "additionalProperties": false}}));
             let y = y.into_iter().filter(|(_, value)| !value.is_null()).collect();
             let text = with(json!({"format": format, "verbosity": verbosity}), y);
             let text = if text == json!({}) { Value::Null } else { text };
             with(json!({
-                "model": "gpt-5", "input": input, "instructions": instructions, "tools": tools, "tool_choice": choice,
+                "model": "gpt-4.1", "input": input, "instructions": instructions, "tools": tools, "tool_choice": choice,
                 "parallel_tool_calls": parallel, "temperature": temperature, "top_p": top_p, "max_output_tokens": most,
                 "reasoning": effort.map(|effort| json!({"effort": effort})), "text": text, "stream": stream.then_some(true),
-                "store": false,
+                "store": false, "include": sealed,
             }), x)
         }
     }
@@ -566,15 +567,17 @@ mod responses {
             (x, u) in (unknown(), unknown()),
             tokens in 1..1000u32,
         ) -> Value {
+            // An unknown member of an item that is null says nothing.
+            let said = |x: Map<String, Value>| x.into_iter().filter(|(_, value)| !value.is_null()).collect();
             let mut output = Vec::new();
             for (number, (text, thought, x)) in pieces.into_iter().enumerate() {
                 output.push(if thought {
                     let summary = json!([{"type": "summary_text", "text": text}]);
-                    with(json!({"id": format!("rs_a{number}"), "type": "reasoning", "summary": summary}), x)
+                    with(json!({"id": format!("rs_a{number}"), "type": "reasoning", "summary": summary}), said(x))
                 } else {
                     let content = json!([{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]);
                     with(json!({"id": format!("msg_a{number}"), "type": "message", "status": "completed", "role": "assistant",
-                        "content": content}), x)
+                        "content": content}), said(x))
                 });
             }
             for (number, mut call) in calls.into_iter().enumerate() {
@@ -582,7 +585,8 @@ mod responses {
                 call["call_id"] = json!(id);
                 call["id"] = json!(format!("fc_a{number}"));
                 call["status"] = json!("completed");
-                output.push(call);
+                let Value::Object(call) = call else { unreachable!() };
+                output.push(Value::Object(said(call)));
             }
             let usage = with(json!({"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": tokens,
                 "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": tokens + 3}), u);
@@ -755,24 +759,30 @@ proptest! {
 
     #[test]
     fn a_request_of_openais_completions_arrives_equal_as_json(sent in completions::request()) {
-        for adapter in ["openai", "llama-cpp"] {
-            equal(arrived("openai-completions", "/v1/completions", adapter, &sent), sent.clone())?;
-        }
+        equal(arrived("openai-completions", "/v1/completions", "openai", &sent), sent.clone())?;
+        // llama.cpp's has no suffix and no echo.
+        let mut sent = sent;
+        sent.as_object_mut().unwrap().retain(|name, _| name != "suffix" && name != "echo");
+        equal(arrived("openai-completions", "/v1/completions", "llama-cpp", &sent), sent)?;
     }
 
     #[test]
     fn an_answer_of_openais_completions_comes_back_equal_as_json(answer in completions::answer(), cut in any::<usize>()) {
         let sent = json!({"model": "m", "prompt": "x", "n": answer["choices"].as_array().unwrap().len()});
-        for adapter in ["openai", "llama-cpp"] {
+        // Of several choices llama.cpp counts the first alone: the gateway says that its counts are estimated.
+        let one = answer["choices"].as_array().unwrap().len() == 1;
+        for adapter in ["openai", "llama-cpp"].into_iter().filter(|adapter| one || *adapter == "openai") {
             equal(back("openai-completions", "/v1/completions", adapter, &sent, &answer, cut), answer.clone())?;
         }
     }
 
     #[test]
     fn a_request_of_embeddings_arrives_equal_as_json(openai in embeddings::openai(), ollama in embeddings::ollama()) {
-        for adapter in ["openai", "llama-cpp"] {
-            equal(arrived("openai-embeddings", "/v1/embeddings", adapter, &openai), openai.clone())?;
-        }
+        equal(arrived("openai-embeddings", "/v1/embeddings", "openai", &openai), openai.clone())?;
+        // llama.cpp's vectors have the model's own length.
+        let mut openai = openai;
+        openai.as_object_mut().unwrap().remove("dimensions");
+        equal(arrived("openai-embeddings", "/v1/embeddings", "llama-cpp", &openai), openai)?;
         equal(arrived("ollama-embed", "/api/embed", "ollama", &ollama), ollama)?;
     }
 

@@ -177,7 +177,10 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
                 input_at = Some(from);
                 match reader.kind() {
                     Kind::String => conversation.text(reader.owned()?),
-                    Kind::Array => reader.array(|reader, _| conversation.item(reader))?,
+                    Kind::Array => {
+                        reader.array(|reader, _| conversation.item(reader))?;
+                        conversation.listed();
+                    }
                     _ => return reader.wrong("a string or an array of items"),
                 }
             }
@@ -406,6 +409,15 @@ impl<'d> Conversation<'d> {
     }
 
     /// One item.
+    /// The input was a list: one message of a string alone could also be an input that is that string.
+    fn listed(&mut self) {
+        if let [Message { role: Role::User, parts, extra: extra @ None, .. }] = self.messages.as_mut_slice()
+            && matches!(parts.as_slice(), [Part::Text(TextPart { extra: None, .. })])
+        {
+            *extra = Some("{}".to_owned());
+        }
+    }
+
     fn item(&mut self, reader: &mut Reader<'_>) -> Read<()> {
         let start = reader.position();
         if self.count >= self.limits.messages as usize {
