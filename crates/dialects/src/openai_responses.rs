@@ -2,7 +2,7 @@
 //!
 //! # How a request is read
 //! - `instructions` are the first message, of the role `system`. `input` as a string is the one message of the user that it
-//!   stands for; such a message from a list has `extra`, `{}` at least.
+//!   stands for; such messages from a list have `extra`, `{}` at least.
 //! - What the model said stands in one message of the assistant: reasoning and function calls join the message beside them;
 //!   two `message` items are two messages. Each `function_call_output` is a message of the role `tool`.
 //! - A content string becomes one text part with `extra` none; a part that came from an object always has an `extra`, `{}` at

@@ -409,9 +409,12 @@ impl<'d> Conversation<'d> {
     }
 
     /// One item.
-    /// The input was a list: one message of a string alone could also be an input that is that string.
+    /// The input was a list: a string of the system in front of it could also be `instructions`, and one of the user alone an
+    /// input that is that string.
     fn listed(&mut self) {
-        if let [Message { role: Role::User, parts, extra: extra @ None, .. }] = self.messages.as_mut_slice()
+        let alone = self.messages.len() == 1;
+        if let Some(Message { role, parts, extra: extra @ None, .. }) = self.messages.first_mut()
+            && (*role == Role::System || (*role == Role::User && alone))
             && matches!(parts.as_slice(), [Part::Text(TextPart { extra: None, .. })])
         {
             *extra = Some("{}".to_owned());
