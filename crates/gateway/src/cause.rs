@@ -29,7 +29,7 @@ pub(crate) fn of(failed: &Failed, request: &witgate_model::Request) -> String {
 fn without(message: &str, asked: &str) -> String {
     // The letters and digits of the message, each with its place.
     let plain: Vec<(usize, char)> = message.char_indices().filter(|(_, c)| c.is_alphanumeric()).collect();
-    let hash = |window: &mut dyn Iterator<Item = char>| window.fold(0_u64, |hash, c| step(hash, c));
+    let hash = |window: &mut dyn Iterator<Item = char>| window.fold(0_u64, step);
     let of_message = plain.windows(STRETCH).map(|window| hash(&mut window.iter().map(|(_, c)| *c)));
     let of_message: Vec<u64> = of_message.collect();
     let wanted: BTreeSet<u64> = of_message.iter().copied().collect();
