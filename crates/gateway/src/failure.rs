@@ -116,13 +116,14 @@ impl Failed {
 
     /// Whether the next target may be tried.
     pub fn may_fall_back(&self) -> bool {
-        match self.error.kind {
+        match &self.error.kind {
             ErrorKind::InvalidRequest
             | ErrorKind::NotFound
             | ErrorKind::TooLarge
             | ErrorKind::ContextLength
             | ErrorKind::ContentFiltered
             | ErrorKind::Unsupported => false,
+            ErrorKind::Other(kind) if kind == "configuration" || kind == "internal" => false,
             ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted => true,
             _ => self.provider.is_some(),
         }
@@ -153,6 +154,11 @@ impl Failed {
             | ErrorKind::TooLarge => 0,
             _ => 1,
         }
+    }
+
+    /// The status of the backend's own answer, where there was one.
+    pub fn upstream(&self) -> Option<u16> {
+        self.error.status.filter(|_| self.provider.is_some())
     }
 
     /// In a word: its code, or its kind.
@@ -193,6 +199,7 @@ impl Failed {
             error,
             error_type: self.error_type.to_owned(),
             provider: self.provider.clone(),
+            upstream: self.upstream(),
             request_id: request_id.to_owned(),
             attempts: attempts.to_vec(),
         }
@@ -217,6 +224,8 @@ fn told(kind: &ErrorKind, upstream: Option<u16>) -> (u16, &'static str) {
         ErrorKind::TooLarge => (413, "invalid_request_error"),
         ErrorKind::Timeout => (504, "timeout_error"),
         ErrorKind::Overloaded => (503, "overloaded_error"),
+        // The operator's to mend, or ours.
+        ErrorKind::Other(kind) if kind == "configuration" || kind == "internal" => (500, "api_error"),
         ErrorKind::UpstreamFailure | ErrorKind::MalformedResponse | ErrorKind::Other(_) => (502, "api_error"),
     }
 }

@@ -8,6 +8,7 @@
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
 mod aws;
+mod cause;
 mod chain;
 mod check;
 mod cors;
@@ -20,6 +21,7 @@ mod models;
 mod path;
 mod pool;
 mod ports;
+mod query;
 mod queue;
 mod record;
 mod retry;

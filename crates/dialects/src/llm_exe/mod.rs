@@ -113,6 +113,7 @@ impl Dialect for LlmExe {
                     error_type: String::new(),
                     provider: None,
                     request_id: String::new(),
+                    upstream: None,
                     attempts: Vec::new(),
                 };
                 let rendered = render::wrapped(self.refuse(&client.settings, &failure));

@@ -238,6 +238,12 @@ impl Render for Answer {
         Ending { again: Some(Parsed { request: *request, render: state.to_text() }), keep: Vec::new() }
     }
 
+    fn refuse(&mut self, failure: &Failure) -> Option<Rendered> {
+        self.ended = true;
+        let settings = if self.state.legacy { r#"{"legacy_status":true}"# } else { "" };
+        self.state.proxy.then(|| wrapped(LlmExe.refuse(settings, failure)))
+    }
+
     fn fail(&mut self, failure: &Failure) -> Vec<u8> {
         if std::mem::replace(&mut self.ended, true) {
             return Vec::new();

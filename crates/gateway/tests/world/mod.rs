@@ -506,7 +506,9 @@ impl World {
         body: Bytes,
         leaves: Option<Duration>,
     ) -> Client {
-        let request = Request { method: method.to_owned(), path: path.to_owned(), headers, body };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let request = Request { method: method.to_owned(), path, query, headers, body };
         let mut client = Client { status: 0, headers: Vec::new(), body: Vec::new(), left: false };
         let served = async {
             let response = self.gateway.handle(&self.ports, request).await;
@@ -746,6 +748,9 @@ impl Normaliser for NativeNormaliser {
     }
     fn end(&mut self) -> Result<Ending, Fault> {
         Ok(self.renderer().end())
+    }
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        Ok(self.renderer().refuse(failure))
     }
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().fail(failure))
