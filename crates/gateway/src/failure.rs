@@ -229,3 +229,22 @@ fn told(kind: &ErrorKind, upstream: Option<u16>) -> (u16, &'static str) {
         ErrorKind::UpstreamFailure | ErrorKind::MalformedResponse | ErrorKind::Other(_) => (502, "api_error"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_has_to_mend_is_500_and_no_other_target_is_asked() {
+        let config = witgate_config::Config::builtin();
+        let provider = &config.providers["stub"];
+        for (kind, status, falls_back) in [("configuration", 500, false), ("internal", 500, false), ("odd", 502, true)]
+        {
+            let error = Error::new(ErrorKind::Other(kind.to_owned()), "settings.x is missing");
+            let failed = Failed::provider(error, provider);
+            assert_eq!((failed.status, failed.error_type, failed.may_fall_back()), (status, "api_error", falls_back));
+            assert_eq!(failed.may_pass_elsewhere(), falls_back);
+            assert_eq!(failed.upstream(), None);
+        }
+    }
+}

@@ -373,6 +373,13 @@ impl World {
         self.state.scripts.borrow_mut().extend(scripts);
     }
 
+    /// The last script that waits is this one instead.
+    pub fn replace_last(&self, script: Script) {
+        let mut scripts = self.state.scripts.borrow_mut();
+        scripts.pop_back();
+        scripts.push_back(script);
+    }
+
     /// From now on this answers each request.
     pub fn serve(&self, server: impl FnMut(&str, Duration) -> Script + 'static) {
         *self.state.server.borrow_mut() = Some(Box::new(server));
