@@ -206,6 +206,7 @@ fn render(start: &Start, events: &[Event]) {
                     error_type: "upstream_error".to_owned(),
                     provider: Some("p".to_owned()),
                     request_id: "r".to_owned(),
+                    upstream: None,
                     attempts: Vec::new(),
                 };
                 bytes.extend(renderer.fail(&failure));

@@ -36,6 +36,7 @@ pub(crate) fn request(record: &Record) {
         cache_write_tokens = usage.and_then(|usage| usage.cache_write_tokens),
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
         error_type = record.error_type.as_deref(),
+        cause = record.cause.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
         tags = tags(record),
     );
@@ -78,6 +79,8 @@ struct Line<'a> {
     reasoning_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unmapped: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             cache_write_tokens: usage.and_then(|usage| usage.cache_write_tokens),
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
             error_type: record.error_type.as_deref(),
+            cause: record.cause.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
             tags: tags(record),
             target: "witgate::request",

@@ -71,6 +71,17 @@ def test_openai(run):
     assert {"tiny", "claude"} <= set(seen["models"])
 
 
+def test_openai_responses(run, backends):
+    keeps = backends.shape == "host"
+    seen = run("responses.js", KEEPS=str(int(keeps)))
+    assert len(seen["responses"]) == 5
+    for model, response in seen["responses"].items():
+        assert response["whole"] and response["streamed"] and response["accumulated"] and response["tokens"] > 0, model
+    assert seen["call"]["name"] == "get_weather" and json.loads(seen["call"]["arguments"])["city"] in ("Paris", "Rome")
+    assert seen["parsed"]["city"] in ("Paris", "Rome") and isinstance(seen["parsed"]["sunny"], bool)
+    assert seen.get("items") == (["user", "assistant", "user"] if keeps else None)
+
+
 def test_ai_sdk(run, aws, unique):
     aws.on(unique, say={"calls": [["#0", {"city": "Rome"}]]})
     seen = run("ai.js", CALL_PROMPT=unique)

@@ -135,6 +135,7 @@ impl Ports for Wasi {
             "input_tokens": usage.and_then(|usage| usage.input_tokens),
             "output_tokens": usage.and_then(|usage| usage.output_tokens),
             "error_type": record.error_type,
+            "cause": record.cause,
             "unmapped": record.unmapped,
             "tags": record.tags.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         }));

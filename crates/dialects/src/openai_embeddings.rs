@@ -8,12 +8,15 @@
 //! - Where a backend makes one vector for each token, base64 is an array of such texts.
 //! - A vector that cannot be read, and a number in base64 that is not finite, is `null`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use witgate_model::normaliser::{AnswerStart, Failure, Limits, Parsed, Rendered};
-use witgate_model::{Embedding, EmbeddingInput, EmbeddingText, Error, Event, Input, Request, Scope, Usage, Vector};
+use witgate_model::{
+    Embedding, EmbeddingInput, EmbeddingText, Error, Event, Input, OtherEvent, Request, Scope, Usage, Vector,
+};
 
 use crate::members::Waiting;
 use crate::openai::{self, model_of_path, read_body};
@@ -57,6 +60,7 @@ impl Dialect for OpenAiEmbeddings {
             base64: start.render == BASE64,
             model: start.model,
             vectors: Vec::new(),
+            beside: BTreeMap::new(),
             envelope: Waiting::default(),
             usage: None,
             ended: false,
@@ -162,11 +166,15 @@ fn tokens(reader: &mut Reader<'_>) -> Read<Vec<u32>> {
 // Members that we write ourselves: a backend's unknown members never replace them.
 const ENVELOPE: [&str; 5] = ["object", "data", "model", "usage", "error"];
 
+const ENTRY: [&str; 3] = ["object", "index", "embedding"];
+
 /// The renderer of one answer.
 struct Answer {
     base64: bool,
     model: String,
     vectors: Vec<Embedding>,
+    /// What stands beside a vector, by its number.
+    beside: BTreeMap<u32, Waiting>,
     envelope: Waiting,
     usage: Option<Usage>,
     ended: bool,
@@ -184,6 +192,9 @@ impl Answer {
             write::number(out, u64::from(index));
             out.extend_from_slice(b",\"embedding\":");
             write_vector(out, &values, self.base64);
+            if let Some(mut members) = self.beside.remove(&index) {
+                members.write(out, false);
+            }
             out.push(b'}');
         }
         out.extend_from_slice(b"],\"model\":");
@@ -216,6 +227,9 @@ impl Render for Answer {
                 Event::Usage(later) => usage::merge(self.usage.get_or_insert_default(), later),
                 Event::Other(other) if other.dialect == NAME && other.scope == Scope::Envelope => {
                     self.envelope.add(&other.members, &ENVELOPE);
+                }
+                Event::Other(OtherEvent { scope: Scope::Choice(index), members, dialect }) if dialect == NAME => {
+                    self.beside.entry(index).or_default().add(&members, &ENTRY);
                 }
                 Event::Done => {
                     self.ended = true;

@@ -24,6 +24,7 @@ use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
+use crate::query;
 use crate::record::{Outcome, Record, Warning};
 use crate::route::{self, Load};
 use crate::routes::{self, Endpoint, Missing};
@@ -567,7 +568,11 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let Request { method, path, body, mut headers } = request;
+        let Request { method, path, query, body, mut headers } = request;
+        let query = match query::parameters(&query) {
+            Ok(query) => query,
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
+        };
         let body = match self.body(body, &headers).await {
             Ok(body) => body,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
@@ -576,6 +581,7 @@ impl Gateway {
         let client = Client {
             method,
             path,
+            query,
             headers: headers.iter().filter(|(name, _)| own(name)).cloned().collect(),
             settings: self.dialect_settings(&dialect).to_owned(),
             documents: Vec::new(),

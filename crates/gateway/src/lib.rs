@@ -9,6 +9,7 @@
 
 mod alarms;
 mod aws;
+mod cause;
 mod chain;
 mod check;
 mod cors;
@@ -23,6 +24,7 @@ mod path;
 mod policies;
 mod pool;
 mod ports;
+mod query;
 mod queue;
 mod record;
 mod retry;

@@ -21,7 +21,7 @@ pub struct Canonical {
 impl Canonical {
     /// The request as the dialect reads it.
     pub fn parsed(&self) -> Parsed {
-        parse_request(&self.dialect, path(&self.dialect, &self.name), "", &self.body)
+        parse_request(&self.dialect, path(&self.dialect, &self.name), settings(&self.dialect), &self.body)
     }
 }
 
@@ -32,6 +32,16 @@ fn path<'a>(dialect: &str, name: &str) -> &'a str {
     }
     let route = witgate_dialects::routes().iter().find(|route| route.dialect == dialect);
     &route.unwrap_or_else(|| panic!("there is no dialect {dialect}")).path
+}
+
+/// What the operator says of a dialect that cannot do without.
+fn settings(dialect: &str) -> &'static str {
+    match dialect {
+        "llm-invocation" => {
+            r#"{"backends":{"bedrock":{"shape":"openai","model":"m"},"ollama":{"shape":"ollama","model":"m"}}}"#
+        }
+        _ => "",
+    }
 }
 
 /// What `dialect` reads in `body`. `settings` are the operator's, of that dialect.

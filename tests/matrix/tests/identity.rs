@@ -26,10 +26,19 @@ fn comparable(value: &mut Value) {
     }
 }
 
+/// An adapter's settings, where its name alone does not say which API is asked.
+fn settings(adapter: &str) -> (&str, &str) {
+    match adapter {
+        "openai responses" => ("openai", r#"{"api":"responses"}"#),
+        adapter => (adapter, "{}"),
+    }
+}
+
 /// What arrives at `adapter` of a request in its own dialect.
 fn arrived(dialect: &str, path: &str, adapter: &str, sent: &Value) -> Value {
     let request = parse_request(dialect, path, "", &sent.to_string()).request;
-    let http = (api(adapter).encode)("{}", request).unwrap_or_else(|error| panic!("{error:?}\n{sent}"));
+    let (adapter, settings) = settings(adapter);
+    let http = (api(adapter).encode)(settings, request).unwrap_or_else(|error| panic!("{error:?}\n{sent}"));
     serde_json::from_slice(&http.body).unwrap()
 }
 
@@ -37,10 +46,11 @@ fn arrived(dialect: &str, path: &str, adapter: &str, sent: &Value) -> Value {
 fn returned(dialect: &str, path: &str, adapter: &str, sent: &Value, answer: &[u8], cut: usize) -> String {
     let parsed = parse_request(dialect, path, "", &sent.to_string());
     let stream = parsed.request.stream;
-    let http = (api(adapter).encode)("{}", parsed.request).unwrap();
+    let (adapter, settings) = settings(adapter);
+    let http = (api(adapter).encode)(settings, parsed.request).unwrap();
     let mut framer = Framer::new(&http.framing, Limits::default()).unwrap();
     let head = ResponseHead { status: 200, headers: Vec::new(), framing: http.framing, stream };
-    let mut decoder = (api(adapter).decoder)("{}", http.context, head);
+    let mut decoder = (api(adapter).decoder)(settings, http.context, head);
     let start = AnswerStart { render: parsed.render, id: "a".into(), created: 1, model: "m".into() };
     let mut renderer = Renderer::new(dialect, start);
     let mut out = Vec::new();
@@ -475,6 +485,186 @@ mod ollama {
     }
 }
 
+mod responses {
+    use super::*;
+
+    fn part() -> impl Strategy<Value = Value> {
+        let url = prop_oneof![Just(format!("data:image/png;base64,{PIXEL}")), Just("https://e.com/a.png".to_owned())];
+        prop_oneof![
+            (".{0,8}", unknown()).prop_map(|(text, x)| with(json!({"type": "input_text", "text": text}), x)),
+            (url, option::of("low|high|auto"), unknown()).prop_map(|(url, detail, x)| {
+                with(json!({"type": "input_image", "image_url": url, "detail": detail}), x)
+            }),
+        ]
+    }
+
+    fn call() -> impl Strategy<Value = Value> {
+        ("[a-z_0-9]{1,8}", "[fg]", arguments(), unknown()).prop_map(|(id, name, arguments, x)| {
+            let call =
+                json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments.to_string()});
+            with(call, x)
+        })
+    }
+
+    fn item() -> impl Strategy<Value = Value> {
+        let content = prop_oneof![".{1,8}".prop_map(Value::from), vec(part(), 1..4).prop_map(Value::from)];
+        prop_oneof![
+            ("system|developer|user", content, unknown())
+                .prop_map(|(role, content, x)| with(json!({"role": role, "content": content}), x)),
+            (".{1,8}", unknown()).prop_map(|(text, x)| with(json!({"role": "assistant", "content": text}), x)),
+            call(),
+            ("[a-z_0-9]{1,8}", ".{0,8}", unknown()).prop_map(|(id, output, x)| {
+                with(json!({"type": "function_call_output", "call_id": id, "output": output}), x)
+            }),
+            ("[a-z]{4}", ".{1,8}", option::of("[a-z]{4}"), unknown()).prop_map(|(id, text, sealed, x)| {
+                let summary = json!([{"type": "summary_text", "text": text}]);
+                let item = json!({"type": "reasoning", "id": format!("rs_{id}"), "summary": summary, "encrypted_content": sealed});
+                with(item, x)
+            }),
+            unknown().prop_map(|x| with(json!({"type": "x_item", "data": 1}), x)),
+        ]
+    }
+
+    prop_compose! {
+        pub fn request()(
+            input in prop_oneof![".{1,8}".prop_map(Value::from), vec(item(), 1..6).prop_map(Value::from)],
+            instructions in option::of(".{1,8}"),
+            tool in option::of(unknown()),
+            choice in option::of("auto|none|required"),
+            parallel in option::of(any::<bool>()),
+            (temperature, top_p) in (thousandths(), thousandths()),
+            most in option::of(16..1000),
+            effort in option::of("low|high"),
+            schema in option::of(any::<bool>()),
+            verbosity in option::of("low|high"),
+            stream in any::<bool>(),
+            (x, y) in (unknown(), unknown()),
+        ) -> Value {
+            let tools = tool.map(|x| {
+                let parameters = json!({"type": "object", "properties": {}});
+                json!([with(json!({"type": "function", "name": "f", "parameters": parameters, "strict": true}), x)])
+            });
+            let (choice, parallel) = if tools.is_some() { (choice, parallel) } else { (None, None) };
+            let sealed = effort.is_some().then(|| json!(["reasoning.encrypted_content"]));
+            let format = schema.map(|strict| json!({"type": "json_schema", "name": "s", "strict": strict,
+                "schema": {"type": "object", "additionalProperties": false}}));
+            let y = y.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            let text = with(json!({"format": format, "verbosity": verbosity}), y);
+            let text = if text == json!({}) { Value::Null } else { text };
+            with(json!({
+                "model": "gpt-4.1", "input": input, "instructions": instructions, "tools": tools, "tool_choice": choice,
+                "parallel_tool_calls": parallel, "temperature": temperature, "top_p": top_p, "max_output_tokens": most,
+                "reasoning": effort.map(|effort| json!({"effort": effort})), "text": text, "stream": stream.then_some(true),
+                "store": false, "include": sealed,
+            }), x)
+        }
+    }
+
+    prop_compose! {
+        pub fn answer()(
+            pieces in vec((".{1,8}", any::<bool>(), unknown()), 1..4),
+            calls in vec(call(), 0..3),
+            (x, u) in (unknown(), unknown()),
+            tokens in 1..1000u32,
+        ) -> Value {
+            // An unknown member of an item that is null says nothing.
+            let said = |x: Map<String, Value>| x.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            let mut output = Vec::new();
+            for (number, (text, thought, x)) in pieces.into_iter().enumerate() {
+                output.push(if thought {
+                    let summary = json!([{"type": "summary_text", "text": text}]);
+                    with(json!({"id": format!("rs_a{number}"), "type": "reasoning", "summary": summary}), said(x))
+                } else {
+                    let content = json!([{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]);
+                    with(json!({"id": format!("msg_a{number}"), "type": "message", "status": "completed", "role": "assistant",
+                        "content": content}), said(x))
+                });
+            }
+            for (number, mut call) in calls.into_iter().enumerate() {
+                let id = format!("{}-{number}", call["call_id"].as_str().unwrap());
+                call["call_id"] = json!(id);
+                call["id"] = json!(format!("fc_a{number}"));
+                call["status"] = json!("completed");
+                let Value::Object(call) = call else { unreachable!() };
+                output.push(Value::Object(said(call)));
+            }
+            let usage = with(json!({"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": tokens,
+                "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": tokens + 3}), u);
+            let mut answer = with(json!({"object": "response", "created_at": 7, "model": "gpt-5-x", "status": "completed",
+                "output": output, "usage": usage}), x);
+            answer["id"] = json!("resp_up");
+            answer
+        }
+    }
+}
+
+mod completions {
+    use super::*;
+
+    prop_compose! {
+        pub fn request()(
+            prompt in ".{1,12}",
+            (temperature, top_p) in (thousandths(), thousandths()),
+            seed in option::of(any::<i32>()),
+            max_tokens in option::of(1..1000),
+            stop in vec("[a-z\n]{1,3}", 0..3),
+            echo in option::of(any::<bool>()),
+            suffix in option::of(".{1,4}"),
+            n in option::of(1..3),
+            user in option::of("[a-z]{1,4}"),
+            stream in any::<bool>(),
+            x in unknown(),
+        ) -> Value {
+            let stop = if stop.is_empty() { Value::Null } else { json!(stop) };
+            let options = stream.then(|| json!({"include_usage": true}));
+            with(json!({
+                "model": "m", "prompt": prompt, "temperature": temperature, "top_p": top_p, "seed": seed,
+                "max_tokens": max_tokens, "stop": stop, "echo": echo, "suffix": suffix, "n": n, "user": user,
+                "stream": stream.then_some(true), "stream_options": options,
+            }), x)
+        }
+    }
+
+    prop_compose! {
+        pub fn answer()(texts in vec((".{1,8}", unknown()), 1..3), (x, u) in (unknown(), unknown()), tokens in 0..1000u32) -> Value {
+            let choices: Vec<_> = texts.into_iter().enumerate().map(|(index, (text, x))| {
+                with(json!({"index": index, "text": text, "finish_reason": "stop"}), x)
+            }).collect();
+            let usage = with(json!({"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": tokens + 3}), u);
+            with(json!({"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m-1", "choices": choices,
+                "usage": usage}), x)
+        }
+    }
+}
+
+mod embeddings {
+    use super::*;
+
+    prop_compose! {
+        pub fn openai()(
+            texts in vec(".{1,8}", 1..4), one in any::<bool>(), dimensions in option::of(1..1024),
+            format in option::of("float|base64"), user in option::of("[a-z]{1,4}"), x in unknown(),
+        ) -> Value {
+            let input = if one { json!(texts[0]) } else { json!(texts) };
+            with(json!({"model": "m", "input": input, "dimensions": dimensions, "encoding_format": format, "user": user}), x)
+        }
+    }
+
+    prop_compose! {
+        pub fn ollama()(
+            texts in vec(".{1,8}", 1..4), one in any::<bool>(), dimensions in option::of(1..1024),
+            truncate in option::of(any::<bool>()), x in unknown(),
+        ) -> Value {
+            let input = if one { json!(texts[0]) } else { json!(texts) };
+            with(json!({"model": "m", "input": input, "dimensions": dimensions, "truncate": truncate}), x)
+        }
+    }
+
+    pub fn vector() -> impl Strategy<Value = Vec<f64>> {
+        vec((-1000..1000).prop_map(|number| f64::from(number) / 1024.0), 1..5)
+    }
+}
+
 fn equal(mut is: Value, mut should: Value) -> Result<(), TestCaseError> {
     comparable(&mut is);
     comparable(&mut should);
@@ -538,5 +728,99 @@ proptest! {
         let told = returned("ollama-chat", "/api/chat", "ollama", &sent, text.as_bytes(), cut % text.len());
         let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         equal(Value::from(told), Value::from(lines))?;
+    }
+
+    #[test]
+    fn a_request_of_openais_chat_arrives_equal_at_llama_cpp(sent in openai::request()) {
+        equal(arrived("openai-chat", "/v1/chat/completions", "llama-cpp", &sent), sent)?;
+    }
+
+    #[test]
+    fn an_answer_of_llama_cpps_chat_comes_back_equal_as_json(answer in openai::answer(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        equal(back("openai-chat", "/v1/chat/completions", "llama-cpp", &sent, &answer, cut), answer)?;
+    }
+
+    #[test]
+    fn a_request_of_openais_responses_arrives_equal_as_json(sent in responses::request()) {
+        equal(arrived("openai-responses", "/v1/responses", "openai responses", &sent), sent)?;
+    }
+
+    #[test]
+    fn an_answer_of_openais_responses_comes_back_equal_as_json(answer in responses::answer(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "input": "x", "store": false});
+        let mut told = back("openai-responses", "/v1/responses", "openai responses", &sent, &answer, cut);
+        // The id is the gateway's own, and what the request did not say is told.
+        let members = told.as_object_mut().unwrap();
+        members.retain(|name, _| answer.get(name).is_some());
+        members.insert("id".into(), answer["id"].clone());
+        equal(told, answer)?;
+    }
+
+    #[test]
+    fn a_request_of_openais_completions_arrives_equal_as_json(sent in completions::request()) {
+        equal(arrived("openai-completions", "/v1/completions", "openai", &sent), sent.clone())?;
+        // llama.cpp's has no suffix and no echo.
+        let mut sent = sent;
+        sent.as_object_mut().unwrap().retain(|name, _| name != "suffix" && name != "echo");
+        equal(arrived("openai-completions", "/v1/completions", "llama-cpp", &sent), sent)?;
+    }
+
+    #[test]
+    fn an_answer_of_openais_completions_comes_back_equal_as_json(answer in completions::answer(), cut in any::<usize>()) {
+        let sent = json!({"model": "m", "prompt": "x", "n": answer["choices"].as_array().unwrap().len()});
+        // Of several choices llama.cpp counts the first alone: the gateway says that its counts are estimated.
+        let one = answer["choices"].as_array().unwrap().len() == 1;
+        for adapter in ["openai", "llama-cpp"].into_iter().filter(|adapter| one || *adapter == "openai") {
+            equal(back("openai-completions", "/v1/completions", adapter, &sent, &answer, cut), answer.clone())?;
+        }
+    }
+
+    #[test]
+    fn a_request_of_embeddings_arrives_equal_as_json(openai in embeddings::openai(), ollama in embeddings::ollama()) {
+        equal(arrived("openai-embeddings", "/v1/embeddings", "openai", &openai), openai.clone())?;
+        // llama.cpp's vectors have the model's own length.
+        let mut openai = openai;
+        openai.as_object_mut().unwrap().remove("dimensions");
+        equal(arrived("openai-embeddings", "/v1/embeddings", "llama-cpp", &openai), openai)?;
+        equal(arrived("ollama-embed", "/api/embed", "ollama", &ollama), ollama)?;
+    }
+
+    #[test]
+    fn an_answer_of_embeddings_comes_back_equal_as_json(
+        vectors in vec((embeddings::vector(), unknown()), 1..4), x in unknown(), u in unknown(), cut in any::<usize>(),
+    ) {
+        let texts = vec!["x"; vectors.len()];
+        let data: Vec<_> = vectors.iter().enumerate().map(|(index, (vector, x))| {
+            with(json!({"object": "embedding", "index": index, "embedding": vector}), x.clone())
+        }).collect();
+        let usage = with(json!({"prompt_tokens": 3, "total_tokens": 3}), u);
+        let openai = with(json!({"object": "list", "data": data, "model": "m-1", "usage": usage}), x.clone());
+        let sent = json!({"model": "m", "input": texts, "encoding_format": "float"});
+        for adapter in ["openai", "llama-cpp"] {
+            equal(back("openai-embeddings", "/v1/embeddings", adapter, &sent, &openai, cut), openai.clone())?;
+        }
+        let vectors: Vec<_> = vectors.iter().map(|(vector, _)| vector).collect();
+        let ollama = with(json!({"model": "m-1", "embeddings": vectors, "total_duration": 5, "prompt_eval_count": 3}), x);
+        let sent = json!({"model": "m", "input": texts});
+        equal(back("ollama-embed", "/api/embed", "ollama", &sent, &ollama, cut), ollama)?;
+    }
+
+    #[test]
+    fn an_answer_of_ollamas_chat_comes_back_equal_as_json(
+        text in ".{1,8}", thought in option::of(".{1,8}"), calls in vec(ollama::call(), 0..3), x in unknown(),
+        tokens in 0..1000u32, cut in any::<usize>(),
+    ) {
+        let mut calls = calls;
+        tell_apart(&mut calls);
+        for (index, call) in calls.iter_mut().enumerate() {
+            call["function"]["index"] = json!(index);
+        }
+        let calls = if calls.is_empty() { Value::Null } else { json!(calls) };
+        let message = with(json!({"role": "assistant", "content": text, "thinking": thought, "tool_calls": calls}), Map::new());
+        let answer = with(json!({"model": "m", "created_at": "2025-01-01T00:00:00.5Z", "message": message, "done": true,
+            "done_reason": "stop", "total_duration": 5, "prompt_eval_count": 3, "eval_count": tokens}), x);
+        let sent = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": false});
+        equal(back("ollama-chat", "/api/chat", "ollama", &sent, &answer, cut), answer)?;
     }
 }

@@ -125,7 +125,8 @@ fn every_request_becomes_at_every_backend_what_was_read_and_approved() {
     let mut all = vec![("models".to_owned(), models)];
     for canonical in requests() {
         let mut request = canonical.parsed().request;
-        assert_eq!(request.dialect, canonical.dialect);
+        // That one's requests are those of the backend's own dialect.
+        assert!(request.dialect == canonical.dialect || canonical.dialect == "llm-invocation", "{}", canonical.name);
         request.model.clear();
         all.push((canonical.name.replace('/', "-"), request));
     }

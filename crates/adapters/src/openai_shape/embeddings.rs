@@ -99,6 +99,16 @@ struct Entry<'a> {
     embedding: &'a RawValue,
 }
 
+/// For how many texts members beside a vector are told: an answer has a bound on its events.
+const MOST_DESCRIBED: usize = 1_000;
+
+/// What stands beside the vector and is not known here.
+fn others<'a>(entry: &'a RawValue) -> Option<Members<'a>> {
+    let mut members = Members::parse(Some(entry.get())).ok()?;
+    members.0.retain(|(name, _)| !matches!(&**name, "index" | "embedding" | "object"));
+    (!members.0.is_empty()).then_some(members)
+}
+
 /// The events of the whole answer to `expected` texts.
 pub(super) fn whole(text: &str, expected: usize, out: &mut Vec<Event>) -> Result<(), Error> {
     let mut members = Members::parse(Some(text)).map_err(|error| {
@@ -115,9 +125,10 @@ pub(super) fn whole(text: &str, expected: usize, out: &mut Vec<Event>) -> Result
         return Err(error::of_object(None, error.get()));
     }
     let Some(data) = data else { return Err(Error::malformed("the backend's answer has no `data`")) };
-    let entries: Vec<Entry<'_>> = serde_json::from_str(data.get()).map_err(|error| {
-        Error::malformed(format!("the answer's `data` is not a list of vectors: {}", complaint(&error)))
-    })?;
+    let wrong = |error: &serde_json::Error| {
+        Error::malformed(format!("the answer's `data` is not a list of vectors: {}", complaint(error)))
+    };
+    let entries: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|error| wrong(&error))?;
     if entries.len() != expected {
         let count = entries.len();
         return Err(Error::malformed(format!("the answer has {count} vectors for {expected} texts")));
@@ -125,7 +136,8 @@ pub(super) fn whole(text: &str, expected: usize, out: &mut Vec<Event>) -> Result
     let model = model.and_then(text_of).filter(|model| !model.is_empty());
     out.push(Event::Started(Started { id: None, model: model.map(|model| model.into_owned()), created: None }));
     let mut seen = vec![false; expected];
-    for (position, entry) in entries.into_iter().enumerate() {
+    for (position, raw) in entries.into_iter().enumerate() {
+        let entry: Entry<'_> = serde_json::from_str(raw.get()).map_err(|error| wrong(&error))?;
         let index = entry.index.and_then(count_of).unwrap_or(position as u64);
         match usize::try_from(index).ok().and_then(|index| seen.get_mut(index)) {
             Some(seen) if !*seen => *seen = true,
@@ -139,6 +151,9 @@ pub(super) fn whole(text: &str, expected: usize, out: &mut Vec<Event>) -> Result
             }
         };
         out.push(Event::Embedding(Embedding { index: index as u32, values }));
+        if let Some(others) = others(raw).filter(|_| expected <= MOST_DESCRIBED) {
+            out.push(Event::other(EMBEDDINGS, Scope::Choice(index as u32), object_of(&others.0)));
+        }
     }
     if let Some(raw) = usage
         && let Ok(said) = serde_json::from_str::<UsageObject<'_>>(raw.get())

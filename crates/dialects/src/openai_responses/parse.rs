@@ -177,7 +177,10 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
                 input_at = Some(from);
                 match reader.kind() {
                     Kind::String => conversation.text(reader.owned()?),
-                    Kind::Array => reader.array(|reader, _| conversation.item(reader))?,
+                    Kind::Array => {
+                        reader.array(|reader, _| conversation.item(reader))?;
+                        conversation.listed();
+                    }
                     _ => return reader.wrong("a string or an array of items"),
                 }
             }
@@ -399,6 +402,18 @@ impl<'d> Conversation<'d> {
     }
 
     /// One item.
+    /// The input was a list: a string of the system in front of it could also be `instructions`, and one of the user alone an
+    /// input that is that string.
+    fn listed(&mut self) {
+        let alone = self.messages.len() == 1;
+        if let Some(Message { role, parts, extra: extra @ None, .. }) = self.messages.first_mut()
+            && (*role == Role::System || (*role == Role::User && alone))
+            && matches!(parts.as_slice(), [Part::Text(TextPart { extra: None, .. })])
+        {
+            *extra = Some("{}".to_owned());
+        }
+    }
+
     fn item(&mut self, reader: &mut Reader<'_>) -> Read<()> {
         let start = reader.position();
         if self.count >= self.limits.messages as usize {

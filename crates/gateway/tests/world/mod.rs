@@ -440,6 +440,13 @@ impl World {
         self.state.scripts.borrow_mut().extend(scripts);
     }
 
+    /// The last script that waits is this one instead.
+    pub fn replace_last(&self, script: Script) {
+        let mut scripts = self.state.scripts.borrow_mut();
+        scripts.pop_back();
+        scripts.push_back(script);
+    }
+
     /// From now on this answers each request.
     pub fn serve(&self, server: impl FnMut(&str, Duration) -> Script + 'static) {
         *self.state.server.borrow_mut() = Some(Box::new(server));
@@ -586,7 +593,9 @@ impl World {
         body: Bytes,
         leaves: Option<Duration>,
     ) -> Client {
-        let request = Request { method: method.to_owned(), path: path.to_owned(), headers, body };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let request = Request { method: method.to_owned(), path, query, headers, body };
         let mut client = Client { status: 0, headers: Vec::new(), body: Vec::new(), left: false };
         let served = async {
             let response = self.gateway.handle(&self.ports, request).await;
@@ -843,6 +852,9 @@ impl Normaliser for NativeNormaliser {
     }
     fn end(&mut self) -> Result<Ending, Fault> {
         Ok(self.renderer().end())
+    }
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        Ok(self.renderer().refuse(failure))
     }
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().fail(failure))

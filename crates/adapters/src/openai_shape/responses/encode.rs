@@ -63,6 +63,15 @@ fn path(message: usize, part: usize) -> String {
     format!("messages[{message}].content[{part}]")
 }
 
+/// The text of an input that the client wrote as a string.
+fn alone(messages: &[Message]) -> Option<&str> {
+    let [Message { role: Role::User, name: None, parts, extra: None }] = messages else { return None };
+    match parts.as_slice() {
+        [Part::Text(TextPart { text, extra: None, .. })] => Some(text),
+        _ => None,
+    }
+}
+
 struct Encoder {
     out: Vec<u8>,
     policy: Policy,
@@ -98,12 +107,18 @@ impl Encoder {
             top.string(&mut self.out, Name::Instructions, text);
         }
         top.name(&mut self.out, Name::Input);
-        self.out.push(b'[');
-        let start = self.out.len();
-        for (at, message) in messages.iter().enumerate().skip(usize::from(instructions.is_some())) {
-            self.message(start, at, message)?;
+        let first = usize::from(instructions.is_some());
+        match alone(messages.get(first..).unwrap_or_default()).filter(|_| self.policy.native) {
+            Some(text) => json::string(&mut self.out, text),
+            None => {
+                self.out.push(b'[');
+                let start = self.out.len();
+                for (at, message) in messages.iter().enumerate().skip(first) {
+                    self.message(start, at, message)?;
+                }
+                self.out.push(b']');
+            }
         }
-        self.out.push(b']');
         self.tools(&mut top, request)?;
         self.text(&mut top, request.response_format.as_ref(), &extra)?;
         if let Some(reasoning) = &request.reasoning {
