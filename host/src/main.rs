@@ -576,7 +576,8 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
     read.map_err(|error| Unusable::Other(format!("cannot read {}: {error}", file.display())))?;
     let host = Arc::new(source.host(false, log)?);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    if let Some(key) = host.config().server.api_keys.first() {
+    let keys = &host.config().access.keys;
+    if let Some(key) = host.config().server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret)) {
         headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -584,7 +585,9 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
         .build()
         .map_err(|error| Unusable::Other(error.to_string()))?;
     runtime.block_on(async {
-        let request = Request { method: "POST".to_owned(), path, headers, body: Bytes::from(body) };
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let request = Request { method: "POST".to_owned(), path, query, headers, body: Bytes::from(body) };
         let answer = host.handle(request).await;
         if include {
             eprintln!("{}", answer.status);

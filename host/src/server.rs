@@ -201,6 +201,7 @@ async fn answer(
     let request = Request {
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
         headers,
         body: ClientBody(body),
     };

@@ -7,8 +7,10 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod admin;
 mod alarms;
 mod aws;
+mod bill;
 mod chain;
 mod check;
 mod cors;
@@ -17,6 +19,7 @@ mod failure;
 mod gateway;
 mod health;
 mod http;
+mod keys;
 mod metrics;
 mod models;
 mod path;
@@ -32,6 +35,7 @@ pub mod state;
 mod stream;
 
 pub use aws_credential_types::Credentials;
+pub use bill::Work;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
