@@ -412,9 +412,8 @@ impl Gateway {
             let regions = pools.regions.iter().map(|(region, pool)| (Some(region), pool));
             let (mut endpoints, mut waiting) = (Vec::new(), 0);
             for (region, pool) in own.chain(regions) {
-                let (report, queue) = pool.report(now);
-                waiting += queue;
-                for (at, (well, in_flight, latency)) in report.into_iter().enumerate() {
+                waiting += pool.waiting();
+                for (at, (well, in_flight, latency)) in pool.report(now).into_iter().enumerate() {
                     endpoints.push(json!({
                         "url": urls.get(at), "region": region, "well": well, "in_flight": in_flight,
                         "latency_ms": (!latency.is_zero()).then(|| latency.as_secs_f64() * 1e3),

@@ -236,12 +236,12 @@ impl Pool {
     }
 
     /// How each endpoint fares: whether it is well, its running requests, and how long it takes to begin an answer.
-    pub fn report(&self, now: Duration) -> (Vec<(bool, u32, Duration)>, usize) {
+    pub fn report(&self, now: Duration) -> Vec<(bool, u32, Duration)> {
         let state = self.state();
         let one = |endpoint: &Endpoint| {
             (endpoint.health.is_fit(now), endpoint.in_flight, Duration::from_micros(endpoint.latency(now)))
         };
-        (state.endpoints.iter().map(one).collect(), state.queue.len())
+        state.endpoints.iter().map(one).collect()
     }
 
     /// A request's first try here.

@@ -21,7 +21,7 @@ const COST: u64 = 62_000;
 fn config(more: &str) -> Config {
     let text = format!(
         "[limits]\nmax_concurrent_requests = 100000\n[timeouts]\nconnect = \"1s\"\nfirst_token = \"10s\"\nidle = \
-         \"5s\"\ntotal = \"60s\"\n[admin]\nkey = \"root\"\n[providers.p]\nadapter = \"openai\"\nendpoint = \
+         \"5s\"\ntotal = \"60s\"\n[metrics]\nenabled = true\n[admin]\nkey = \"root\"\n[providers.p]\nadapter = \"openai\"\nendpoint = \
          \"http://p/v1\"\n[providers.q]\nadapter = \"openai\"\nendpoint = \"http://q/v1\"\n[models.chain]\ntargets = \
          [\"p/m\", \"q/m\"]\n{PRICE}{more}"
     );
@@ -80,7 +80,11 @@ fn a_budget_is_open_until_it_is_used_up_and_then_402() {
     let message = world.request("/v1/messages", Bytes::from(message.to_string()), None);
     assert_eq!((message.status, &json_of(&message)["error"]["type"]), (402, &json!("billing_error")));
     assert_eq!(world.sent(), 4);
-    let costs: Vec<_> = world.records().iter().map(|record| record.cost).collect();
+    let metrics = world.bare("GET", "/metrics", &[], Bytes::new());
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("witgate_cost_dollars_total{")).unwrap_or(&metrics);
+    assert!(line.ends_with("} 0.000248"), "{line}");
+    let costs: Vec<_> = world.records().iter().take(6).map(|record| record.cost).collect();
     assert_eq!(costs, [Some(COST), Some(COST), Some(COST), Some(COST), None, None]);
 }
 
@@ -133,7 +137,7 @@ fn thresholds_are_told_once_in_a_period() {
     let mut told = Vec::new();
     for number in 1..=12 {
         world.request(CHAT, bounded("p/m", 7), None);
-        for warning in world.warnings() {
+        for warning in world.new_warnings() {
             assert!(warning.contains("scope: \"key\", owner: \"alice\", period: \"day\""), "{warning}");
             let percent: u64 = warning.split("percent: ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
             told.push((number, percent));
@@ -142,7 +146,7 @@ fn thresholds_are_told_once_in_a_period() {
     assert_eq!(told, [(5, 50), (8, 80), (10, 100)]);
     world.pass(Duration::from_secs(86_400));
     (0..5).for_each(|_| drop(world.request(CHAT, bounded("p/m", 7), None)));
-    assert_eq!(world.warnings().len(), 1, "a new day, 50 % again");
+    assert_eq!(world.new_warnings().len(), 1, "a new day, 50 % again");
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn limits_of_a_store_that_fails_are_open_or_closed_as_configured_and_never_hang(
             if mode == "closed" {
                 assert_eq!(error(&clients[0])["code"], "state_unavailable");
             }
-            assert!(world.warnings().iter().any(|warning| warning.starts_with("State")));
+            assert!(world.new_warnings().iter().any(|warning| warning.starts_with("State")));
         }
         world.store_is(StoreIs::Well);
         let statuses: Vec<_> = (0..3).map(|_| ask(&world).status).collect();
