@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hooks::PolicyConfig;
+use crate::access::Access;
 use crate::names::{nearest, quote};
 use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
 use crate::problem::{Problem, Problems};
@@ -47,6 +48,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// When operators are told of the traffic.
     pub alarms: Vec<Alarm>,
+    /// Who may ask for what, and what it may cost.
+    pub access: Access,
     /// Where this came from.
     pub origin: Origin,
     /// Line and column of every value in the file.
@@ -430,6 +433,7 @@ impl Config {
             policy_chain: Vec::new(),
             metrics: Metrics::default(),
             alarms: Vec::new(),
+            access: Access::default(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),
         };

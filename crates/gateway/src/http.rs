@@ -30,6 +30,12 @@ pub(crate) fn header<'a>(headers: &'a [Field], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
+/// The key that a client brings as `authorization: Bearer KEY`.
+pub(crate) fn bearer(headers: &[Field]) -> Option<&str> {
+    let (scheme, key) = header(headers, "authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
 /// A request's body, read when the gateway has decided that it wants it.
 pub trait RequestBody {
     /// The whole body.

@@ -16,11 +16,13 @@ use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage
 
 use crate::aws;
 use crate::cause;
+use crate::bill::Bill;
 use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
 use crate::policies::{Watch, Watchers};
+use crate::keys;
 use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
@@ -36,8 +38,10 @@ pub(crate) struct Flight<P: Ports> {
     pub start: Duration,
     /// The tries that failed before any content.
     pub tried: Vec<Try>,
-    /// Which client it is: the number of its key.
-    pub client: usize,
+    /// Who asks; none before that is known.
+    pub client: Option<Arc<keys::Client>>,
+    /// What it takes of limits and budgets.
+    pub bill: Bill,
     /// Where it is counted, if that is wanted.
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
@@ -69,6 +73,9 @@ impl<P: Ports> Flight<P> {
             attempts: 0,
             stream: false,
             usage: None,
+            key: None,
+            tenant: None,
+            cost: None,
             error_type: None,
             cause: None,
             unmapped: Vec::new(),
@@ -81,7 +88,8 @@ impl<P: Ports> Flight<P> {
             place: None,
             start,
             tried: Vec::new(),
-            client: 0,
+            client: None,
+            bill: Bill::default(),
             gateway: None,
             spent: None,
             ended: false,
@@ -92,6 +100,8 @@ impl<P: Ports> Flight<P> {
     pub fn end(&mut self, status: u16, outcome: Outcome) {
         if !self.ended {
             self.ended = true;
+            self.bill.close(self.record.usage.as_ref(), outcome == Outcome::Complete);
+            self.record.cost = self.bill.cost();
             self.record.usage = add(self.spent.take(), self.record.usage.take());
             self.record.status = status;
             self.record.outcome = outcome;
@@ -100,11 +110,15 @@ impl<P: Ports> Flight<P> {
                 gateway.watched(self.ports.as_ref(), Some(&self.record));
             }
             self.ports.record(&self.record);
+            if let Some(work) = self.bill.work(&self.record.request_id) {
+                self.ports.after(work);
+            }
         }
     }
 
-    /// What was counted is of an answer that the client does not get to see.
-    pub fn discard(&mut self) {
+    /// What was counted is of an answer that the client does not get to see; whether it was a whole one.
+    pub fn discard(&mut self, complete: bool) {
+        self.bill.close(self.record.usage.as_ref(), complete);
         self.spent = add(self.spent.take(), self.record.usage.take());
     }
 
@@ -117,7 +131,10 @@ impl<P: Ports> Flight<P> {
     pub fn own(&self, at: DocumentRef) -> DocumentRef {
         match at.kind.as_str() {
             "configuration" => at,
-            _ => DocumentRef { key: format!("{}/{}", self.client, at.key), ..at },
+            _ => {
+                let owner = self.client.as_ref().map_or("", |client| &client.id);
+                DocumentRef { key: format!("{owner}/{}", at.key), ..at }
+            }
         }
     }
 
@@ -128,6 +145,7 @@ impl<P: Ports> Flight<P> {
 
     fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
+        headers.extend(self.bill.headers.iter().cloned());
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
         }
@@ -394,7 +412,7 @@ impl<N: Normaliser> Run<N> {
                     again += 1;
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
-                    flight.discard();
+                    flight.discard(true);
                     match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
                         Ok(passed) => self.watches = passed.watches,
                         Err(failed) => return self.fail(flight, failed, writer).await,
@@ -734,6 +752,7 @@ impl<P: Ports> Sink<P> {
             return Ok(false);
         }
         let mut content = false;
+        flight.bill.see(&events);
         for event in &events {
             self.order.next(event).map_err(|what| Refused::Fault(Fault { component: component(provider), what }))?;
             content |= event.is_content();
