@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{nearest, quote};
-use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
+use crate::policy::{Alarm, Cache, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, Metrics, Retry};
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
@@ -26,6 +26,10 @@ pub struct Config {
     pub retry: Retry,
     /// When an endpoint rests, of providers that choose nothing else.
     pub health: Health,
+    /// Which requests are answered from the cache, of models that choose nothing else.
+    pub cache: Cache,
+    /// The bytes that the answers in the cache may take, of those that one process keeps.
+    pub cache_max_bytes: usize,
     /// Bounds on what clients, backends and adapters may do.
     pub limits: Limits,
     /// The backends, by name. At least one.
@@ -207,6 +211,8 @@ pub struct Provider {
     pub settings: serde_json::Value,
     /// What the adapter does not get to see, by the name of the slot. None is empty.
     pub secrets: BTreeMap<String, Secret>,
+    /// The keys that take turns as the secret `api_key`, the one among `secrets` first; none where there is at most one.
+    pub api_keys: Vec<Secret>,
     /// Headers that every request to it carries, names in lower case.
     pub headers: BTreeMap<String, Secret>,
     /// Time limits, the defaults filled in.
@@ -221,6 +227,8 @@ pub struct Provider {
     pub retry: Retry,
     /// When an endpoint rests.
     pub health: Health,
+    /// When a second endpoint is asked beside the first.
+    pub hedge: Option<Hedge>,
 }
 
 /// Which adapter.
@@ -254,12 +262,23 @@ pub struct Model {
     pub choice: Choice,
     /// Who is asked after them.
     pub fallback: Fallback,
+    /// Which requests are answered from the cache, where it is not [`Config::cache`] that says so.
+    pub cache: Option<Cache>,
+    /// When a second target is asked beside the first, where it is not the provider that says so.
+    pub hedge: Option<Hedge>,
 }
 
 impl Model {
     /// A model whose targets are tried in their order.
     pub fn new(alias: impl Into<String>, targets: Vec<Target>) -> Self {
-        Model { alias: alias.into(), targets, choice: Choice::default(), fallback: Fallback::default() }
+        Model {
+            alias: alias.into(),
+            targets,
+            choice: Choice::default(),
+            fallback: Fallback::default(),
+            cache: None,
+            hedge: None,
+        }
     }
 }
 
@@ -413,6 +432,8 @@ impl Config {
             timeouts: Timeouts::DEFAULT,
             retry: Retry::DEFAULT,
             health: Health::DEFAULT,
+            cache: Cache::DEFAULT,
+            cache_max_bytes: Cache::DEFAULT_MAX_BYTES,
             limits: Limits::DEFAULT,
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
@@ -570,6 +591,7 @@ impl Provider {
             endpoints: Vec::new(),
             settings: serde_json::json!({}),
             secrets: BTreeMap::new(),
+            api_keys: Vec::new(),
             headers: BTreeMap::new(),
             timeouts: Timeouts::DEFAULT,
             endpoint_options: Vec::new(),
@@ -577,6 +599,7 @@ impl Provider {
             concurrency: Concurrency::DEFAULT,
             retry: Retry::DEFAULT,
             health: Health::DEFAULT,
+            hedge: None,
         }
     }
 

@@ -64,7 +64,8 @@ pub use config::{
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
 pub use policy::{
-    Alarm, AlarmMetric, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry, Sticky, Strategy,
+    Alarm, AlarmMetric, Cache, CacheWhen, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, HedgeAfter,
+    Metrics, Retry, Sticky, Strategy,
 };
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
