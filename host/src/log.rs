@@ -35,6 +35,7 @@ pub(crate) fn request(record: &Record) {
         cache_read_tokens = usage.and_then(|usage| usage.cache_read_tokens),
         cache_write_tokens = usage.and_then(|usage| usage.cache_write_tokens),
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
+        cached = record.cached.then_some(true),
         error_type = record.error_type.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
     );
@@ -75,6 +76,8 @@ struct Line<'a> {
     cache_write_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             cache_read_tokens: usage.and_then(|usage| usage.cache_read_tokens),
             cache_write_tokens: usage.and_then(|usage| usage.cache_write_tokens),
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
+            cached: record.cached,
             error_type: record.error_type.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
             target: "witgate::request",

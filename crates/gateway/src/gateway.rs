@@ -14,6 +14,7 @@ use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
 use crate::alarms::Watched;
 use crate::aws::Clocks;
+use crate::cache::Cache;
 use crate::chain::Sequence;
 use crate::cors;
 use crate::encoding;
@@ -60,6 +61,7 @@ pub struct Gateway {
     pools: BTreeMap<String, Pools>,
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
+    pub(crate) cache: Cache,
     /// The headers by which requests are kept together.
     sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
@@ -117,6 +119,7 @@ impl Gateway {
         let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
         Gateway {
             watch,
+            cache: Cache::new(&config),
             config,
             routes,
             pools,
@@ -595,6 +598,10 @@ impl Gateway {
             request.model.clone_from(model);
         }
         let gateway = Arc::clone(self);
+        let wish = match self.cache.wish(&headers) {
+            Ok(wish) => wish,
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
+        };
         headers.retain(|(name, _)| self.sticky.contains(name));
         let mut run = path::Run {
             gateway,
@@ -605,6 +612,8 @@ impl Gateway {
             headers,
             traceparent,
             follow,
+            wish,
+            recorder: None,
         };
         let writer = Writer::default();
         if !run.request.stream {

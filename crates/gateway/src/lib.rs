@@ -9,6 +9,7 @@
 
 mod alarms;
 mod aws;
+mod cache;
 mod chain;
 mod check;
 mod cors;

@@ -15,6 +15,7 @@ use witgate_model::normaliser::{
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
 
 use crate::aws;
+use crate::cache::{Recorder, Told, Wish};
 use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
@@ -40,6 +41,8 @@ pub(crate) struct Flight<P: Ports> {
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
+    /// What the client is told of the cache.
+    pub cache: Option<Told>,
     ended: bool,
 }
 
@@ -67,6 +70,7 @@ impl<P: Ports> Flight<P> {
             attempts: 0,
             stream: false,
             usage: None,
+            cached: false,
             error_type: None,
             unmapped: Vec::new(),
             dropped: Vec::new(),
@@ -80,6 +84,7 @@ impl<P: Ports> Flight<P> {
             client: 0,
             gateway: None,
             spent: None,
+            cache: None,
             ended: false,
         }
     }
@@ -122,10 +127,25 @@ impl<P: Ports> Flight<P> {
         (self.ports.random() as u64) | 1
     }
 
-    fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
+    /// Notes what an event tells of the answer. `dialect` is the client's.
+    pub fn note(&mut self, dialect: &str, event: &Event) {
+        match event {
+            Event::Started(started) => self.record.response_model.clone_from(&started.model),
+            Event::Usage(usage) => merge(&mut self.record.usage, usage),
+            Event::Other(other) if other.dialect != dialect && self.record.unmapped.len() < 16 => {
+                self.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
+        }
+        if let Some(told) = self.cache {
+            told.headers(&mut headers);
         }
         if !self.record.dropped.is_empty() {
             headers.push(("x-witgate-dropped".to_owned(), http::list(&self.record.dropped)));
@@ -323,6 +343,10 @@ pub(crate) struct Run<N> {
     pub traceparent: Option<String>,
     /// The normaliser wants to know when the answer is complete.
     pub follow: bool,
+    /// What it wants of the cache, until that was looked at.
+    pub wish: Option<Wish>,
+    /// What is to be kept of the answer, and for how long.
+    pub recorder: Option<(Recorder, Duration)>,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
@@ -365,11 +389,24 @@ impl<N: Normaliser> Run<N> {
         if matches!(&self.request.input, Input::Chat(messages) if messages.is_empty()) {
             return self.nothing(flight, writer).await;
         }
+        let mut found = match self.look(&mut flight, &route).await {
+            Ok(found) => found,
+            Err(failed) => return self.fail(flight, failed, writer).await,
+        };
         let mut again = 0;
         loop {
-            match self.targets(&mut flight, &route, &client_model, writer).await {
+            let answered = match found.hit() {
+                Some(stored) => self.replay(&mut flight, stored, writer).await,
+                None => self.targets(&mut flight, &route, &client_model, writer).await,
+            };
+            match answered {
                 Ok(Ended::Again(parsed)) if again < MOST_AGAIN => {
                     again += 1;
+                    self.forgo(&mut found, true);
+                    if std::mem::take(&mut flight.record.cached) {
+                        flight.record.usage = None;
+                        flight.cache = Some(Told::Miss);
+                    }
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
                     flight.discard();
@@ -382,11 +419,15 @@ impl<N: Normaliser> Run<N> {
                     return self.fail(flight, Failed::fault(&fault, None), writer).await;
                 }
                 Ok(ended) => {
+                    self.keep(&flight, &mut found).await;
                     let status = if flight.record.status == 0 { 200 } else { flight.record.status };
                     flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
                     return ended;
                 }
-                Err(failed) => return self.fail(flight, failed, writer).await,
+                Err(failed) => {
+                    self.forgo(&mut found, false);
+                    return self.fail(flight, failed, writer).await;
+                }
             }
         }
     }
@@ -443,6 +484,9 @@ impl<N: Normaliser> Run<N> {
         let asked = (&self.request, self.traceparent.clone(), flight.start);
         let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
         lease.answered = true;
+        if let Some((recorder, _)) = &mut self.recorder {
+            recorder.restart();
+        }
         let mut sink = Sink { order: Order::new(&self.request.input), held: Vec::new(), content: false, body: None };
         loop {
             let events = reply.events(sink.content).await.map_err(|failed| sink.attempt(failed))?;
@@ -458,27 +502,33 @@ impl<N: Normaliser> Run<N> {
                 break;
             }
         }
+        let whole = sink.body.take();
+        self.ended(flight, whole).await.map_err(|fault| sink.attempt(call.fault(&fault)))
+    }
+
+    /// The answer is complete: what remains to be done. `whole` is one that is not streamed.
+    pub(crate) async fn ended<P: Ports>(
+        &mut self,
+        flight: &mut Flight<P>,
+        whole: Option<Bytes>,
+    ) -> Result<Ended, Fault> {
         if self.follow {
-            let ending = self.normaliser.end().map_err(|fault| sink.attempt(call.fault(&fault)))?;
+            let ending = self.normaliser.end()?;
             for document in ending.keep {
                 let document = Document { at: flight.own(document.at), ..document };
                 // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = ports.keep(document).await {
-                    ports.warn(&Warning::Store { request_id: &request_id, why: &why });
+                if let Err(why) = flight.ports.keep(document).await {
+                    flight.ports.warn(&Warning::Store { request_id: &flight.record.request_id, why: &why });
                 }
             }
             if let Some(again) = ending.again.filter(|_| !self.request.stream) {
                 return Ok(Ended::Again(Box::new(again)));
             }
         }
-        match sink.body {
-            None => Ok(Ended::Streamed),
-            Some(body) => {
-                let head = self.normaliser.head().map_err(|fault| Attempt::Before(call.fault(&fault)))?;
-                flight.record.status = head.status;
-                Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
-            }
-        }
+        let Some(body) = whole else { return Ok(Ended::Streamed) };
+        let head = self.normaliser.head()?;
+        flight.record.status = head.status;
+        Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
     }
 }
 
@@ -677,14 +727,10 @@ impl Sink {
         for event in &events {
             self.order.next(event).map_err(|what| Refused::Fault(Fault { component: component(provider), what }))?;
             content |= event.is_content();
-            match event {
-                Event::Started(started) => flight.record.response_model.clone_from(&started.model),
-                Event::Usage(usage) => merge(&mut flight.record.usage, usage),
-                Event::Other(other) if other.dialect != run.dialect && flight.record.unmapped.len() < 16 => {
-                    flight.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
-                }
-                _ => {}
-            }
+            flight.note(&run.dialect, event);
+        }
+        if let Some((recorder, _)) = &mut run.recorder {
+            recorder.take(&events);
         }
         let failed = match events.last() {
             Some(Event::Failed(_)) => match events.pop() {

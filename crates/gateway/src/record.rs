@@ -61,6 +61,8 @@ pub struct Record {
     pub stream: bool,
     /// What it cost, as far as known.
     pub usage: Option<Usage>,
+    /// The answer came from the cache: what `usage` says was not used again.
+    pub cached: bool,
     /// `error.type` of a failure.
     pub error_type: Option<String>,
     /// Members of the backend's answer that the client's dialect could not carry: names only.

@@ -429,6 +429,15 @@ impl World {
         self.run(futures_util::future::join_all(all))
     }
 
+    /// Runs chats with these bodies, each from its time on, of clients that may leave then.
+    pub fn bodies(&self, requests: Vec<(Duration, Bytes, Option<Duration>)>) -> Vec<Client> {
+        let all = requests.into_iter().map(|(at, body, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", body, leaves).await
+        });
+        self.run(futures_util::future::join_all(all))
+    }
+
     pub fn sent(&self) -> usize {
         self.state.sent.borrow().len()
     }
