@@ -191,7 +191,7 @@ fn bed_r8_an_answer_is_replayed_in_any_dialect_streamed_or_whole() {
     for first_is_streamed in [true, false] {
         let world = World::new(1, config_with("", ""));
         world.serve(move |_, _| if first_is_streamed { streamed() } else { good(1) });
-        let body = |stream: bool| chat(json!({"max_tokens": 50, "stream": stream}));
+        let body = |stream: bool| chat(json!({"max_completion_tokens": 50, "stream": stream}));
         let messages = |stream: bool| {
             let body = json!({"model": "p/m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0,
                 "max_tokens": 50, "stream": stream});
