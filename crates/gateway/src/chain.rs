@@ -9,13 +9,14 @@
 
 use std::sync::Arc;
 
-use witgate_config::{Provider, Route, Target};
+use witgate_config::{Model, Provider, Route, Target};
 use witgate_model::ErrorKind;
 use witgate_model::normaliser::Attempt as Try;
 
 use crate::failure::Failed;
 use crate::gateway::{Gateway, MOST_TARGETS};
 use crate::health::Verdict;
+use crate::hedge::Hedger;
 use crate::path::{Attempt, Ended, Flight, Run};
 use crate::pool::{NoPlace, Pool, Tried, Want};
 use crate::ports::{Normaliser, Ports};
@@ -45,9 +46,20 @@ impl Sequence {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.at.iter().take(self.len).map(|at| usize::from(*at))
     }
+}
+
+/// A target, and what else its model has.
+pub(crate) struct Around<'a> {
+    pub gateway: &'a Gateway,
+    pub group: &'a [Target],
+    pub sequence: &'a Sequence,
+    pub target: &'a Target,
+    pub provider: &'a Provider,
+    pub model: Option<&'a Model>,
+    pub client_model: &'a str,
 }
 
 /// The failure that is told.
@@ -95,7 +107,8 @@ impl<N: Normaliser> Run<N> {
         let mut group = route.targets.as_ref();
         let mut sequence = gateway.sequence(flight.ports.as_ref(), group, route.model, &self.headers, &self.request);
         loop {
-            let over = match self.group(flight, &mut told, (group, &sequence), client_model, writer).await {
+            let over = match self.group(flight, &mut told, (group, &sequence, route.model), client_model, writer).await
+            {
                 Ok(ended) => return Ok(ended),
                 Err(over) => over,
             };
@@ -119,7 +132,7 @@ impl<N: Normaliser> Run<N> {
         &mut self,
         flight: &mut Flight<P>,
         told: &mut Told,
-        (group, sequence): (&[Target], &Sequence),
+        (group, sequence, model): (&[Target], &Sequence, Option<&Model>),
         client_model: &str,
         writer: &Writer,
     ) -> Result<Ended, Over> {
@@ -141,7 +154,8 @@ impl<N: Normaliser> Run<N> {
                 // Alone here: nothing is copied.
                 Arc::make_mut(&mut self.request).model =
                     target.model.clone().unwrap_or_else(|| client_model.to_owned());
-                let failed = match self.target(flight, told, (provider, pool, target), round, writer).await {
+                let around = Around { gateway: &gateway, group, sequence, target, provider, model, client_model };
+                let failed = match self.target(flight, told, (&around, pool), round, writer).await {
                     Ok(ended) => return Ok(ended),
                     Err(Attempt::After(failed)) => return Err(Over::After(failed)),
                     Err(Attempt::Before(failed)) => failed,
@@ -175,13 +189,17 @@ impl<N: Normaliser> Run<N> {
         &mut self,
         flight: &mut Flight<P>,
         told: &mut Told,
-        (provider, pool, target): (&Provider, &Arc<Pool>, &Target),
+        (around, pool): (&Around<'_>, &Arc<Pool>),
         round: u32,
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
-        let gateway = Arc::clone(&self.gateway);
+        let (gateway, provider) = (around.gateway, around.provider);
         let ports = Arc::clone(&flight.ports);
-        let settings = gateway.settings(provider, target);
+        let settings = gateway.settings(provider, around.target);
+        let hedger = gateway.hedger(around.model, provider).filter(|_| !self.request.stream);
+        let mut keys_tried = Tried::default();
+        let keys = gateway.keys(provider);
+        let mut key = keys.and_then(|keys| keys.next(ports.now(), &keys_tried)).unwrap_or(0);
         let mut want = Want {
             tried: Tried::default(),
             sticky: gateway.key(pool.choice(), &self.headers, &self.request),
@@ -213,18 +231,47 @@ impl<N: Normaliser> Run<N> {
                     attempt: flight.record.attempts,
                 });
             }
-            flight.record.attempts += 1;
-            flight.record.provider = Some(provider.name.clone());
-            match self.attempt(flight, provider, settings, &mut lease, writer).await {
+            let attempt = loop {
+                flight.record.attempts += 1;
+                flight.record.provider = Some(provider.name.clone());
+                let attempt = match hedger {
+                    Some(hedger) => {
+                        Box::pin(self.hedged(flight, hedger, (provider, settings, key), (pool, &mut lease), around))
+                            .await
+                    }
+                    None => self.attempt(flight, provider, settings, (&mut lease, key), writer).await,
+                };
+                let Err(Attempt::Before(failed)) = &attempt else { break attempt };
+                // What is wrong with one key is not with another one: that is tried at once.
+                if !gateway.tell_key(ports.as_ref(), provider, key, failed, &flight.record.request_id) {
+                    break attempt;
+                }
+                keys_tried.add(key);
+                match keys.and_then(|keys| keys.next(ports.now(), &keys_tried)) {
+                    Some(next) if ports.now() < want.deadline => key = next,
+                    _ => break attempt,
+                }
+                flight.failed(failed, provider, &self.request.model);
+                told.hear(failed);
+                lease.answered = false;
+            };
+            match attempt {
                 Ok(ended) => {
-                    lease.served(ports.now());
+                    if !lease.is_over() {
+                        lease.served(ports.now());
+                    }
+                    if let Some(keys) = keys {
+                        keys.served(key);
+                    }
                     return Ok(ended);
                 }
                 Err(attempt) => {
                     let (Attempt::Before(failed) | Attempt::After(failed)) = &attempt;
                     // Earlier tries have used up the time: no fault of this endpoint's.
                     let late = failed.is_total_timeout() && flight.record.attempts > 1;
-                    let verdict = if late { Verdict::Unknown } else { Verdict::of(failed, lease.answered) };
+                    let of_the_key = failed.error.kind == ErrorKind::RateLimited && provider.api_keys.len() > 1;
+                    let unknown = late || of_the_key;
+                    let verdict = if unknown { Verdict::Unknown } else { Verdict::of(failed, lease.answered) };
                     lease.tell(ports.now(), verdict);
                     let Attempt::Before(failed) = attempt else { return Err(attempt) };
                     flight.failed(&failed, provider, &self.request.model);
@@ -243,7 +290,7 @@ impl<N: Normaliser> Run<N> {
 
 impl<P: Ports> Flight<P> {
     /// Notes a try that failed before any content.
-    fn failed(&mut self, failed: &Failed, provider: &Provider, model: &str) {
+    pub(crate) fn failed(&mut self, failed: &Failed, provider: &Provider, model: &str) {
         self.discard();
         if self.tried.len() < MOST_TRIES {
             self.tried.push(Try {
@@ -277,8 +324,29 @@ fn no_place(none: NoPlace, provider: &Provider) -> Failed {
 
 impl Gateway {
     /// A target's provider and its endpoints.
-    fn place(&self, target: &Target) -> Option<(&Provider, &Arc<Pool>)> {
+    pub(crate) fn place(&self, target: &Target) -> Option<(&Provider, &Arc<Pool>)> {
         let provider = self.config.providers.get(&target.provider)?;
         Some((provider, self.pool(provider, self.settings(provider, target).0)?))
+    }
+
+    /// When a second backend is asked for requests of this model at this provider.
+    fn hedger(&self, model: Option<&Model>, provider: &Provider) -> Option<&Hedger> {
+        let of_model = model.and_then(|model| self.hedgers.models.get(&model.alias));
+        of_model.or_else(|| self.hedgers.providers.get(&provider.name))
+    }
+
+    /// Tells a key of a failure. True where it is the key's.
+    pub(crate) fn tell_key<P: Ports>(
+        &self,
+        ports: &P,
+        provider: &Provider,
+        key: usize,
+        failed: &Failed,
+        request_id: &str,
+    ) -> bool {
+        let Some(rest) = self.keys(provider).and_then(|keys| keys.tell(key, ports.now(), failed)) else { return false };
+        let (provider, reason) = (provider.name.as_str(), failed.reason());
+        ports.warn(&Warning::Key { request_id, provider, key: key + 1, reason, rest });
+        true
     }
 }

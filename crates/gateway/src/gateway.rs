@@ -19,7 +19,10 @@ use crate::chain::Sequence;
 use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
+use crate::health::Verdict;
+use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
+use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
@@ -42,10 +45,16 @@ const OPEN: [&str; 1] = ["bedrock-chat"];
 pub(crate) const MOST_TARGETS: usize = 64;
 
 /// The endpoints of a provider.
-struct Pools {
-    own: Arc<Pool>,
+pub(crate) struct Pools {
+    pub own: Arc<Pool>,
     /// Where the configuration names no endpoint: those of the regions that targets name.
-    regions: Vec<(String, Arc<Pool>)>,
+    pub regions: Vec<(String, Arc<Pool>)>,
+}
+
+/// Where hedged requests are configured, when a second backend is asked.
+pub(crate) struct Hedgers {
+    pub models: BTreeMap<String, Hedger>,
+    pub providers: BTreeMap<String, Hedger>,
 }
 
 /// A provider, and whether it serves; if not, why.
@@ -58,7 +67,10 @@ pub struct Gateway {
     /// Each provider's settings as JSON text.
     settings: BTreeMap<String, Arc<str>>,
     /// Each provider's endpoints.
-    pools: BTreeMap<String, Pools>,
+    pub(crate) pools: BTreeMap<String, Pools>,
+    /// Each provider's keys.
+    keys: BTreeMap<String, Keys>,
+    pub(crate) hedgers: Hedgers,
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
     pub(crate) cache: Cache,
@@ -117,8 +129,20 @@ impl Gateway {
         let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
         let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
         let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
+        let providers = config.providers.values();
+        let keys = providers.clone().map(|provider| (provider.name.clone(), Keys::new(provider))).collect();
+        let hedgers = Hedgers {
+            models: config
+                .models
+                .iter()
+                .filter_map(|(alias, m)| Some((alias.clone(), Hedger::new(m.hedge?))))
+                .collect(),
+            providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
+        };
         Gateway {
             watch,
+            keys,
+            hedgers,
             cache: Cache::new(&config),
             config,
             routes,
@@ -161,13 +185,18 @@ impl Gateway {
         Some(of_region.map_or(&pools.own, |(_, pool)| pool))
     }
 
+    /// A provider's keys.
+    pub(crate) fn keys(&self, provider: &Provider) -> Option<&Keys> {
+        self.keys.get(&provider.name)
+    }
+
     /// What keeps a request with others.
     pub(crate) fn key(&self, choice: &Choice, headers: &[Field], request: &witgate_model::Request) -> Option<u64> {
         route::key(choice.sticky.as_ref()?, headers, request)
     }
 
-    /// The order in which targets are tried: the one that the strategy chooses, then the others, those that are not well
-    /// last.
+    /// The order in which targets are tried: the one that the strategy chooses, then the others; behind those with a place
+    /// those that spill and have none, and last those that are not well.
     pub(crate) fn sequence<P: Ports>(
         &self,
         ports: &P,
@@ -184,10 +213,14 @@ impl Gateway {
         }
         let now = ports.now();
         let mut loads = [None; MOST_TARGETS];
-        for (slot, target) in loads.iter_mut().zip(targets) {
+        let mut spills = [false; MOST_TARGETS];
+        for ((slot, spills), target) in loads.iter_mut().zip(&mut spills).zip(targets) {
             let provider = self.config.providers.get(&target.provider);
             *slot = provider.and_then(|provider| {
-                let (well, load) = self.pool(provider, self.settings(provider, target).0)?.load(now);
+                let pool = self.pool(provider, self.settings(provider, target).0)?;
+                let (well, load) = pool.load(now);
+                *spills = provider.concurrency.spill && pool.is_busy(now);
+                let well = well && self.keys(provider).is_none_or(|keys| keys.is_fit(now));
                 Some((well, Load { weight: target.weight, ..load }))
             });
         }
@@ -205,12 +238,14 @@ impl Gateway {
         });
         drop(turn);
         let first = first.unwrap_or(0);
-        sequence.push(first);
         // After the one whose turn it is comes the one behind it.
         let from = if choice.strategy == Strategy::RoundRobin { first } else { 0 };
-        let others = || (0..count).map(|step| (from + step) % count).filter(|at| *at != first);
-        others().filter(|at| candidate(*at).is_some()).for_each(|at| sequence.push(at));
-        others().filter(|at| candidate(*at).is_none()).for_each(|at| sequence.push(at));
+        let all = || [first].into_iter().chain((0..count).map(|step| (from + step) % count).filter(|at| *at != first));
+        let rank = |at: usize| match candidate(at) {
+            Some(_) => u8::from(spills.get(at).is_some_and(|spills| *spills)),
+            None => 2,
+        };
+        (0..=2).for_each(|of| all().filter(|at| rank(*at) == of).for_each(|at| sequence.push(at)));
         sequence
     }
 
@@ -523,24 +558,48 @@ impl Gateway {
         let region = path::region(&request.auth, settings);
         let endpoints = path::endpoints(provider, settings, region, &mut adapter).map_err(|fault| fault.to_string())?;
         for endpoint in endpoints.iter() {
-            let prepared = crate::sign::prepare(provider, endpoint, region, request.clone(), None);
-            let prepared = prepared.map_err(|fault| fault.to_string())?;
-            let now = self.clocks.time(&provider.name, ports.unix_time());
-            let request = prepared.signed(ports, provider, now).await.map_err(|failed| failed.error.message)?;
-            let deadline = ports.now() + PROBE_TIMEOUT;
-            let answer = path::before(ports, deadline, ports.send(request)).await;
-            last = match answer {
-                None => Err(format!("did not answer within {} s", PROBE_TIMEOUT.as_secs())),
-                Some(Err(_)) => Err("cannot be reached".to_owned()),
-                Some(Ok(mut answer)) if (200..300).contains(&answer.status) => {
-                    // Read what there is, so that the connection can be used again.
-                    let _ = path::before(ports, deadline, answer.body.chunk()).await;
-                    return Ok(());
-                }
-                Some(Ok(answer)) => Err(format!("answers {}", answer.status)),
-            };
+            last =
+                self.probe_endpoint(ports, provider, (endpoint, region), request.clone()).await.map_err(|(why, _)| why);
+            if last.is_ok() {
+                break;
+            }
         }
         last
+    }
+
+    /// Asks one endpoint whether it serves. The error is for people and names no address; beside it what that tells of the
+    /// endpoint.
+    pub(crate) async fn probe_endpoint<P: Ports>(
+        &self,
+        ports: &P,
+        provider: &Provider,
+        (endpoint, region): (&str, Option<&str>),
+        request: witgate_model::HttpRequest,
+    ) -> Result<(), (String, Verdict)> {
+        let unknown = |why: String| (why, Verdict::Unknown);
+        let key = self.keys(provider).map_or(0, |keys| keys.peek(ports.now()));
+        let prepared = crate::sign::prepare(provider, endpoint, (region, key), request, None);
+        let prepared = prepared.map_err(|fault| unknown(fault.to_string()))?;
+        let now = self.clocks.time(&provider.name, ports.unix_time());
+        let request = prepared.signed(ports, provider, now).await.map_err(|failed| unknown(failed.error.message))?;
+        let deadline = ports.now() + PROBE_TIMEOUT;
+        match path::before(ports, deadline, ports.send(request)).await {
+            None => Err((format!("did not answer within {} s", PROBE_TIMEOUT.as_secs()), Verdict::Failed)),
+            Some(Err(_)) => Err(("cannot be reached".to_owned(), Verdict::Failed)),
+            Some(Ok(mut answer)) if (200..300).contains(&answer.status) => {
+                // Read what there is, so that the connection can be used again.
+                let _ = path::before(ports, deadline, answer.body.chunk()).await;
+                Ok(())
+            }
+            Some(Ok(answer)) => {
+                // One that does not know the question may serve all the same.
+                let verdict = match answer.status {
+                    429 | 500.. => Verdict::Failed,
+                    _ => Verdict::Unknown,
+                };
+                Err((format!("answers {}", answer.status), verdict))
+            }
+        }
     }
 
     /// Gives the answer that the dialect itself has.

@@ -23,6 +23,8 @@ pub(crate) enum Verdict {
     Failed,
     /// It wants no requests for so long.
     Limited(Duration),
+    /// It was given up, since another one was faster.
+    Slow,
     /// Nothing.
     Unknown,
 }
@@ -51,6 +53,8 @@ impl Verdict {
                     Verdict::Unknown
                 }
             }
+            // Of the key, not of the endpoint.
+            (ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted, _) => Verdict::Unknown,
             (ErrorKind::RateLimited | ErrorKind::Overloaded, Retry::SameTarget(Some(wait))) => {
                 Verdict::Limited(Duration::from_millis(*wait))
             }
@@ -82,6 +86,11 @@ impl Health {
         now >= self.limited && self.resting.is_none_or(|until| now >= until && !self.probing)
     }
 
+    /// Whether it rests, or its next request finds out.
+    pub fn is_resting(&self) -> bool {
+        self.resting.is_some()
+    }
+
     /// It gets a request. True where that is the one that finds out.
     pub fn take(&mut self, now: Duration) -> bool {
         let probe = self.resting.is_some_and(|until| now >= until) && !self.probing;
@@ -100,7 +109,7 @@ impl Health {
             return;
         }
         match verdict {
-            Verdict::Unknown => {}
+            Verdict::Unknown | Verdict::Slow => {}
             Verdict::Limited(wait) => self.limited = self.limited.max(now + wait.min(LONGEST)),
             Verdict::Served => {
                 self.count(rules, now, 0);

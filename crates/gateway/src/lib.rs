@@ -17,7 +17,9 @@ mod encoding;
 mod failure;
 mod gateway;
 mod health;
+mod hedge;
 mod http;
+mod keys;
 mod metrics;
 mod models;
 mod path;
@@ -31,6 +33,7 @@ mod routes;
 mod sign;
 pub mod state;
 mod stream;
+mod watch;
 
 pub use aws_credential_types::Credentials;
 pub use gateway::Gateway;

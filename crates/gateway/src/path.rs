@@ -68,6 +68,7 @@ impl<P: Ports> Flight<P> {
             response_model: None,
             provider: None,
             attempts: 0,
+            hedged: None,
             stream: false,
             usage: None,
             cached: false,
@@ -467,7 +468,7 @@ impl<N: Normaliser> Run<N> {
         flight: &mut Flight<P>,
         provider: &Provider,
         settings: (&serde_json::Value, &str),
-        lease: &mut Lease,
+        (lease, key): (&mut Lease, usize),
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
@@ -479,6 +480,7 @@ impl<N: Normaliser> Run<N> {
             provider,
             settings,
             endpoint: lease.at(),
+            key,
             request_id: &request_id,
         };
         let asked = (&self.request, self.traceparent.clone(), flight.start);
@@ -541,6 +543,8 @@ pub(crate) struct Call<'p, P: Ports> {
     pub settings: (&'p serde_json::Value, &'p str),
     /// Which of the provider's endpoints.
     pub endpoint: usize,
+    /// Which of its keys.
+    pub key: usize,
     pub request_id: &'p str,
 }
 
@@ -554,7 +558,7 @@ impl<P: Ports> Copy for Call<'_, P> {}
 
 impl<P: Ports> Call<'_, P> {
     /// Reports what a component did.
-    fn fault(&self, fault: &Fault) -> Failed {
+    pub fn fault(&self, fault: &Fault) -> Failed {
         self.ports.warn(&Warning::Fault { request_id: self.request_id, fault });
         Failed::fault(fault, Some(&self.provider.name))
     }
@@ -598,7 +602,8 @@ impl<'p, P: Ports> Reply<'p, P> {
         };
         let (framing, context) = (asked.framing.clone(), asked.context.take());
         let left_out = std::mem::take(&mut asked.dropped);
-        let prepared = sign::prepare(provider, endpoint, region.as_deref(), asked, traceparent).map_err(fault)?;
+        let prepared =
+            sign::prepare(provider, endpoint, (region.as_deref(), call.key), asked, traceparent).map_err(fault)?;
         *dropped = left_out;
         let mut exchange = if prepared.is_signed() {
             let signed_at = gateway.clocks.time(&provider.name, ports.unix_time());

@@ -57,6 +57,8 @@ pub struct Record {
     pub provider: Option<String>,
     /// How many targets were tried.
     pub attempts: u32,
+    /// A second backend was asked too, since the first one was slow: whether it was the second one that answered.
+    pub hedged: Option<bool>,
     /// Whether the answer was streamed.
     pub stream: bool,
     /// What it cost, as far as known.
@@ -95,6 +97,19 @@ pub enum Warning<'a> {
         request_id: &'a str,
         /// What it did.
         fault: &'a crate::Fault,
+    },
+    /// A provider's key is refused, or throttled.
+    Key {
+        /// The request's id.
+        request_id: &'a str,
+        /// The provider.
+        provider: &'a str,
+        /// Which of its keys, from 1.
+        key: usize,
+        /// Why.
+        reason: &'a str,
+        /// How long it rests.
+        rest: Duration,
     },
     /// A document could not be kept.
     Store {
