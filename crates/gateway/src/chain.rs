@@ -64,11 +64,11 @@ pub(crate) struct Around<'a> {
 
 /// The failure that is told.
 #[derive(Default)]
-struct Told(Option<Failed>);
+pub(crate) struct Told(Option<Failed>);
 
 impl Told {
     /// The first of those that explain most.
-    fn hear(&mut self, failed: &Failed) {
+    pub fn hear(&mut self, failed: &Failed) {
         if self.0.as_ref().is_none_or(|known| failed.explains() > known.explains()) {
             self.0 = Some(failed.clone());
         }
@@ -236,8 +236,14 @@ impl<N: Normaliser> Run<N> {
                 flight.record.provider = Some(provider.name.clone());
                 let attempt = match hedger {
                     Some(hedger) => {
-                        Box::pin(self.hedged(flight, hedger, (provider, settings, key), (pool, &mut lease), around))
-                            .await
+                        Box::pin(self.hedged(
+                            (flight, told),
+                            hedger,
+                            (provider, settings, key),
+                            (pool, &mut lease),
+                            around,
+                        ))
+                        .await
                     }
                     None => self.attempt(flight, provider, settings, (&mut lease, key), writer).await,
                 };

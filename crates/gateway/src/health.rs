@@ -23,7 +23,8 @@ pub(crate) enum Verdict {
     Failed,
     /// It wants no requests for so long.
     Limited(Duration),
-    /// It was given up, since another one was faster.
+    /// It was given up, since another one that was asked later has answered: as good as a failure, or one that never
+    /// answers would be asked again and again.
     Slow,
     /// Nothing.
     Unknown,
@@ -109,14 +110,14 @@ impl Health {
             return;
         }
         match verdict {
-            Verdict::Unknown | Verdict::Slow => {}
+            Verdict::Unknown => {}
             Verdict::Limited(wait) => self.limited = self.limited.max(now + wait.min(LONGEST)),
             Verdict::Served => {
                 self.count(rules, now, 0);
                 self.failures = 0;
                 self.resting = None;
             }
-            Verdict::Failed => {
+            Verdict::Failed | Verdict::Slow => {
                 self.failures = self.failures.saturating_add(1);
                 let (all, failed) = self.count(rules, now, 1);
                 let in_a_row = rules.failures > 0 && self.failures >= rules.failures;

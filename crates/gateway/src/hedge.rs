@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use witgate_config::{Hedge as Rules, HedgeAfter, Provider, Retry};
 use witgate_model::{Event, Usage};
 
-use crate::chain::Around;
+use crate::chain::{Around, Told};
 use crate::check::{Order, merge};
 use crate::failure::Failed;
 use crate::health::Verdict;
@@ -30,6 +30,9 @@ pub(crate) struct Hedger {
     budget: Retry,
     state: Mutex<(Sketch, Budget)>,
 }
+
+/// A second one is looked for no more often than this.
+const LEAST_WAIT: Duration = Duration::from_millis(5);
 
 /// Fewest answers of which a percentile says something.
 const FEWEST: u32 = 20;
@@ -55,6 +58,11 @@ impl Hedger {
     }
 
     /// Whether one more hedge is within the bound.
+    fn has(&self) -> bool {
+        self.state().1.has()
+    }
+
+    /// The same, and it is counted.
     fn may(&self, now: Duration) -> bool {
         self.state().1.take(&self.budget, now)
     }
@@ -158,12 +166,27 @@ pub(crate) struct Leg<'a> {
     pub key: usize,
 }
 
+/// Where second requests have been.
+struct Been {
+    /// Of the first one's provider.
+    endpoints: Tried,
+    /// Of the group.
+    targets: Tried,
+}
+
+/// Who has answered, if anybody.
+enum End<'a> {
+    First(Result<(), Failed>),
+    /// The second one; the first has failed so, or is still at it.
+    Second(Leg<'a>, Gathered, Option<Failed>),
+}
+
 impl<N: Normaliser> Run<N> {
     /// Asks the backend of `lease`, and another one too where that is slow. The lease is told how it fared; where it
     /// failed and there is no answer, that is left to the caller.
     pub(crate) async fn hedged<P: Ports>(
         &mut self,
-        flight: &mut Flight<P>,
+        (flight, told): (&mut Flight<P>, &mut Told),
         hedger: &Hedger,
         (provider, settings, key): (&Provider, (&serde_json::Value, &str), usize),
         (pool, lease): (&Arc<Pool>, &mut Lease),
@@ -184,122 +207,116 @@ impl<N: Normaliser> Run<N> {
         };
         let request = Arc::clone(&self.request);
         let mut one = Gathered::default();
-        let mut two = Gathered::default();
         let asked = (&request, self.traceparent.clone(), flight.start);
         let alone = hedger.first();
         let mut first = Box::pin(gather(call(provider, settings, lease.at(), key), asked, &mut one));
-        let early = match alone {
-            Some(alone) => before(ports, begun + alone, &mut first).await,
-            None => Some(first.as_mut().await),
-        };
-        let mut other = None;
-        let mut failed = None;
-        let result = match early {
-            Some(result) => result,
-            None => match self.second(flight, hedger, (pool, lease.at()), around) {
-                None => first.as_mut().await,
-                Some((leg, model)) => {
-                    flight.record.attempts += 1;
-                    flight.record.hedged = Some(false);
-                    let mut request = witgate_model::Request::clone(&request);
-                    request.model = model.unwrap_or(request.model);
-                    let request = Arc::new(request);
-                    let leg = other.insert((leg, Arc::clone(&request)));
-                    let asked = (&request, self.traceparent.clone(), flight.start);
-                    let called = call(leg.0.provider, leg.0.settings, leg.0.lease.at(), leg.0.key);
-                    let mut second = Box::pin(gather(called, asked, &mut two));
-                    let (result, of_second) = match select(&mut first, &mut second).await {
-                        Either::Left((Ok(()), _)) => (Ok(()), None),
-                        Either::Right((Ok(()), _)) => (Ok(()), Some(Ok(()))),
-                        Either::Left((Err(why), _)) => (Err(why), Some(second.as_mut().await)),
-                        Either::Right((Err(why), _)) => (first.as_mut().await, Some(Err(why))),
-                    };
-                    drop(second);
-                    match (result, of_second) {
-                        // The second one answered; the first one has failed, or is still at it.
-                        (result, Some(Ok(()))) => {
-                            failed = Some(result.err());
-                            Ok(())
-                        }
-                        (result, Some(Err(why))) => {
-                            let (leg, request) = leg;
-                            leg.lease.answered = two.answered;
-                            gateway.tell_key(ports, leg.provider, leg.key, &why, &request_id);
-                            leg.lease.tell(ports.now(), Verdict::of(&why, two.answered));
-                            flight.record.usage = two.usage.take();
-                            flight.failed(&why, leg.provider, &request.model);
-                            result
-                        }
-                        (result, None) => result,
-                    }
-                }
-            },
+        let mut been = Been { endpoints: Tried::default(), targets: Tried::default() };
+        been.endpoints.add(lease.at());
+        let mut wait = alone;
+        let end = loop {
+            let Some(alone) = wait else { break End::First(first.as_mut().await) };
+            if let Some(result) = before(ports, ports.now() + alone, &mut first).await {
+                break End::First(result);
+            }
+            // Where nobody can be asked now, somebody may be later.
+            wait = Some(alone.max(LEAST_WAIT));
+            let Some((leg, request)) = self.second(flight, hedger, (pool, &mut been), around) else { continue };
+            flight.record.attempts += 1;
+            flight.record.hedged = Some(false);
+            let mut two = Gathered::default();
+            let asked = (&request, self.traceparent.clone(), flight.start);
+            let called = call(leg.provider, leg.settings, leg.lease.at(), leg.key);
+            let mut second = Box::pin(gather(called, asked, &mut two));
+            let (of_first, of_second) = match select(&mut first, &mut second).await {
+                Either::Left((Ok(()), _)) => break End::First(Ok(())),
+                Either::Left((Err(why), _)) => (Some(why), second.as_mut().await),
+                Either::Right((result, _)) => (None, result),
+            };
+            drop(second);
+            let Err(why) = of_second else { break End::Second(leg, two, of_first) };
+            let mut leg = leg;
+            gateway.tell_key(ports, leg.provider, leg.key, &why, &request_id);
+            leg.lease.tell(ports.now(), Verdict::of(&why, two.answered));
+            flight.record.usage = two.usage;
+            flight.failed(&why, leg.provider, &request.model);
+            told.hear(&why);
+            if let Some(why) = of_first {
+                break End::First(Err(why));
+            }
+            wait = Some(Duration::ZERO);
         };
         drop(first);
         let now = ports.now();
         lease.answered |= one.answered;
-        if result.is_ok() {
-            hedger.seen(now.saturating_sub(begun));
-        }
-        let (gathered, provider) = match (result, failed, &mut other) {
-            (Err(why), ..) => {
+        let gathered = match end {
+            End::First(Err(why)) => {
                 flight.record.usage = one.usage;
                 return Err(Attempt::Before(why));
             }
-            (Ok(()), Some(of_first), Some((leg, _))) => {
+            End::First(Ok(())) => one,
+            End::Second(mut leg, two, of_first) => {
                 match of_first {
                     Some(why) => {
                         gateway.tell_key(ports, provider, key, &why, &request_id);
                         lease.over(now, Verdict::of(&why, lease.answered));
                         flight.record.usage = one.usage;
                         flight.failed(&why, provider, &request.model);
+                        told.hear(&why);
                     }
                     None => lease.over(now, Verdict::Slow),
                 }
                 leg.lease.served(now);
                 flight.record.hedged = Some(true);
                 flight.record.provider = Some(leg.provider.name.clone());
-                (two, leg.provider)
+                two
             }
-            (Ok(()), ..) => (one, provider),
         };
+        hedger.seen(now.saturating_sub(begun));
         self.told_whole(flight, gathered)
             .await
             .map_err(|fault| Attempt::Before(call(provider, settings, 0, key).fault(&fault)))
     }
 
-    /// A place for the second one, within all bounds; and the model's name there.
+    /// A place for the second one, within all bounds, and the request as it is asked there.
     fn second<'a, P: Ports>(
         &self,
         flight: &Flight<P>,
         hedger: &Hedger,
-        (pool, at): (&Arc<Pool>, usize),
+        (pool, been): (&Arc<Pool>, &mut Been),
         around: &Around<'a>,
-    ) -> Option<(Leg<'a>, Option<String>)> {
+    ) -> Option<(Leg<'a>, Arc<witgate_model::Request>)> {
         let gateway = around.gateway;
         let (ports, now) = (flight.ports.as_ref(), flight.ports.now());
-        let mut want = Want { tried: Tried::default(), sticky: None, deadline: now };
-        want.tried.add(at);
-        let leg = |target: &'a witgate_config::Target, provider: &'a Provider, lease| Leg {
-            provider,
-            settings: gateway.settings(provider, target),
-            lease,
-            key: gateway.keys(provider).map_or(0, |keys| keys.peek(now)),
-        };
-        let same = pool.acquire_now(ports, want).map(|lease| (leg(around.target, around.provider, lease), None, pool));
-        let found = same.or_else(|| {
-            let others = around.sequence.iter().filter_map(|at| around.group.get(at));
-            let mut others = others.filter(|target| !std::ptr::eq(*target, around.target));
-            others.find_map(|target| {
+        if !hedger.has() {
+            return None;
+        }
+        let key = |provider| gateway.keys(provider).map_or(0, |keys| keys.peek(now));
+        let want = Want { tried: been.endpoints, sticky: None, deadline: now };
+        let (leg, request) = match pool.acquire_now(ports, want).filter(|_| pool.further_try(now)) {
+            Some(lease) => {
+                been.endpoints.add(lease.at());
+                let (provider, settings) = (around.provider, gateway.settings(around.provider, around.target));
+                (Leg { provider, settings, lease, key: key(provider) }, Arc::clone(&self.request))
+            }
+            None => around.sequence.iter().find_map(|at| {
+                let target = around.group.get(at).filter(|other| !std::ptr::eq(*other, around.target))?;
                 let (provider, pool) = gateway.place(target)?;
                 let well = pool.load(now).0 && gateway.keys(provider).is_none_or(|keys| keys.is_fit(now));
-                let lease = well.then(|| pool.acquire_now(ports, Want { deadline: now, ..Want::default() }))??;
-                let model = target.model.clone().unwrap_or_else(|| around.client_model.to_owned());
-                Some((leg(target, provider, lease), Some(model), pool))
-            })
-        });
-        let (leg, model, pool) = found?;
-        (hedger.may(now) && pool.further_try(now)).then_some((leg, model))
+                if !well || been.targets.has(at) {
+                    return None;
+                }
+                let lease = pool.acquire_now(ports, Want { deadline: now, ..Want::default() })?;
+                if !pool.further_try(now) {
+                    return None;
+                }
+                been.targets.add(at);
+                let mut request = witgate_model::Request::clone(&self.request);
+                request.model = target.model.clone().unwrap_or_else(|| around.client_model.to_owned());
+                let settings = gateway.settings(provider, target);
+                Some((Leg { provider, settings, lease, key: key(provider) }, Arc::new(request)))
+            })?,
+        };
+        hedger.may(now).then_some((leg, request))
     }
 
     /// Renders a whole answer.
