@@ -32,7 +32,7 @@ pub(crate) struct Hedger {
 }
 
 /// A second one is looked for no more often than this.
-const LEAST_WAIT: Duration = Duration::from_millis(5);
+const LEAST_WAIT: Duration = Duration::from_millis(250);
 
 /// Fewest answers of which a percentile says something.
 const FEWEST: u32 = 20;
@@ -172,6 +172,7 @@ struct Been {
     endpoints: Tried,
     /// Of the group.
     targets: Tried,
+    any: bool,
 }
 
 /// Who has answered, if anybody.
@@ -210,7 +211,7 @@ impl<N: Normaliser> Run<N> {
         let asked = (&request, self.traceparent.clone(), flight.start);
         let alone = hedger.first();
         let mut first = Box::pin(gather(call(provider, settings, lease.at(), key), asked, &mut one));
-        let mut been = Been { endpoints: Tried::default(), targets: Tried::default() };
+        let mut been = Been { endpoints: Tried::default(), targets: Tried::default(), any: false };
         been.endpoints.add(lease.at());
         let mut wait = alone;
         let end = loop {
@@ -287,7 +288,9 @@ impl<N: Normaliser> Run<N> {
     ) -> Option<(Leg<'a>, Arc<witgate_model::Request>)> {
         let gateway = around.gateway;
         let (ports, now) = (flight.ports.as_ref(), flight.ports.now());
-        if !hedger.has() {
+        // One in the place of another that has failed is no further hedge.
+        let another = been.any;
+        if !another && !hedger.has() {
             return None;
         }
         let key = |provider| gateway.keys(provider).map_or(0, |keys| keys.peek(now));
@@ -316,7 +319,8 @@ impl<N: Normaliser> Run<N> {
                 Some((Leg { provider, settings, lease, key: key(provider) }, Arc::new(request)))
             })?,
         };
-        hedger.may(now).then_some((leg, request))
+        been.any = true;
+        (another || hedger.may(now)).then_some((leg, request))
     }
 
     /// Renders a whole answer.
