@@ -36,6 +36,7 @@ pub(crate) fn request(record: &Record) {
         cache_write_tokens = usage.and_then(|usage| usage.cache_write_tokens),
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
         cached = record.cached.then_some(true),
+        hedged = record.hedged,
         error_type = record.error_type.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
     );
@@ -78,6 +79,8 @@ struct Line<'a> {
     reasoning_tokens: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hedged: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +127,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             cache_write_tokens: usage.and_then(|usage| usage.cache_write_tokens),
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
             cached: record.cached,
+            hedged: record.hedged,
             error_type: record.error_type.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
             target: "witgate::request",
