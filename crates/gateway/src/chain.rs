@@ -198,7 +198,7 @@ impl<N: Normaliser> Run<N> {
         let settings = gateway.settings(provider, around.target);
         let hedger = gateway.hedger(around.model, provider).filter(|_| !self.request.stream);
         let mut keys_tried = Tried::default();
-        let keys = gateway.keys(provider);
+        let keys = gateway.provider_keys(provider);
         let mut key = keys.and_then(|keys| keys.next(ports.now(), &keys_tried)).unwrap_or(0);
         let mut want = Want {
             tried: Tried::default(),
@@ -350,7 +350,9 @@ impl Gateway {
         failed: &Failed,
         request_id: &str,
     ) -> bool {
-        let Some(rest) = self.keys(provider).and_then(|keys| keys.tell(key, ports.now(), failed)) else { return false };
+        let Some(rest) = self.provider_keys(provider).and_then(|keys| keys.tell(key, ports.now(), failed)) else {
+            return false;
+        };
         let (provider, reason) = (provider.name.as_str(), failed.reason());
         ports.warn(&Warning::Key { request_id, provider, key: key + 1, reason, rest });
         true

@@ -22,12 +22,12 @@ use crate::failure::Failed;
 use crate::health::Verdict;
 use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
-use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
+use crate::provider_keys::Keys;
 use crate::record::{Outcome, Record, Warning};
 use crate::route::{self, Load};
 use crate::routes::{self, Endpoint, Missing};
@@ -69,7 +69,7 @@ pub struct Gateway {
     /// Each provider's endpoints.
     pub(crate) pools: BTreeMap<String, Pools>,
     /// Each provider's keys.
-    keys: BTreeMap<String, Keys>,
+    provider_keys: BTreeMap<String, Keys>,
     pub(crate) hedgers: Hedgers,
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
@@ -141,7 +141,7 @@ impl Gateway {
         };
         Gateway {
             watch,
-            keys,
+            provider_keys: keys,
             hedgers,
             cache: Cache::new(&config),
             config,
@@ -186,8 +186,8 @@ impl Gateway {
     }
 
     /// A provider's keys.
-    pub(crate) fn keys(&self, provider: &Provider) -> Option<&Keys> {
-        self.keys.get(&provider.name)
+    pub(crate) fn provider_keys(&self, provider: &Provider) -> Option<&Keys> {
+        self.provider_keys.get(&provider.name)
     }
 
     /// What keeps a request with others.
@@ -220,7 +220,7 @@ impl Gateway {
                 let pool = self.pool(provider, self.settings(provider, target).0)?;
                 let (well, load) = pool.load(now);
                 *spills = provider.concurrency.spill && pool.is_busy(now);
-                let well = well && self.keys(provider).is_none_or(|keys| keys.is_fit(now));
+                let well = well && self.provider_keys(provider).is_none_or(|keys| keys.is_fit(now));
                 Some((well, Load { weight: target.weight, ..load }))
             });
         }
@@ -577,7 +577,7 @@ impl Gateway {
         request: witgate_model::HttpRequest,
     ) -> Result<(), (String, Verdict)> {
         let unknown = |why: String| (why, Verdict::Unknown);
-        let key = self.keys(provider).map_or(0, |keys| keys.peek(ports.now()));
+        let key = self.provider_keys(provider).map_or(0, |keys| keys.peek(ports.now()));
         let prepared = crate::sign::prepare(provider, endpoint, (region, key), request, None);
         let prepared = prepared.map_err(|fault| unknown(fault.to_string()))?;
         let now = self.clocks.time(&provider.name, ports.unix_time());

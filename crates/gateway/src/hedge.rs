@@ -293,7 +293,7 @@ impl<N: Normaliser> Run<N> {
         if !another && !hedger.has() {
             return None;
         }
-        let key = |provider| gateway.keys(provider).map_or(0, |keys| keys.peek(now));
+        let key = |provider| gateway.provider_keys(provider).map_or(0, |keys| keys.peek(now));
         let want = Want { tried: been.endpoints, sticky: None, deadline: now };
         let (leg, request) = match pool.acquire_now(ports, want).filter(|_| pool.further_try(now)) {
             Some(lease) => {
@@ -304,7 +304,7 @@ impl<N: Normaliser> Run<N> {
             None => around.sequence.iter().find_map(|at| {
                 let target = around.group.get(at).filter(|other| !std::ptr::eq(*other, around.target))?;
                 let (provider, pool) = gateway.place(target)?;
-                let well = pool.load(now).0 && gateway.keys(provider).is_none_or(|keys| keys.is_fit(now));
+                let well = pool.load(now).0 && gateway.provider_keys(provider).is_none_or(|keys| keys.is_fit(now));
                 if !well || been.targets.has(at) {
                     return None;
                 }
