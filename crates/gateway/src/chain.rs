@@ -20,6 +20,7 @@ use crate::hedge::Hedger;
 use crate::path::{Attempt, Ended, Flight, Run};
 use crate::pool::{NoPlace, Pool, Tried, Want};
 use crate::ports::{Normaliser, Ports};
+use crate::provider_keys;
 use crate::record::Warning;
 use crate::retry;
 use crate::stream::Writer;
@@ -266,7 +267,8 @@ impl<N: Normaliser> Run<N> {
                     if !lease.is_over() {
                         lease.served(ports.now());
                     }
-                    if let Some(keys) = keys {
+                    // Where the second of two has answered, this key has not.
+                    if let Some(keys) = keys.filter(|_| flight.record.hedged != Some(true)) {
                         keys.served(key);
                     }
                     return Ok(ended);
@@ -275,9 +277,7 @@ impl<N: Normaliser> Run<N> {
                     let (Attempt::Before(failed) | Attempt::After(failed)) = &attempt;
                     // Earlier tries have used up the time: no fault of this endpoint's.
                     let late = failed.is_total_timeout() && flight.record.attempts > 1;
-                    let of_the_key = failed.error.kind == ErrorKind::RateLimited && provider.api_keys.len() > 1;
-                    let unknown = late || of_the_key;
-                    let verdict = if unknown { Verdict::Unknown } else { Verdict::of(failed, lease.answered) };
+                    let verdict = if late { Verdict::Unknown } else { verdict(provider, failed, lease.answered) };
                     lease.tell(ports.now(), verdict);
                     let Attempt::Before(failed) = attempt else { return Err(attempt) };
                     flight.failed(&failed, provider, &self.request.model);
@@ -306,6 +306,14 @@ impl<P: Ports> Flight<P> {
                 reason: failed.reason().to_owned(),
             });
         }
+    }
+}
+
+/// What a failure tells of the endpoint: nothing where it is the key's.
+pub(crate) fn verdict(provider: &Provider, failed: &Failed, answered: bool) -> Verdict {
+    match provider_keys::is_of_key(provider, failed) {
+        true => Verdict::Unknown,
+        false => Verdict::of(failed, answered),
     }
 }
 
@@ -350,9 +358,8 @@ impl Gateway {
         failed: &Failed,
         request_id: &str,
     ) -> bool {
-        let Some(rest) = self.provider_keys(provider).and_then(|keys| keys.tell(key, ports.now(), failed)) else {
-            return false;
-        };
+        let keys = self.provider_keys(provider).filter(|_| provider_keys::is_of_key(provider, failed));
+        let Some(rest) = keys.and_then(|keys| keys.tell(key, ports.now(), failed)) else { return false };
         let (provider, reason) = (provider.name.as_str(), failed.reason());
         ports.warn(&Warning::Key { request_id, provider, key: key + 1, reason, rest });
         true

@@ -54,8 +54,6 @@ impl Verdict {
                     Verdict::Unknown
                 }
             }
-            // Of the key, not of the endpoint.
-            (ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted, _) => Verdict::Unknown,
             (ErrorKind::RateLimited | ErrorKind::Overloaded, Retry::SameTarget(Some(wait))) => {
                 Verdict::Limited(Duration::from_millis(*wait))
             }

@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use witgate_config::{Hedge as Rules, HedgeAfter, Provider, Retry};
 use witgate_model::{Event, Usage};
 
-use crate::chain::{Around, Told};
+use crate::chain::{Around, Told, verdict};
 use crate::check::{Order, merge};
 use crate::failure::Failed;
 use crate::health::Verdict;
@@ -237,7 +237,7 @@ impl<N: Normaliser> Run<N> {
             let Err(why) = of_second else { break End::Second(leg, two, of_first) };
             let mut leg = leg;
             gateway.tell_key(ports, leg.provider, leg.key, &why, &request_id);
-            leg.lease.tell(ports.now(), Verdict::of(&why, two.answered));
+            leg.lease.tell(ports.now(), verdict(leg.provider, &why, two.answered));
             flight.record.usage = two.usage;
             flight.failed(&why, leg.provider, &request.model);
             told.hear(&why);
@@ -259,7 +259,7 @@ impl<N: Normaliser> Run<N> {
                 match of_first {
                     Some(why) => {
                         gateway.tell_key(ports, provider, key, &why, &request_id);
-                        lease.over(now, Verdict::of(&why, lease.answered));
+                        lease.over(now, verdict(provider, &why, lease.answered));
                         flight.record.usage = one.usage;
                         flight.failed(&why, provider, &request.model);
                         told.hear(&why);
@@ -267,6 +267,9 @@ impl<N: Normaliser> Run<N> {
                     None => lease.over(now, Verdict::Slow),
                 }
                 leg.lease.served(now);
+                if let Some(keys) = gateway.provider_keys(leg.provider) {
+                    keys.served(leg.key);
+                }
                 flight.record.hedged = Some(true);
                 flight.record.provider = Some(leg.provider.name.clone());
                 two
@@ -319,8 +322,8 @@ impl<N: Normaliser> Run<N> {
                 Some((Leg { provider, settings, lease, key: key(provider) }, Arc::new(request)))
             })?,
         };
-        been.any = true;
-        (another || hedger.may(now)).then_some((leg, request))
+        been.any = another || hedger.may(now);
+        been.any.then_some((leg, request))
     }
 
     /// Renders a whole answer.

@@ -164,7 +164,7 @@ impl Metrics {
         if let Some(first) = record.first_token {
             self.first_token.get_or_create(&served).observe(first.as_secs_f64());
         }
-        let Some(usage) = &record.usage else { return };
+        let Some(usage) = record.used() else { return };
         for (gen_ai_token_type, count) in [
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),

@@ -2,7 +2,8 @@
 //!
 //! Keys take turns. One that is refused (401, 402, 403) rests, twice as long each time, up to ten minutes; one of several
 //! that is throttled (429) rests as long as the backend says. What is wrong with a key is nothing that its endpoint does:
-//! that does not rest. Where all keys rest, the one that rests shortest is used all the same, but a model's other targets
+//! that does not rest. (A provider without a key has nothing of the kind: AWS says 403 where a region does not have the
+//! model, and then that region rests.) Where all keys rest, the one that rests shortest is used all the same, but a model's other targets
 //! are asked first. A key is named by its place in the configuration, from 1, never by itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,18 @@ use crate::pool::Tried;
 
 /// The longest rest.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// Whether a failure is the key's, and not its endpoint's.
+pub(crate) fn is_of_key(provider: &Provider, failed: &Failed) -> bool {
+    failed.provider.is_some()
+        && match failed.error.kind {
+            ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted => {
+                provider.secrets.contains_key("api_key")
+            }
+            ErrorKind::RateLimited => provider.api_keys.len() > 1,
+            _ => false,
+        }
+}
 
 /// A provider's keys as all requests share them. One without a key, or with credentials of another kind, has one.
 #[derive(Debug)]
@@ -81,20 +94,17 @@ impl Keys {
         }
     }
 
-    /// What a failure tells of the key: how long it rests. None where it is not the key's.
+    /// What a failure that is the key's tells of it: how long it rests.
     pub fn tell(&self, at: usize, now: Duration, failed: &Failed) -> Option<Duration> {
-        failed.provider.as_ref()?;
         let mut state = self.state();
-        let several = state.keys.len() > 1;
         let key = state.keys.get_mut(at)?;
         let rest = match (&failed.error.kind, &failed.error.retry) {
-            (ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted, _) => {
+            (ErrorKind::RateLimited, Retry::SameTarget(Some(wait))) => Duration::from_millis(*wait),
+            (ErrorKind::RateLimited, _) => self.rules.rest,
+            _ => {
                 key.refusals = key.refusals.saturating_add(1);
                 self.rules.rest.saturating_mul(1 << (key.refusals - 1).min(16))
             }
-            (ErrorKind::RateLimited, Retry::SameTarget(Some(wait))) if several => Duration::from_millis(*wait),
-            (ErrorKind::RateLimited, _) if several => self.rules.rest,
-            _ => return None,
         };
         let rest = if self.rules.rest.is_zero() { Duration::ZERO } else { rest.min(LONGEST) };
         key.until = key.until.max(now + rest);

@@ -74,6 +74,13 @@ pub struct Record {
     pub dropped: Vec<String>,
 }
 
+impl Record {
+    /// What backends used for it: nothing where the answer came from the cache.
+    pub fn used(&self) -> Option<&Usage> {
+        self.usage.as_ref().filter(|_| !self.cached)
+    }
+}
+
 /// Something for the operator's log.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

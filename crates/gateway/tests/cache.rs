@@ -89,6 +89,18 @@ fn bed_r8_the_same_request_again_is_answered_from_the_cache_and_uses_nothing() {
 }
 
 #[test]
+fn bed_r8_what_a_hit_tells_of_tokens_is_not_counted_again() {
+    let world = World::new(1, config_with("", "[metrics]\nenabled = true"));
+    world.serve(|_, _| good(5));
+    (0..5).for_each(|_| assert_eq!(ask(&world, chat(json!({}))).status, 200));
+    let metrics = String::from_utf8(world.get("/metrics").body).unwrap();
+    let output: Vec<_> =
+        metrics.lines().filter(|line| line.starts_with("witgate_tokens") && line.contains("output")).collect();
+    assert!(output.len() == 1 && output[0].ends_with(" 7"), "{output:?}");
+    assert_eq!(world.records().iter().filter_map(|record| record.used()).count(), 1);
+}
+
+#[test]
 fn bed_r8_the_key_is_the_content_the_model_and_the_client() {
     let members = [
         json!({}),
