@@ -42,6 +42,8 @@ pub(crate) fn request(record: &Record) {
         key = record.key.as_deref(),
         tenant = record.tenant.as_deref(),
         cost_usd = record.cost.map(dollars),
+        cached = record.cached.then_some(true),
+        hedged = record.hedged,
         error_type = record.error_type.as_deref(),
         cause = record.cause.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
@@ -84,6 +86,10 @@ struct Line<'a> {
     cache_write_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hedged: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +154,8 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             key: record.key.as_deref(),
             tenant: record.tenant.as_deref(),
             cost_usd: record.cost.map(dollars),
+            cached: record.cached,
+            hedged: record.hedged,
             error_type: record.error_type.as_deref(),
             cause: record.cause.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),

@@ -115,6 +115,10 @@ impl Server {
             });
         };
 
+        let watch = {
+            let (gateway, ports) = (Arc::clone(&gateway), Arc::clone(&ports));
+            tokio::spawn(async move { gateway.watch(&ports).await })
+        };
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
@@ -124,6 +128,7 @@ impl Server {
         }
 
         // The end has begun.
+        watch.abort();
         draining.store(true, Ordering::Relaxed);
         gateway.drain();
         let begun = Instant::now();

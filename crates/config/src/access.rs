@@ -120,12 +120,12 @@ pub enum Unpriced {
     Refuse,
 }
 
-/// What the failure of the state store means for limits and budgets.
+/// What a failure means for requests: of the state store for limits and budgets, of a policy for what it looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// Requests are served without them.
     Open,
-    /// Requests are refused with 503.
+    /// Requests are refused.
     Closed,
 }
 

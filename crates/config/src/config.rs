@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hooks::PolicyConfig;
 use crate::access::Access;
+use crate::hooks::PolicyConfig;
 use crate::names::{nearest, quote};
-use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
+use crate::policy::{Alarm, Cache, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, Metrics, Retry};
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
@@ -28,6 +28,10 @@ pub struct Config {
     pub retry: Retry,
     /// When an endpoint rests, of providers that choose nothing else.
     pub health: Health,
+    /// Which requests are answered from the cache, of models that choose nothing else.
+    pub cache: Cache,
+    /// The bytes that the answers in the cache may take, of those that one process keeps.
+    pub cache_max_bytes: usize,
     /// Bounds on what clients, backends and adapters may do.
     pub limits: Limits,
     /// The backends, by name. At least one.
@@ -215,6 +219,8 @@ pub struct Provider {
     pub settings: serde_json::Value,
     /// What the adapter does not get to see, by the name of the slot. None is empty.
     pub secrets: BTreeMap<String, Secret>,
+    /// The keys that take turns as the secret `api_key`, the one among `secrets` first; none where there is at most one.
+    pub api_keys: Vec<Secret>,
     /// Headers that every request to it carries, names in lower case.
     pub headers: BTreeMap<String, Secret>,
     /// Time limits, the defaults filled in.
@@ -229,6 +235,8 @@ pub struct Provider {
     pub retry: Retry,
     /// When an endpoint rests.
     pub health: Health,
+    /// When a second endpoint is asked beside the first.
+    pub hedge: Option<Hedge>,
 }
 
 /// Which adapter.
@@ -264,12 +272,24 @@ pub struct Model {
     pub fallback: Fallback,
     /// The policies of its requests, in their order, in the place of [`Config::policy_chain`].
     pub policies: Option<Vec<String>>,
+    /// Which requests are answered from the cache, where it is not [`Config::cache`] that says so.
+    pub cache: Option<Cache>,
+    /// When a second target is asked beside the first, where it is not the provider that says so.
+    pub hedge: Option<Hedge>,
 }
 
 impl Model {
     /// A model whose targets are tried in their order.
     pub fn new(alias: impl Into<String>, targets: Vec<Target>) -> Self {
-        Model { alias: alias.into(), targets, choice: Choice::default(), fallback: Fallback::default(), policies: None }
+        Model {
+            alias: alias.into(),
+            targets,
+            choice: Choice::default(),
+            fallback: Fallback::default(),
+            policies: None,
+            cache: None,
+            hedge: None,
+        }
     }
 }
 
@@ -423,6 +443,8 @@ impl Config {
             timeouts: Timeouts::DEFAULT,
             retry: Retry::DEFAULT,
             health: Health::DEFAULT,
+            cache: Cache::DEFAULT,
+            cache_max_bytes: Cache::DEFAULT_MAX_BYTES,
             limits: Limits::DEFAULT,
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
@@ -583,6 +605,7 @@ impl Provider {
             endpoints: Vec::new(),
             settings: serde_json::json!({}),
             secrets: BTreeMap::new(),
+            api_keys: Vec::new(),
             headers: BTreeMap::new(),
             timeouts: Timeouts::DEFAULT,
             endpoint_options: Vec::new(),
@@ -590,6 +613,7 @@ impl Provider {
             concurrency: Concurrency::DEFAULT,
             retry: Retry::DEFAULT,
             health: Health::DEFAULT,
+            hedge: None,
         }
     }
 

@@ -18,11 +18,14 @@ use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
 use crate::hooks;
 use crate::names::{did_you_mean, list, quote};
-use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
+use crate::policy::{
+    Cache, CacheWhen, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, HedgeAfter, Retry, Sticky,
+    Strategy,
+};
 use crate::problem::Problems;
 use crate::read::{
-    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Size, Text, Time, Value, Word, join,
-    table,
+    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Ranged, Reader, Size, Text, Time, Value, Word,
+    join, table,
 };
 use crate::secret::Secret;
 use crate::units::{GIB, KIB, MIB};
@@ -70,6 +73,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MAX_TARGETS: usize = 64;
 const MAX_ENDPOINTS: usize = 256;
 const MAX_REGIONS: usize = 16;
+const MAX_KEYS: usize = 64;
 
 table! {
     /// The file.
@@ -82,6 +86,8 @@ table! {
         retry: RetryTable;
         /// When an endpoint that fails rests, where the provider chooses nothing else.
         health: HealthTable;
+        /// Answers that are kept for requests that come again. Default: none are.
+        cache: CacheTable;
         /// Bounds on what clients, backends and adapters may do.
         limits: LimitsTable;
         /// The backends, by name: letters, digits, ".", "_" and "-".
@@ -241,6 +247,8 @@ table! {
         window: Time = Health::DEFAULT.window, MS..=HOUR;
         /// How long it rests, before one request finds out whether it serves again; "0s" switches health off.
         rest: Time = Health::DEFAULT.rest, Duration::ZERO..=HOUR;
+        /// How often an endpoint that rests is probed, so that no request has to find out; "0s" is never.
+        probe_interval: Time = Health::DEFAULT.probe_interval, Duration::ZERO..=HOUR;
     }
 }
 
@@ -253,6 +261,49 @@ table! {
         queue: Count = Concurrency::DEFAULT.queue, 0..=1_000_000;
         /// How long a request waits, before it is refused with 503 and Retry-After.
         wait: Time = Concurrency::DEFAULT.wait, Duration::ZERO..=HOUR;
+        /// Where a request would have to wait, the model's next target that has a place is asked first. Default false.
+        spill: Flag;
+    }
+}
+
+table! {
+    /// Answers that are kept for requests that come again.
+    struct CacheTable {
+        /// Whether answers are kept. Default false.
+        enabled: Flag;
+        /// For which requests: deterministic (the default: temperature 0 or a seed, vectors, counts), all, or asked (only
+        /// for those that bring the header x-witgate-cache: on, which always counts).
+        when: Word<CacheWhen>;
+        /// How long an answer is good for.
+        ttl: Time = Cache::DEFAULT.ttl, MS..=30 * DAY;
+        /// Largest answer that is kept.
+        max_entry_bytes: Size = Cache::DEFAULT.max_entry_bytes as u64, KIB..=64 * MIB;
+        /// What all answers together may take, of those that one process keeps; the oldest that nobody asks for go first.
+        max_bytes: Size = Cache::DEFAULT_MAX_BYTES as u64, KIB..=64 * GIB;
+    }
+}
+
+table! {
+    /// Answers of one model that are kept, where it differs from [cache].
+    struct ModelCacheTable {
+        /// Whether answers are kept.
+        enabled: Flag;
+        /// For which requests: deterministic, all, or asked.
+        when: Word<CacheWhen>;
+        /// How long an answer is good for.
+        ttl: Time = Cache::DEFAULT.ttl, MS..=30 * DAY;
+        /// Largest answer that is kept.
+        max_entry_bytes: Size = Cache::DEFAULT.max_entry_bytes as u64, KIB..=64 * MIB;
+    }
+}
+
+table! {
+    /// When a second backend is asked beside the first; only for requests whose answer is not streamed.
+    struct HedgeTable {
+        /// How long the first one is waited for alone: a duration, or as long as most answers took lately, "p50" to "p99".
+        after: AfterKind [required];
+        /// For how many of a hundred requests, at most.
+        max_percent: Count = 5, 1..=100;
     }
 }
 
@@ -315,8 +366,12 @@ table! {
         retry: RetryTable;
         /// When an endpoint rests, where it differs from [health].
         health: HealthTable;
+        /// When a second endpoint is asked beside the first. Default: never.
+        hedge: HedgeTable;
         /// The same as secrets.api_key.
         api_key: Hidden;
+        /// Several keys, which take turns; one that is refused or throttled rests. An empty one counts as absent.
+        api_keys: ListOf<Hidden>;
         /// What signs requests, by the name that the adapter gives to it. Never shown to the adapter. An empty one
         /// counts as absent.
         secrets: MapOf<Hidden>;
@@ -351,6 +406,10 @@ table! {
         policies: ListOf<Text>;
         /// How often all clients together may ask for it.
         quota: QuotaTable;
+        /// Which answers are kept, where it differs from [cache].
+        cache: ModelCacheTable;
+        /// When a second endpoint or target is asked beside the first, where the provider does not say so.
+        hedge: HedgeTable;
     }
 }
 
@@ -520,6 +579,37 @@ impl Named for Strategy {
     const NAMES: &'static [(&'static str, Self)] = &Strategy::NAMES;
 }
 
+impl Named for CacheWhen {
+    const WHAT: &'static str = "kind of request";
+    const NAMES: &'static [(&'static str, Self)] = &CacheWhen::NAMES;
+}
+
+/// `"p95"`, or a duration.
+struct AfterKind;
+
+impl Kind for AfterKind {
+    type Value = HedgeAfter;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<HedgeAfter> {
+        if let Value::String(text) = &node.value
+            && let Some(percent) = text.strip_prefix('p')
+        {
+            let percent = percent.parse().ok().filter(|percent| (50..=99).contains(percent));
+            if percent.is_none() {
+                let message = format!("{} is no percentile", node.show(text));
+                reader.problem(&node.span, path, message, Some("write \"p50\" to \"p99\", or a duration".into()));
+            }
+            return percent.map(HedgeAfter::Percentile);
+        }
+        let time = Time::read(node, path, reader)?;
+        <Time as Ranged>::in_range(time, &(MS..=HOUR), node, path, reader).map(HedgeAfter::Time)
+    }
+
+    fn schema() -> Json {
+        json!({"type": ["string", "number"], "pattern": "^p[5-9][0-9]$|^ *[0-9]+(\\.[0-9]+)? *(ms|s|m|min|h)? *$|\\$\\{"})
+    }
+}
+
 /// `"prompt"`, or `"header:NAME"`.
 struct StickyKind;
 
@@ -584,6 +674,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let timeouts = timeouts(table.timeouts.map(|at| at.value), Timeouts::DEFAULT);
     let retry = retry(table.retry.map(|at| at.value), Retry::DEFAULT);
     let health = health(table.health.map(|at| at.value), Health::DEFAULT);
+    let (cache, cache_max_bytes) = cache(table.cache.map(|at| at.value).unwrap_or_default());
     let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
     let (policies, policy_names) =
         hooks::policies(table.policies.map(|at| at.value).unwrap_or_default(), &limits, reader);
@@ -659,8 +750,11 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         let chain = value.policies.take().map(|at| at.value);
         let policies = chain.map(|chain| hooks::chain(&join(&path, "policies"), chain, &policy_names, reader));
         quotas.extend(value.quota.take().map(|at| (alias.clone(), at)));
+        let cache = value.cache.take().map(|at| model_cache(at.value, cache));
+        let hedge = hedge(value.hedge.take());
         if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
-            models.insert(alias.clone(), Model { choice, policies, ..Model::new(alias.as_str(), targets) });
+            let model = Model { choice, policies, cache, hedge, ..Model::new(alias.as_str(), targets) };
+            models.insert(alias.clone(), model);
         }
         fallbacks.push((alias, lists));
     }
@@ -737,6 +831,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         timeouts,
         retry,
         health,
+        cache,
+        cache_max_bytes,
         limits,
         providers,
         models,
@@ -901,7 +997,29 @@ fn health(table: Option<HealthTable>, default: Health) -> Health {
         min_requests: table.min_requests.map_or(default.min_requests, |at| at.value),
         window: table.window.map_or(default.window, |at| at.value),
         rest: table.rest.map_or(default.rest, |at| at.value),
+        probe_interval: table.probe_interval.map_or(default.probe_interval, |at| at.value),
     }
+}
+
+/// What is kept, and how many bytes all of it may take.
+fn cache(table: CacheTable) -> (Cache, usize) {
+    let CacheTable { enabled, when, ttl, max_entry_bytes, max_bytes } = table;
+    let own = ModelCacheTable { enabled, when, ttl, max_entry_bytes };
+    (model_cache(own, Cache::DEFAULT), max_bytes.map_or(Cache::DEFAULT_MAX_BYTES, |at| at.value as usize))
+}
+
+fn model_cache(table: ModelCacheTable, default: Cache) -> Cache {
+    Cache {
+        enabled: table.enabled.map_or(default.enabled, |at| at.value),
+        when: table.when.map_or(default.when, |at| at.value),
+        ttl: table.ttl.map_or(default.ttl, |at| at.value),
+        max_entry_bytes: table.max_entry_bytes.map_or(default.max_entry_bytes, |at| at.value as usize),
+    }
+}
+
+fn hedge(table: Option<At<HedgeTable>>) -> Option<Hedge> {
+    let table = table?.value;
+    Some(Hedge { after: table.after?.value, max_percent: table.max_percent.map_or(5, |at| at.value) })
 }
 
 fn concurrency(table: Option<ConcurrencyTable>) -> Concurrency {
@@ -910,6 +1028,7 @@ fn concurrency(table: Option<ConcurrencyTable>) -> Concurrency {
         max: table.max.map(|at| at.value).filter(|max| *max > 0),
         queue: table.queue.map_or(default.queue, |at| at.value),
         wait: table.wait.map_or(default.wait, |at| at.value),
+        spill: table.spill.map_or(default.spill, |at| at.value),
     }
 }
 
@@ -1036,6 +1155,26 @@ fn provider(
             secrets.insert(entry.key.name, at.value);
         }
     }
+    let mut api_keys = Vec::new();
+    if let Some(keys) = table.api_keys {
+        if secrets.contains_key("api_key") {
+            let help = "put all of them in \"api_keys\"";
+            reader.problem(&keys.span, &path, "both one key and \"api_keys\"", Some(help.into()));
+        }
+        if keys.value.len() > MAX_KEYS {
+            let help = format!("write at most {MAX_KEYS}");
+            reader.problem(&keys.span, &join(&path, "api_keys"), "too many keys", Some(help));
+        }
+        for (i, key) in keys.value.into_iter().enumerate() {
+            check_header_text(&key, &format!("{}[{i}]", join(&path, "api_keys")), "a key", reader);
+            api_keys.push(key.value);
+        }
+        api_keys.retain(|key| !key.expose().is_empty());
+        secrets.extend(api_keys.first().map(|first| ("api_key".to_owned(), first.clone())));
+        if api_keys.len() < 2 {
+            api_keys.clear();
+        }
+    }
     secrets.retain(|_, secret| !secret.expose().is_empty());
 
     let mut headers = BTreeMap::new();
@@ -1078,6 +1217,7 @@ fn provider(
         endpoints,
         settings: table.settings.map_or_else(|| json!({}), |at| at.value),
         secrets,
+        api_keys,
         headers,
         timeouts: timeouts(table.timeouts.map(|at| at.value), default_timeouts),
         endpoint_options,
@@ -1085,6 +1225,7 @@ fn provider(
         concurrency,
         retry: retry(table.retry.map(|at| at.value), default_retry),
         health: health(table.health.map(|at| at.value), default_health),
+        hedge: hedge(table.hedge),
     };
     crate::aws::complete(&mut provider, reader.env());
     Some(provider)

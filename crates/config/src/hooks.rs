@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::access::{OnFailure, OnFailureKind};
 use crate::config::Limits;
 use crate::file::is_component;
 use crate::names::{did_you_mean, list, quote};
-use crate::read::{Anything, At, Entry, Flag, Named, Reader, Size, Text, Time, Word, join, table};
+use crate::read::{Anything, At, Entry, Flag, Reader, Size, Text, Time, join, table};
 use crate::units::{GIB, MIB};
 
 /// The policies that come with witgate, by the names that configurations use.
@@ -17,16 +18,6 @@ pub const BUILTIN_POLICIES: [&str; 2] = ["guard", "redactor"];
 
 /// Most policies in one chain.
 const MAX_CHAIN: usize = 16;
-
-/// What is done when a policy fails: traps, takes too long, or breaks its contract.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The request fails.
-    #[default]
-    Closed,
-    /// The request, or what is left of the answer, passes without it.
-    Open,
-}
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +47,6 @@ pub enum PolicySource {
     Path(String),
 }
 
-impl Named for OnFailure {
-    const WHAT: &'static str = "way to fail";
-    const NAMES: &'static [(&'static str, Self)] = &[("closed", OnFailure::Closed), ("open", OnFailure::Open)];
-}
-
 table! {
     /// A policy: a component that looks at requests and answers.
     pub(crate) struct PolicyTable {
@@ -70,7 +56,7 @@ table! {
         /// What it is to do: its description says what there is.
         settings: Anything;
         /// What happens when it fails: "closed" fails the request, "open" lets it pass. Default closed.
-        on_failure: Word<OnFailure>;
+        on_failure: OnFailureKind;
         /// With a file of your own: whether an instance may serve one request after another. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
@@ -119,7 +105,7 @@ pub(crate) fn policies(
         let policy = PolicyConfig {
             settings_text: settings.to_string().into(),
             settings,
-            on_failure: value.on_failure.map(|at| at.value).unwrap_or_default(),
+            on_failure: value.on_failure.map_or(OnFailure::Closed, |at| at.value),
             trusted: value.trusted.is_some_and(|at| at.value) || matches!(source, PolicySource::Builtin(_)),
             source,
             max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),

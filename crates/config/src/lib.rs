@@ -66,9 +66,10 @@ pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
-pub use hooks::{BUILTIN_POLICIES, OnFailure, PolicyConfig, PolicySource};
+pub use hooks::{BUILTIN_POLICIES, PolicyConfig, PolicySource};
 pub use policy::{
-    Alarm, AlarmMetric, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry, Sticky, Strategy,
+    Alarm, AlarmMetric, Cache, CacheWhen, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, HedgeAfter,
+    Metrics, Retry, Sticky, Strategy,
 };
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -107,6 +107,8 @@ pub struct Health {
     pub window: Duration,
     /// How long it rests, before one request finds out whether it serves again; zero switches all of this off.
     pub rest: Duration,
+    /// How often one that rests is probed, so that no request has to find out; zero is never.
+    pub probe_interval: Duration,
 }
 
 impl Health {
@@ -117,6 +119,7 @@ impl Health {
         min_requests: 20,
         window: Duration::from_secs(30),
         rest: Duration::from_secs(10),
+        probe_interval: Duration::ZERO,
     };
 }
 
@@ -129,11 +132,13 @@ pub struct Concurrency {
     pub queue: u32,
     /// How long one waits.
     pub wait: Duration,
+    /// Where a request would have to wait, the model's next target with a place is asked first.
+    pub spill: bool,
 }
 
 impl Concurrency {
     /// The values where nothing is configured.
-    pub const DEFAULT: Self = Self { max: None, queue: 1_000, wait: Duration::from_secs(10) };
+    pub const DEFAULT: Self = Self { max: None, queue: 1_000, wait: Duration::from_secs(10), spill: false };
 }
 
 /// Who is asked when the targets of a model could not answer.
@@ -208,4 +213,64 @@ pub struct Alarm {
     pub at_least: u32,
     /// Only requests for this model, as clients name it.
     pub model: Option<String>,
+}
+
+/// Which requests are answered from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// There is one.
+    pub enabled: bool,
+    /// For which requests.
+    pub when: CacheWhen,
+    /// How long an answer is good for.
+    pub ttl: Duration,
+    /// Largest answer that is kept, in bytes.
+    pub max_entry_bytes: usize,
+}
+
+impl Cache {
+    /// The values where nothing is configured.
+    pub const DEFAULT: Self = Self {
+        enabled: false,
+        when: CacheWhen::Deterministic,
+        ttl: Duration::from_secs(3_600),
+        max_entry_bytes: 1 << 20,
+    };
+    /// The bytes that all answers kept by one process may take, where nothing is configured.
+    pub const DEFAULT_MAX_BYTES: usize = 64 << 20;
+}
+
+/// Which requests the cache is for, beside those that ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheWhen {
+    /// Those whose answer is the same each time: temperature 0, or with a seed; vectors and counts.
+    Deterministic,
+    /// All.
+    All,
+    /// None.
+    Asked,
+}
+
+impl CacheWhen {
+    /// The names that the file uses.
+    pub const NAMES: [(&'static str, CacheWhen); 3] =
+        [("deterministic", CacheWhen::Deterministic), ("all", CacheWhen::All), ("asked", CacheWhen::Asked)];
+}
+
+/// When a second backend is asked beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    /// After this time without an answer.
+    pub after: HedgeAfter,
+    /// For at most so many of a hundred requests.
+    pub max_percent: u32,
+}
+
+/// How long the first backend is waited for alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// As long as so many of a hundred answers took lately, 50 to 99.
+    Percentile(u32),
+    /// So long.
+    Time(Duration),
 }

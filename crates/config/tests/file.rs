@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use witgate_config::{
-    AdapterRef, Config, Health, Limits, OnFailure, Origin, Retry, Secret, Sticky, Strategy, Target, Timeouts, Unpriced,
+    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, Retry, Secret, Sticky,
+    Strategy, Target, Timeouts, Unpriced,
 };
 
 fn env(name: &str) -> Option<String> {
@@ -219,8 +220,8 @@ fn an_unknown_key_is_reported_with_the_nearest_right_one() {
             "4:1: providers.stub: unknown key \"url\"; did you mean \"endpoint\"?",
             "5:1: providers.stub: unknown key \"API-KEY\"; did you mean \"api_key\"?",
             "6:1: providers.stub: unknown key \"zzz\"; the keys here are \"adapter\", \"endpoint\", \"endpoints\", \
-             \"strategy\", \"sticky\", \"concurrency\", \"retry\", \"health\", \"api_key\", \"secrets\", \"settings\", \
-             \"headers\", \"timeouts\"",
+             \"strategy\", \"sticky\", \"concurrency\", \"retry\", \"health\", \"hedge\", \"api_key\", \"api_keys\", \
+             \"secrets\", \"settings\", \"headers\", \"timeouts\"",
             "8:1: providers.stub.timeouts: unknown key \"conect\"; did you mean \"connect\"?",
             "9:2: unknown key \"sever\"; did you mean \"server\"?",
             "11:7: models.x: unknown key \"tagret\"; did you mean \"target\"?",
@@ -931,5 +932,54 @@ on_failure = "opne"
             "f:15:12: accounting.unpriced: \"maybe\" is no choice here; write \"free\" and \"refuse\"",
             "f:17:14: state.on_failure: \"opne\" is no choice here; did you mean \"open\"?",
         ]
+    );
+}
+
+#[test]
+fn a_model_takes_of_the_cache_s_settings_what_it_does_not_choose() {
+    let config = good(
+        "[providers.p]\nadapter = \"stub\"\n[cache]\nttl = \"5m\"\nmax_bytes = \"1MiB\"\n[models.m]\ntarget = \
+         \"p\"\ncache = { enabled = true, when = \"all\" }\n[models.n]\ntarget = \"p\"",
+    );
+    let five = Duration::from_secs(300);
+    assert_eq!(config.cache, Cache { ttl: five, ..Cache::DEFAULT });
+    assert_eq!(config.cache_max_bytes, 1 << 20);
+    let m = Cache { enabled: true, when: CacheWhen::All, ttl: five, ..Cache::DEFAULT };
+    assert_eq!((config.models["m"].cache, config.models["n"].cache), (Some(m), None));
+    gives(
+        "[cache]\nwhen = \"always\"",
+        &["4:8: cache.when: \"always\" is no kind of request; write \"deterministic\", \"all\" and \"asked\""],
+    );
+}
+
+#[test]
+fn a_hedge_waits_for_a_time_or_a_percentile() {
+    let config = good(
+        "[providers.p]\nadapter = \"stub\"\nhedge = { after = \"p95\" }\n[models.m]\ntarget = \"p\"\nhedge = { after = \
+         \"800ms\", max_percent = 50 }",
+    );
+    assert_eq!(config.providers["p"].hedge, Some(Hedge { after: HedgeAfter::Percentile(95), max_percent: 5 }));
+    let after = HedgeAfter::Time(Duration::from_millis(800));
+    assert_eq!(config.models["m"].hedge, Some(Hedge { after, max_percent: 50 }));
+    gives(
+        "hedge = { after = \"p20\" }",
+        &["3:19: providers.stub.hedge.after: \"p20\" is no percentile; write \"p50\" to \"p99\", or a duration"],
+    );
+}
+
+#[test]
+fn several_keys_take_turns_and_are_never_shown() {
+    let text =
+        "[providers.p]\nadapter = \"openai\"\napi_keys = [\"sk-one\", \"\", \"sk-two\"]\n[models.m]\ntarget = \"p/m\"";
+    let config = good(text);
+    let p = &config.providers["p"];
+    assert_eq!(p.api_keys.iter().map(|key| key.expose()).collect::<Vec<_>>(), ["sk-one", "sk-two"]);
+    assert!(p.secrets["api_key"].matches("sk-one") && config.check_secrets("p", &[("api_key", true)]).is_empty());
+    assert!(!format!("{p:?}").contains("sk-"));
+    let one = good(&text.replace("\"sk-two\"", "\"\""));
+    assert!(one.providers["p"].api_keys.is_empty() && one.providers["p"].secrets["api_key"].matches("sk-one"));
+    gives(
+        "api_key = \"a\"\napi_keys = [\"b\"]",
+        &["4:12: providers.stub: both one key and \"api_keys\"; put all of them in \"api_keys\""],
     );
 }

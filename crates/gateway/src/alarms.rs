@@ -104,7 +104,7 @@ impl Part {
         self.requests += 1;
         self.throttled += u64::from(matches!(record.status, 402 | 429 | 503));
         self.failed += u64::from(record.outcome == Outcome::Failed && (record.status >= 500 || record.status < 400));
-        if let Some(usage) = &record.usage {
+        if let Some(usage) = record.used() {
             self.tokens += usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
         }
         self.nano_usd = self.nano_usd.saturating_add(record.cost.unwrap_or(0));

@@ -9,16 +9,18 @@
 
 use std::sync::Arc;
 
-use witgate_config::{Provider, Route, Target};
+use witgate_config::{Model, Provider, Route, Target};
 use witgate_model::ErrorKind;
 use witgate_model::normaliser::Attempt as Try;
 
 use crate::failure::Failed;
 use crate::gateway::{Gateway, MOST_TARGETS};
 use crate::health::Verdict;
+use crate::hedge::Hedger;
 use crate::path::{Attempt, Ended, Flight, Run};
 use crate::pool::{NoPlace, Pool, Tried, Want};
 use crate::ports::{Normaliser, Ports};
+use crate::provider_keys;
 use crate::record::Warning;
 use crate::retry;
 use crate::stream::Writer;
@@ -45,18 +47,29 @@ impl Sequence {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.at.iter().take(self.len).map(|at| usize::from(*at))
     }
 }
 
+/// A target, and what else its model has.
+pub(crate) struct Around<'a> {
+    pub gateway: &'a Gateway,
+    pub group: &'a [Target],
+    pub sequence: &'a Sequence,
+    pub target: &'a Target,
+    pub provider: &'a Provider,
+    pub model: Option<&'a Model>,
+    pub client_model: &'a str,
+}
+
 /// The failure that is told.
 #[derive(Default)]
-struct Told(Option<Failed>);
+pub(crate) struct Told(Option<Failed>);
 
 impl Told {
     /// The first of those that explain most.
-    fn hear(&mut self, failed: &Failed) {
+    pub fn hear(&mut self, failed: &Failed) {
         if self.0.as_ref().is_none_or(|known| failed.explains() > known.explains()) {
             self.0 = Some(failed.clone());
         }
@@ -95,7 +108,8 @@ impl<N: Normaliser> Run<N> {
         let mut group = route.targets.as_ref();
         let mut sequence = gateway.sequence(flight.ports.as_ref(), group, route.model, &self.headers, &self.request);
         loop {
-            let over = match self.group(flight, &mut told, (group, &sequence), client_model, writer).await {
+            let over = match self.group(flight, &mut told, (group, &sequence, route.model), client_model, writer).await
+            {
                 Ok(ended) => return Ok(ended),
                 Err(over) => over,
             };
@@ -119,7 +133,7 @@ impl<N: Normaliser> Run<N> {
         &mut self,
         flight: &mut Flight<P>,
         told: &mut Told,
-        (group, sequence): (&[Target], &Sequence),
+        (group, sequence, model): (&[Target], &Sequence, Option<&Model>),
         client_model: &str,
         writer: &Writer,
     ) -> Result<Ended, Over> {
@@ -141,7 +155,8 @@ impl<N: Normaliser> Run<N> {
                 // Alone here: nothing is copied.
                 Arc::make_mut(&mut self.request).model =
                     target.model.clone().unwrap_or_else(|| client_model.to_owned());
-                let failed = match self.target(flight, told, (provider, pool, target), round, writer).await {
+                let around = Around { gateway: &gateway, group, sequence, target, provider, model, client_model };
+                let failed = match self.target(flight, told, (&around, pool), round, writer).await {
                     Ok(ended) => return Ok(ended),
                     Err(Attempt::After(failed)) => return Err(Over::After(failed)),
                     Err(Attempt::Before(failed)) => failed,
@@ -175,13 +190,17 @@ impl<N: Normaliser> Run<N> {
         &mut self,
         flight: &mut Flight<P>,
         told: &mut Told,
-        (provider, pool, target): (&Provider, &Arc<Pool>, &Target),
+        (around, pool): (&Around<'_>, &Arc<Pool>),
         round: u32,
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
-        let gateway = Arc::clone(&self.gateway);
+        let (gateway, provider) = (around.gateway, around.provider);
         let ports = Arc::clone(&flight.ports);
-        let settings = gateway.settings(provider, target);
+        let settings = gateway.settings(provider, around.target);
+        let hedger = gateway.hedger(around.model, provider).filter(|_| !self.request.stream);
+        let mut keys_tried = Tried::default();
+        let keys = gateway.provider_keys(provider);
+        let mut key = keys.and_then(|keys| keys.next(ports.now(), &keys_tried)).unwrap_or(0);
         let mut want = Want {
             tried: Tried::default(),
             sticky: gateway.key(pool.choice(), &self.headers, &self.request),
@@ -214,18 +233,52 @@ impl<N: Normaliser> Run<N> {
                 });
             }
             flight.bill.price(gateway.config.access.price(&provider.name, &self.request.model));
-            flight.record.attempts += 1;
-            flight.record.provider = Some(provider.name.clone());
-            match self.attempt(flight, provider, settings, &mut lease, writer).await {
+            let attempt = loop {
+                flight.record.attempts += 1;
+                flight.record.provider = Some(provider.name.clone());
+                let attempt = match hedger {
+                    Some(hedger) => {
+                        Box::pin(self.hedged(
+                            (flight, told),
+                            hedger,
+                            (provider, settings, key),
+                            (pool, &mut lease),
+                            around,
+                        ))
+                        .await
+                    }
+                    None => self.attempt(flight, provider, settings, (&mut lease, key), writer).await,
+                };
+                let Err(Attempt::Before(failed)) = &attempt else { break attempt };
+                // What is wrong with one key is not with another one: that is tried at once.
+                if !gateway.tell_key(ports.as_ref(), provider, key, failed, &flight.record.request_id) {
+                    break attempt;
+                }
+                keys_tried.add(key);
+                match keys.and_then(|keys| keys.next(ports.now(), &keys_tried)) {
+                    Some(next) if ports.now() < want.deadline => key = next,
+                    _ => break attempt,
+                }
+                flight.failed(failed, provider, &self.request.model);
+                told.hear(failed);
+                lease.answered = false;
+            };
+            match attempt {
                 Ok(ended) => {
-                    lease.served(ports.now());
+                    if !lease.is_over() {
+                        lease.served(ports.now());
+                    }
+                    // Where the second of two has answered, this key has not.
+                    if let Some(keys) = keys.filter(|_| flight.record.hedged != Some(true)) {
+                        keys.served(key);
+                    }
                     return Ok(ended);
                 }
                 Err(attempt) => {
                     let (Attempt::Before(failed) | Attempt::After(failed)) = &attempt;
                     // Earlier tries have used up the time: no fault of this endpoint's.
                     let late = failed.is_total_timeout() && flight.record.attempts > 1;
-                    let verdict = if late { Verdict::Unknown } else { Verdict::of(failed, lease.answered) };
+                    let verdict = if late { Verdict::Unknown } else { verdict(provider, failed, lease.answered) };
                     lease.tell(ports.now(), verdict);
                     let Attempt::Before(failed) = attempt else { return Err(attempt) };
                     flight.failed(&failed, provider, &self.request.model);
@@ -244,7 +297,7 @@ impl<N: Normaliser> Run<N> {
 
 impl<P: Ports> Flight<P> {
     /// Notes a try that failed before any content.
-    fn failed(&mut self, failed: &Failed, provider: &Provider, model: &str) {
+    pub(crate) fn failed(&mut self, failed: &Failed, provider: &Provider, model: &str) {
         self.discard(false);
         if self.tried.len() < MOST_TRIES {
             self.tried.push(Try {
@@ -254,6 +307,14 @@ impl<P: Ports> Flight<P> {
                 reason: failed.reason().to_owned(),
             });
         }
+    }
+}
+
+/// What a failure tells of the endpoint: nothing where it is the key's.
+pub(crate) fn verdict(provider: &Provider, failed: &Failed, answered: bool) -> Verdict {
+    match provider_keys::is_of_key(provider, failed) {
+        true => Verdict::Unknown,
+        false => Verdict::of(failed, answered),
     }
 }
 
@@ -278,8 +339,30 @@ fn no_place(none: NoPlace, provider: &Provider) -> Failed {
 
 impl Gateway {
     /// A target's provider and its endpoints.
-    fn place(&self, target: &Target) -> Option<(&Provider, &Arc<Pool>)> {
+    pub(crate) fn place(&self, target: &Target) -> Option<(&Provider, &Arc<Pool>)> {
         let provider = self.config.providers.get(&target.provider)?;
         Some((provider, self.pool(provider, self.settings(provider, target).0)?))
+    }
+
+    /// When a second backend is asked for requests of this model at this provider.
+    fn hedger(&self, model: Option<&Model>, provider: &Provider) -> Option<&Hedger> {
+        let of_model = model.and_then(|model| self.hedgers.models.get(&model.alias));
+        of_model.or_else(|| self.hedgers.providers.get(&provider.name))
+    }
+
+    /// Tells a key of a failure. True where it is the key's.
+    pub(crate) fn tell_key<P: Ports>(
+        &self,
+        ports: &P,
+        provider: &Provider,
+        key: usize,
+        failed: &Failed,
+        request_id: &str,
+    ) -> bool {
+        let keys = self.provider_keys(provider).filter(|_| provider_keys::is_of_key(provider, failed));
+        let Some(rest) = keys.and_then(|keys| keys.tell(key, ports.now(), failed)) else { return false };
+        let (provider, reason) = (provider.name.as_str(), failed.reason());
+        ports.warn(&Warning::Key { request_id, provider, key: key + 1, reason, rest });
+        true
     }
 }

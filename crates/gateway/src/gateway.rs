@@ -15,10 +15,13 @@ use witgate_model::normaliser::{Client, Document, Parsed, Route};
 use crate::alarms::Watched;
 use crate::aws::Clocks;
 use crate::bill::Ledger;
+use crate::cache::Cache;
 use crate::chain::Sequence;
 use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
+use crate::health::Verdict;
+use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
@@ -26,6 +29,7 @@ use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
+use crate::provider_keys::Keys as ProviderKeys;
 use crate::query;
 use crate::record::{Outcome, Record, Warning};
 use crate::route::{self, Load};
@@ -53,6 +57,12 @@ pub(crate) struct Pools {
     pub regions: Vec<(String, Arc<Pool>)>,
 }
 
+/// Where hedged requests are configured, when a second backend is asked.
+pub(crate) struct Hedgers {
+    pub models: BTreeMap<String, Hedger>,
+    pub providers: BTreeMap<String, Hedger>,
+}
+
 /// A provider, and whether it serves; if not, why.
 type State = (String, Result<(), String>);
 
@@ -68,8 +78,12 @@ pub struct Gateway {
     settings: BTreeMap<String, Arc<str>>,
     /// Each provider's endpoints.
     pub(crate) pools: BTreeMap<String, Pools>,
+    /// Each provider's keys.
+    provider_keys: BTreeMap<String, ProviderKeys>,
+    pub(crate) hedgers: Hedgers,
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
+    pub(crate) cache: Cache,
     /// The headers by which requests are kept together.
     sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
@@ -125,10 +139,24 @@ impl Gateway {
         let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
         let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
         let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
+        let providers = config.providers.values();
+        let of = |provider: &Provider| (provider.name.clone(), ProviderKeys::new(provider));
+        let provider_keys = providers.clone().map(of).collect();
+        let hedgers = Hedgers {
+            models: config
+                .models
+                .iter()
+                .filter_map(|(alias, m)| Some((alias.clone(), Hedger::new(m.hedge?))))
+                .collect(),
+            providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
+        };
         Gateway {
             watch,
             keys: Keys::new(&config),
             ledger: Ledger::new(&config),
+            provider_keys,
+            hedgers,
+            cache: Cache::new(&config),
             config,
             routes,
             pools,
@@ -170,13 +198,18 @@ impl Gateway {
         Some(of_region.map_or(&pools.own, |(_, pool)| pool))
     }
 
+    /// A provider's keys.
+    pub(crate) fn provider_keys(&self, provider: &Provider) -> Option<&ProviderKeys> {
+        self.provider_keys.get(&provider.name)
+    }
+
     /// What keeps a request with others.
     pub(crate) fn key(&self, choice: &Choice, headers: &[Field], request: &witgate_model::Request) -> Option<u64> {
         route::key(choice.sticky.as_ref()?, headers, request)
     }
 
-    /// The order in which targets are tried: the one that the strategy chooses, then the others, those that are not well
-    /// last.
+    /// The order in which targets are tried: the one that the strategy chooses, then the others; behind those with a place
+    /// those that spill and have none, and last those that are not well.
     pub(crate) fn sequence<P: Ports>(
         &self,
         ports: &P,
@@ -193,10 +226,14 @@ impl Gateway {
         }
         let now = ports.now();
         let mut loads = [None; MOST_TARGETS];
-        for (slot, target) in loads.iter_mut().zip(targets) {
+        let mut spills = [false; MOST_TARGETS];
+        for ((slot, spills), target) in loads.iter_mut().zip(&mut spills).zip(targets) {
             let provider = self.config.providers.get(&target.provider);
             *slot = provider.and_then(|provider| {
-                let (well, load) = self.pool(provider, self.settings(provider, target).0)?.load(now);
+                let pool = self.pool(provider, self.settings(provider, target).0)?;
+                let (well, load) = pool.load(now);
+                *spills = provider.concurrency.spill && pool.is_busy(now);
+                let well = well && self.provider_keys(provider).is_none_or(|keys| keys.is_fit(now));
                 Some((well, Load { weight: target.weight, ..load }))
             });
         }
@@ -214,12 +251,14 @@ impl Gateway {
         });
         drop(turn);
         let first = first.unwrap_or(0);
-        sequence.push(first);
         // After the one whose turn it is comes the one behind it.
         let from = if choice.strategy == Strategy::RoundRobin { first } else { 0 };
-        let others = || (0..count).map(|step| (from + step) % count).filter(|at| *at != first);
-        others().filter(|at| candidate(*at).is_some()).for_each(|at| sequence.push(at));
-        others().filter(|at| candidate(*at).is_none()).for_each(|at| sequence.push(at));
+        let all = || [first].into_iter().chain((0..count).map(|step| (from + step) % count).filter(|at| *at != first));
+        let rank = |at: usize| match candidate(at) {
+            Some(_) => u8::from(spills.get(at).is_some_and(|spills| *spills)),
+            None => 2,
+        };
+        (0..=2).for_each(|of| all().filter(|at| rank(*at) == of).for_each(|at| sequence.push(at)));
         sequence
     }
 
@@ -560,24 +599,48 @@ impl Gateway {
         let region = path::region(&request.auth, settings);
         let endpoints = path::endpoints(provider, settings, region, &mut adapter).map_err(|fault| fault.to_string())?;
         for endpoint in endpoints.iter() {
-            let prepared = crate::sign::prepare(provider, endpoint, region, request.clone(), None);
-            let prepared = prepared.map_err(|fault| fault.to_string())?;
-            let now = self.clocks.time(&provider.name, ports.unix_time());
-            let request = prepared.signed(ports, provider, now).await.map_err(|failed| failed.error.message)?;
-            let deadline = ports.now() + PROBE_TIMEOUT;
-            let answer = path::before(ports, deadline, ports.send(request)).await;
-            last = match answer {
-                None => Err(format!("did not answer within {} s", PROBE_TIMEOUT.as_secs())),
-                Some(Err(_)) => Err("cannot be reached".to_owned()),
-                Some(Ok(mut answer)) if (200..300).contains(&answer.status) => {
-                    // Read what there is, so that the connection can be used again.
-                    let _ = path::before(ports, deadline, answer.body.chunk()).await;
-                    return Ok(());
-                }
-                Some(Ok(answer)) => Err(format!("answers {}", answer.status)),
-            };
+            last =
+                self.probe_endpoint(ports, provider, (endpoint, region), request.clone()).await.map_err(|(why, _)| why);
+            if last.is_ok() {
+                break;
+            }
         }
         last
+    }
+
+    /// Asks one endpoint whether it serves. The error is for people and names no address; beside it what that tells of the
+    /// endpoint.
+    pub(crate) async fn probe_endpoint<P: Ports>(
+        &self,
+        ports: &P,
+        provider: &Provider,
+        (endpoint, region): (&str, Option<&str>),
+        request: witgate_model::HttpRequest,
+    ) -> Result<(), (String, Verdict)> {
+        let unknown = |why: String| (why, Verdict::Unknown);
+        let key = self.provider_keys(provider).map_or(0, |keys| keys.peek(ports.now()));
+        let prepared = crate::sign::prepare(provider, endpoint, (region, key), request, None);
+        let prepared = prepared.map_err(|fault| unknown(fault.to_string()))?;
+        let now = self.clocks.time(&provider.name, ports.unix_time());
+        let request = prepared.signed(ports, provider, now).await.map_err(|failed| unknown(failed.error.message))?;
+        let deadline = ports.now() + PROBE_TIMEOUT;
+        match path::before(ports, deadline, ports.send(request)).await {
+            None => Err((format!("did not answer within {} s", PROBE_TIMEOUT.as_secs()), Verdict::Failed)),
+            Some(Err(_)) => Err(("cannot be reached".to_owned(), Verdict::Failed)),
+            Some(Ok(mut answer)) if (200..300).contains(&answer.status) => {
+                // Read what there is, so that the connection can be used again.
+                let _ = path::before(ports, deadline, answer.body.chunk()).await;
+                Ok(())
+            }
+            Some(Ok(answer)) => {
+                // One that does not know the question may serve all the same.
+                let verdict = match answer.status {
+                    429 | 500.. => Verdict::Failed,
+                    _ => Verdict::Unknown,
+                };
+                Err((format!("answers {}", answer.status), verdict))
+            }
+        }
     }
 
     /// Gives the answer that the dialect itself has.
@@ -644,6 +707,10 @@ impl Gateway {
             return flight.refuse(self, &dialect, failed).response();
         }
         let gateway = Arc::clone(self);
+        let wish = match self.cache.wish(&headers) {
+            Ok(wish) => wish,
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
+        };
         headers.retain(|(name, _)| self.sticky.contains(name));
         let mut run = path::Run {
             gateway,
@@ -655,6 +722,8 @@ impl Gateway {
             traceparent,
             follow,
             watches: Vec::new(),
+            wish,
+            recorder: None,
         };
         let writer = Writer::default();
         if !run.request.stream {

@@ -23,6 +23,9 @@ pub(crate) enum Verdict {
     Failed,
     /// It wants no requests for so long.
     Limited(Duration),
+    /// It was given up, since another one that was asked later has answered: as good as a failure, or one that never
+    /// answers would be asked again and again.
+    Slow,
     /// Nothing.
     Unknown,
 }
@@ -82,6 +85,11 @@ impl Health {
         now >= self.limited && self.resting.is_none_or(|until| now >= until && !self.probing)
     }
 
+    /// Whether it rests, or its next request finds out.
+    pub fn is_resting(&self) -> bool {
+        self.resting.is_some()
+    }
+
     /// It gets a request. True where that is the one that finds out.
     pub fn take(&mut self, now: Duration) -> bool {
         let probe = self.resting.is_some_and(|until| now >= until) && !self.probing;
@@ -107,7 +115,7 @@ impl Health {
                 self.failures = 0;
                 self.resting = None;
             }
-            Verdict::Failed => {
+            Verdict::Failed | Verdict::Slow => {
                 self.failures = self.failures.saturating_add(1);
                 let (all, failed) = self.count(rules, now, 1);
                 let in_a_row = rules.failures > 0 && self.failures >= rules.failures;

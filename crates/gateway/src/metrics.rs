@@ -171,7 +171,7 @@ impl Metrics {
         if let Some(cost) = record.cost.filter(|cost| *cost > 0) {
             self.cost.get_or_create(&served).inc_by(cost as f64 / 1e9);
         }
-        let Some(usage) = &record.usage else { return };
+        let Some(usage) = record.used() else { return };
         for (gen_ai_token_type, count) in [
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),

@@ -159,7 +159,9 @@ impl Gateway {
         let request = witgate_model::Request::new("", "", Input::Models);
         let settings = self.own_settings(provider);
         let endpoint = self.pool(provider, settings.0).map_or(0, |pool| pool.peek(ports.now()));
-        let call = Call { gateway: self, ports, provider, settings, endpoint, request_id: &flight.record.request_id };
+        let key = self.provider_keys(provider).map_or(0, |keys| keys.peek(ports.now()));
+        let request_id = &flight.record.request_id;
+        let call = Call { gateway: self, ports, provider, settings, endpoint, key, request_id };
         let ask = async {
             let mut dropped = Vec::new();
             let reply = Reply::open(call, (&Arc::new(request), None, ports.now()), &mut dropped).await?;

@@ -15,14 +15,15 @@ use witgate_model::normaliser::{
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
 
 use crate::aws;
-use crate::cause;
 use crate::bill::Bill;
+use crate::cache::{Recorder, Told, Wish};
+use crate::cause;
 use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
-use crate::policies::{Watch, Watchers};
 use crate::keys;
+use crate::policies::{Watch, Watchers};
 use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
@@ -46,6 +47,8 @@ pub(crate) struct Flight<P: Ports> {
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
+    /// What the client is told of the cache.
+    pub cache: Option<Told>,
     ended: bool,
 }
 
@@ -71,11 +74,13 @@ impl<P: Ports> Flight<P> {
             response_model: None,
             provider: None,
             attempts: 0,
+            hedged: None,
             stream: false,
             usage: None,
             key: None,
             tenant: None,
             cost: None,
+            cached: false,
             error_type: None,
             cause: None,
             unmapped: Vec::new(),
@@ -92,6 +97,7 @@ impl<P: Ports> Flight<P> {
             bill: Bill::default(),
             gateway: None,
             spent: None,
+            cache: None,
             ended: false,
         }
     }
@@ -100,7 +106,7 @@ impl<P: Ports> Flight<P> {
     pub fn end(&mut self, status: u16, outcome: Outcome) {
         if !self.ended {
             self.ended = true;
-            self.bill.close(self.record.usage.as_ref(), outcome == Outcome::Complete);
+            self.bill.close(self.record.used(), outcome == Outcome::Complete);
             self.record.cost = self.bill.cost();
             self.record.usage = add(self.spent.take(), self.record.usage.take());
             self.record.status = status;
@@ -143,11 +149,28 @@ impl<P: Ports> Flight<P> {
         (self.ports.random() as u64) | 1
     }
 
-    fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
+    /// Notes what an event tells of the answer. `dialect` is the client's; facades answer in the one that they asked in.
+    pub fn note(&mut self, dialect: &str, asked: &str, event: &Event) {
+        match event {
+            Event::Started(started) => self.record.response_model.clone_from(&started.model),
+            Event::Usage(usage) => merge(&mut self.record.usage, usage),
+            Event::Other(other)
+                if other.dialect != dialect && other.dialect != asked && self.record.unmapped.len() < 16 =>
+            {
+                self.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
         headers.extend(self.bill.headers.iter().cloned());
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
+        }
+        if let Some(told) = self.cache {
+            told.headers(&mut headers);
         }
         if !self.record.dropped.is_empty() {
             headers.push(("x-witgate-dropped".to_owned(), http::list(&self.record.dropped)));
@@ -356,6 +379,10 @@ pub(crate) struct Run<N> {
     pub follow: bool,
     /// The policies that watch its answers.
     pub watches: Vec<Watch>,
+    /// What it wants of the cache, until that was looked at.
+    pub wish: Option<Wish>,
+    /// What is to be kept of the answer, and for how long.
+    pub recorder: Option<(Recorder, Duration)>,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
@@ -405,11 +432,24 @@ impl<N: Normaliser> Run<N> {
         if matches!(&self.request.input, Input::Chat(messages) if messages.is_empty()) {
             return self.nothing(flight, writer).await;
         }
+        let mut found = match self.look(&mut flight, &route).await {
+            Ok(found) => found,
+            Err(failed) => return self.fail(flight, failed, writer).await,
+        };
         let mut again = 0;
         loop {
-            match self.targets(&mut flight, &route, &client_model, writer).await {
+            let answered = match found.hit() {
+                Some(stored) => self.replay(&mut flight, stored, writer).await,
+                None => self.targets(&mut flight, &route, &client_model, writer).await,
+            };
+            match answered {
                 Ok(Ended::Again(parsed)) if again < MOST_AGAIN => {
                     again += 1;
+                    self.forgo(&mut found, true);
+                    if std::mem::take(&mut flight.record.cached) {
+                        flight.record.usage = None;
+                        flight.cache = Some(Told::Miss);
+                    }
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
                     flight.discard(true);
@@ -426,11 +466,15 @@ impl<N: Normaliser> Run<N> {
                     return self.fail(flight, Failed::fault(&fault, None), writer).await;
                 }
                 Ok(ended) => {
+                    self.keep(&flight, &mut found).await;
                     let status = if flight.record.status == 0 { 200 } else { flight.record.status };
                     flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
                     return ended;
                 }
-                Err(failed) => return self.fail(flight, failed, writer).await,
+                Err(failed) => {
+                    self.forgo(&mut found, false);
+                    return self.fail(flight, failed, writer).await;
+                }
             }
         }
     }
@@ -478,7 +522,7 @@ impl<N: Normaliser> Run<N> {
         flight: &mut Flight<P>,
         provider: &Provider,
         settings: (&serde_json::Value, &str),
-        lease: &mut Lease,
+        (lease, key): (&mut Lease, usize),
         writer: &Writer,
     ) -> Result<Ended, Attempt> {
         let ports = Arc::clone(&flight.ports);
@@ -490,11 +534,15 @@ impl<N: Normaliser> Run<N> {
             provider,
             settings,
             endpoint: lease.at(),
+            key,
             request_id: &request_id,
         };
         let asked = (&self.request, self.traceparent.clone(), flight.start);
         let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
         lease.answered = true;
+        if let Some((recorder, _)) = &mut self.recorder {
+            recorder.restart();
+        }
         let watchers = gateway.watchers(ports.as_ref(), &self.watches);
         let mut sink = Sink {
             order: Order::new(&self.request.input),
@@ -518,27 +566,33 @@ impl<N: Normaliser> Run<N> {
                 break;
             }
         }
+        let whole = sink.body.take();
+        self.ended(flight, whole).await.map_err(|fault| sink.attempt(call.fault(&fault)))
+    }
+
+    /// The answer is complete: what remains to be done. `whole` is one that is not streamed.
+    pub(crate) async fn ended<P: Ports>(
+        &mut self,
+        flight: &mut Flight<P>,
+        whole: Option<Bytes>,
+    ) -> Result<Ended, Fault> {
         if self.follow {
-            let ending = self.normaliser.end().map_err(|fault| sink.attempt(call.fault(&fault)))?;
+            let ending = self.normaliser.end()?;
             for document in ending.keep {
                 let document = Document { at: flight.own(document.at), ..document };
                 // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = ports.keep(document).await {
-                    ports.warn(&Warning::Store { request_id: &request_id, why: &why });
+                if let Err(why) = flight.ports.keep(document).await {
+                    flight.ports.warn(&Warning::Store { request_id: &flight.record.request_id, why: &why });
                 }
             }
             if let Some(again) = ending.again.filter(|_| !self.request.stream) {
                 return Ok(Ended::Again(Box::new(again)));
             }
         }
-        match sink.body {
-            None => Ok(Ended::Streamed),
-            Some(body) => {
-                let head = self.normaliser.head().map_err(|fault| Attempt::Before(call.fault(&fault)))?;
-                flight.record.status = head.status;
-                Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
-            }
-        }
+        let Some(body) = whole else { return Ok(Ended::Streamed) };
+        let head = self.normaliser.head()?;
+        flight.record.status = head.status;
+        Ok(Ended::Whole(flight.respond(head.status, head.headers, body)))
     }
 }
 
@@ -551,6 +605,8 @@ pub(crate) struct Call<'p, P: Ports> {
     pub settings: (&'p serde_json::Value, &'p str),
     /// Which of the provider's endpoints.
     pub endpoint: usize,
+    /// Which of its keys.
+    pub key: usize,
     pub request_id: &'p str,
 }
 
@@ -564,7 +620,7 @@ impl<P: Ports> Copy for Call<'_, P> {}
 
 impl<P: Ports> Call<'_, P> {
     /// Reports what a component did.
-    fn fault(&self, fault: &Fault) -> Failed {
+    pub fn fault(&self, fault: &Fault) -> Failed {
         self.ports.warn(&Warning::Fault { request_id: self.request_id, fault });
         Failed::fault(fault, Some(&self.provider.name))
     }
@@ -608,7 +664,8 @@ impl<'p, P: Ports> Reply<'p, P> {
         };
         let (framing, context) = (asked.framing.clone(), asked.context.take());
         let left_out = std::mem::take(&mut asked.dropped);
-        let prepared = sign::prepare(provider, endpoint, region.as_deref(), asked, traceparent).map_err(fault)?;
+        let prepared =
+            sign::prepare(provider, endpoint, (region.as_deref(), call.key), asked, traceparent).map_err(fault)?;
         *dropped = left_out;
         let mut exchange = if prepared.is_signed() {
             let signed_at = gateway.clocks.time(&provider.name, ports.unix_time());
@@ -756,19 +813,10 @@ impl<P: Ports> Sink<P> {
         for event in &events {
             self.order.next(event).map_err(|what| Refused::Fault(Fault { component: component(provider), what }))?;
             content |= event.is_content();
-            match event {
-                Event::Started(started) => flight.record.response_model.clone_from(&started.model),
-                Event::Usage(usage) => merge(&mut flight.record.usage, usage),
-                // Facades answer in the dialect that they asked in.
-                Event::Other(other)
-                    if other.dialect != run.request.dialect
-                        && other.dialect != run.dialect
-                        && flight.record.unmapped.len() < 16 =>
-                {
-                    flight.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
-                }
-                _ => {}
-            }
+            flight.note(&run.dialect, &run.request.dialect, event);
+        }
+        if let Some((recorder, _)) = &mut run.recorder {
+            recorder.take(&events);
         }
         if content {
             answer.content(flight);

@@ -11,9 +11,10 @@ use witgate_config::{OnFailure, PolicyConfig};
 use witgate_model::policy::{Context, Decision, Filtered, Tag};
 use witgate_model::{Event, Request};
 
+use crate::check::Order;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
-use crate::path::Flight;
+use crate::path::{Flight, Run};
 use crate::ports::{Fault, Policy, Ports};
 use crate::record::Warning;
 
@@ -139,6 +140,44 @@ impl Gateway {
 
     fn policy_config(&self, name: &str) -> Option<&PolicyConfig> {
         self.config.policies.get(name)
+    }
+}
+
+impl<N> Run<N> {
+    /// What the policies let pass of an answer that is there as a whole, in its pieces.
+    pub(crate) fn watched_whole<P: Ports>(
+        &self,
+        flight: &Flight<P>,
+        reads: Vec<Vec<Event>>,
+    ) -> Result<Vec<Vec<Event>>, Failed> {
+        if self.watches.is_empty() {
+            return Ok(reads);
+        }
+        let (ports, id) = (flight.ports.as_ref(), &flight.record.request_id);
+        let fault = |fault: Fault| {
+            ports.warn(&Warning::Fault { request_id: id, fault: &fault });
+            Failed::fault(&fault, None)
+        };
+        let mut watchers: Watchers<P> = self.gateway.watchers(ports, &self.watches).map_err(fault)?;
+        let mut order = Order::new(&self.request.input);
+        let mut passed = Vec::with_capacity(reads.len());
+        for read in reads {
+            let events = watchers.feed(&self.gateway, ports, id, read).map_err(fault)?;
+            for event in &events {
+                order.next(event).map_err(|what| fault(Fault { component: "a policy".to_owned(), what }))?;
+                if let Event::Failed(error) = event {
+                    return Err(Failed::request(error.clone()));
+                }
+            }
+            passed.push(events);
+        }
+        match order.ended {
+            true => Ok(passed),
+            false => Err(fault(Fault {
+                component: "a policy".to_owned(),
+                what: "kept the end of an answer back".to_owned(),
+            })),
+        }
     }
 }
 

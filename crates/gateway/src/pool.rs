@@ -30,7 +30,7 @@ impl Tried {
         }
     }
 
-    fn has(&self, at: usize) -> bool {
+    pub fn has(&self, at: usize) -> bool {
         self.0.get(at / 64).is_none_or(|word| word & 1 << (at % 64) != 0)
     }
 
@@ -203,6 +203,43 @@ impl Pool {
         }
     }
 
+    /// A place at an endpoint that is well, where there is one now and nobody waits.
+    pub fn acquire_now<P: Ports>(self: &Arc<Self>, ports: &P, want: Want) -> Option<Lease> {
+        let now = ports.now();
+        let mut state = self.state();
+        if state.queue.len() > 0 {
+            return None;
+        }
+        match state.place(&self.choice, &want, now, || ports.random() as u64) {
+            Place::At(at, probe) => {
+                drop(state);
+                Some(self.lease(at, probe, now))
+            }
+            Place::Full | Place::Exhausted => None,
+        }
+    }
+
+    /// Whether a request would have to wait.
+    pub fn is_busy(&self, now: Duration) -> bool {
+        let state = self.state();
+        let mut fit = state.endpoints.iter().filter(|endpoint| endpoint.health.is_fit(now));
+        state.queue.len() > 0 || fit.all(Endpoint::is_full)
+    }
+
+    /// The endpoints that rest.
+    pub fn resting(&self) -> Vec<usize> {
+        let state = self.state();
+        let all = state.endpoints.iter().enumerate();
+        all.filter(|(_, endpoint)| endpoint.health.is_resting()).map(|(at, _)| at).collect()
+    }
+
+    /// What a probe told of an endpoint.
+    pub fn probed(&self, at: usize, now: Duration, verdict: Verdict) {
+        if let Some(endpoint) = self.state().endpoints.get_mut(at) {
+            endpoint.health.tell(&self.health, now, verdict);
+        }
+    }
+
     fn lease(self: &Arc<Self>, at: usize, probe: bool, since: Duration) -> Lease {
         Lease { pool: Arc::clone(self), at, probe, since, served: false, answered: false }
     }
@@ -336,6 +373,26 @@ impl Lease {
             return;
         }
         self.served = true;
+        self.took(now);
+        self.tell(now, Verdict::Served);
+    }
+
+    /// The request has ended here, without an answer to it.
+    pub fn over(&mut self, now: Duration, verdict: Verdict) {
+        self.served = true;
+        if verdict == Verdict::Slow {
+            self.took(now);
+        }
+        self.tell(now, verdict);
+    }
+
+    /// Whether what the request tells of the endpoint has been told.
+    pub fn is_over(&self) -> bool {
+        self.served
+    }
+
+    /// It took so long, at least.
+    fn took(&self, now: Duration) {
         let took = u64::try_from(now.saturating_sub(self.since).as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 40);
         self.endpoint(|endpoint, _| {
             endpoint.latency = match endpoint.latency {
@@ -344,7 +401,6 @@ impl Lease {
             };
             endpoint.seen = now;
         });
-        self.tell(now, Verdict::Served);
     }
 
     /// What the request tells of the endpoint.

@@ -57,6 +57,8 @@ pub struct Record {
     pub provider: Option<String>,
     /// How many targets were tried.
     pub attempts: u32,
+    /// A second backend was asked too, since the first one was slow: whether it was the second one that answered.
+    pub hedged: Option<bool>,
     /// Whether the answer was streamed.
     pub stream: bool,
     /// What it cost, as far as known.
@@ -67,6 +69,8 @@ pub struct Record {
     pub tenant: Option<String>,
     /// What it cost in nano-dollars, tries that the client did not see included; none where no target has a price.
     pub cost: Option<u64>,
+    /// The answer came from the cache: what `usage` says was not used again.
+    pub cached: bool,
     /// `error.type` of a failure.
     pub error_type: Option<String>,
     /// Why a backend failed this request, or the gateway did: also where its client is only told that something did. The
@@ -79,6 +83,13 @@ pub struct Record {
     pub dropped: Vec<String>,
     /// What policies tagged the request with: names and values, never content.
     pub tags: Vec<(String, String)>,
+}
+
+impl Record {
+    /// What backends used for it: nothing where the answer came from the cache.
+    pub fn used(&self) -> Option<&Usage> {
+        self.usage.as_ref().filter(|_| !self.cached)
+    }
 }
 
 /// Something for the operator's log.
@@ -126,6 +137,19 @@ pub enum Warning<'a> {
         used: u64,
         /// Of how much.
         limit: u64,
+    },
+    /// A provider's key is refused, or throttled.
+    Key {
+        /// The request's id.
+        request_id: &'a str,
+        /// The provider.
+        provider: &'a str,
+        /// Which of its keys, from 1.
+        key: usize,
+        /// Why.
+        reason: &'a str,
+        /// How long it rests.
+        rest: Duration,
     },
     /// A document could not be kept.
     Store {

@@ -91,6 +91,11 @@ impl Budget {
         self.left = self.left.saturating_add(u64::from(rules.budget)).min(most.max(self.left));
     }
 
+    /// Whether there was a further try left when it was last looked at.
+    pub fn has(&self) -> bool {
+        self.left >= 100
+    }
+
     /// Takes a further try; false where none is left.
     pub fn take(&mut self, rules: &Rules, now: Duration) -> bool {
         let reserve = u64::from(rules.reserve) * 100;
@@ -100,7 +105,7 @@ impl Budget {
             self.at = now;
             self.left = self.left.max((self.left + more).min(reserve));
         }
-        let enough = self.left >= 100;
+        let enough = self.has();
         if enough {
             self.left -= 100;
         }

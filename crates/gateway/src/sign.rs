@@ -93,11 +93,11 @@ impl Prepared {
 }
 
 /// Checks what the adapter made, joins it to `endpoint` and puts in the secret that it names. `region` is the one to sign
-/// for, where it asks for a signature.
+/// for, where it asks for a signature; `key` says which of several keys is used.
 pub(crate) fn prepare(
     provider: &Provider,
     endpoint: &str,
-    region: Option<&str>,
+    (region, key): (Option<&str>, usize),
     request: HttpRequest,
     traceparent: Option<String>,
 ) -> Result<Prepared, Fault> {
@@ -148,7 +148,8 @@ pub(crate) fn prepare(
             if !is_header_name(&header.name) || !is_header_value(&header.prefix) {
                 return Err(broke(format!("asked for the authentication header {:?}", clip(&header.name))));
             }
-            if let Some(secret) = provider.secrets.get(&header.slot) {
+            let one = provider.api_keys.get(key).filter(|_| header.slot == "api_key");
+            if let Some(secret) = one.or_else(|| provider.secrets.get(&header.slot)) {
                 headers.push((header.name.clone(), format!("{}{}", header.prefix, secret.expose())));
             }
         }
@@ -192,7 +193,8 @@ fn own_credentials(provider: &Provider, slot: &str) -> Option<Credentials> {
 
 /// Takes a provider's secrets out of a failure: some backends repeat the key that they refuse.
 pub(crate) fn redact(provider: &Provider, error: &mut witgate_model::Error) {
-    let secrets = provider.secrets.values().chain(provider.headers.values()).map(Secret::expose);
+    let secrets = provider.secrets.values().chain(&provider.api_keys).chain(provider.headers.values());
+    let secrets = secrets.map(Secret::expose);
     // A shorter one would rather be a part of a word.
     for secret in secrets.filter(|secret| secret.len() >= 6) {
         let texts = [Some(&mut error.message), error.code.as_mut(), error.param.as_mut(), error.raw.as_mut()];
@@ -234,7 +236,7 @@ mod tests {
     }
 
     fn sign(p: &Provider, endpoint: &str, r: HttpRequest, trace: Option<String>) -> Result<UpstreamRequest, Fault> {
-        prepare(p, endpoint, None, r, trace).map(Prepared::unsigned)
+        prepare(p, endpoint, (None, 0), r, trace).map(Prepared::unsigned)
     }
 
     fn request(path: &[&str]) -> HttpRequest {

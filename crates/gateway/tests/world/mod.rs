@@ -152,11 +152,17 @@ pub enum Act {
 
 /// What an upstream does with one request: acts, each after so many milliseconds.
 #[derive(Clone, Debug)]
-pub struct Script(VecDeque<(u64, Act)>);
+pub struct Script(VecDeque<(u64, Act)>, u64);
 
 impl Script {
     pub fn new(acts: Vec<(u64, Act)>) -> Self {
-        Script(acts.into())
+        Script(acts.into(), 0)
+    }
+
+    /// The backend counts so many tokens when all of it has gone out.
+    pub fn counting(mut self, tokens: u64) -> Self {
+        self.1 = tokens;
+        self
     }
 
     /// A good stream in pieces that end at `cuts`.
@@ -369,6 +375,7 @@ struct State {
     records: RefCell<Vec<Record>>,
     /// What operators were told, as Debug shows it.
     warnings: RefCell<Vec<String>>,
+    counted: Cell<u64>,
     /// The adapter of each provider.
     adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
@@ -498,7 +505,7 @@ impl Wake for Woken {
 }
 
 /// What the upstreams do with a request to a host, sent at a time.
-pub type Server = Box<dyn FnMut(&str, Duration) -> Script>;
+pub type Server = Box<dyn FnMut(&UpstreamRequest, Duration) -> Script>;
 
 pub struct World {
     state: Rc<State>,
@@ -541,8 +548,45 @@ impl World {
     }
 
     /// From now on this answers each request.
-    pub fn serve(&self, server: impl FnMut(&str, Duration) -> Script + 'static) {
+    pub fn serve(&self, mut server: impl FnMut(&str, Duration) -> Script + 'static) {
+        let server = move |request: &UpstreamRequest, now| server(host(&request.url), now);
         *self.state.server.borrow_mut() = Some(Box::new(server));
+    }
+
+    /// From now on this answers each request, by all that is in it.
+    pub fn serve_requests(&self, mut server: impl FnMut(&UpstreamRequest) -> Script + 'static) {
+        *self.state.server.borrow_mut() = Some(Box::new(move |request, _| server(request)));
+    }
+
+    /// The same, with the time.
+    pub fn serve_timed(&self, server: impl FnMut(&UpstreamRequest, Duration) -> Script + 'static) {
+        *self.state.server.borrow_mut() = Some(Box::new(server));
+    }
+
+    /// Lets time pass with the gateway's watch running. True where there is nothing to watch.
+    pub fn watch(&self, time: Duration) -> bool {
+        let until = self.state.sleep_until(self.state.now.get() + time);
+        let watch = pin!(self.gateway.watch(&self.ports));
+        let ended = self.run(futures_util::future::select(watch, until));
+        matches!(ended, futures_util::future::Either::Left(_))
+    }
+
+    /// Tokens that the backends have counted: of each answer that went out to its end.
+    pub fn counted(&self) -> u64 {
+        self.state.counted.get()
+    }
+
+    /// Runs chats with these bodies, each from its time on, of clients that may leave then, with the gateway's watch.
+    pub fn bodies_watched(&self, requests: Vec<(Duration, Bytes, Option<Duration>)>) -> Vec<Client> {
+        let watch = async {
+            self.gateway.watch(&self.ports).await;
+            std::future::pending::<()>().await;
+        };
+        let all = Box::pin(self.all_bodies(requests));
+        match self.run(futures_util::future::select(all, pin!(watch))) {
+            futures_util::future::Either::Left((clients, _)) => clients,
+            futures_util::future::Either::Right(_) => unreachable!("a watch does not end"),
+        }
     }
 
     /// The most requests at once that a host has had.
@@ -591,6 +635,19 @@ impl World {
             self.exchange("POST", Some("test-key"), "/v1/chat/completions", chat_body(model, false), leaves).await
         });
         self.run(futures_util::future::join_all(all))
+    }
+
+    /// Runs chats with these bodies, each from its time on, of clients that may leave then.
+    pub fn bodies(&self, requests: Vec<(Duration, Bytes, Option<Duration>)>) -> Vec<Client> {
+        self.run(self.all_bodies(requests))
+    }
+
+    async fn all_bodies(&self, requests: Vec<(Duration, Bytes, Option<Duration>)>) -> Vec<Client> {
+        let all = requests.into_iter().map(|(at, body, leaves)| async move {
+            self.state.sleep_until(at).await;
+            self.exchange("POST", Some("test-key"), "/v1/chat/completions", body, leaves).await
+        });
+        futures_util::future::join_all(all).await
     }
 
     pub fn sent(&self) -> usize {
@@ -824,11 +881,11 @@ impl Ports for SimPorts {
             return Ok(UpstreamResponse { status: 200, headers, body });
         }
         let host = host(&request.url).to_owned();
-        self.0.sent.borrow_mut().push(request);
         let script = match self.0.server.borrow_mut().as_mut() {
-            Some(server) => server(&host, self.0.now.get()),
+            Some(server) => server(&request, self.0.now.get()),
             None => self.0.scripts.borrow_mut().pop_front().unwrap_or_else(|| Script::new(vec![(0, Act::Refuse)])),
         };
+        self.0.sent.borrow_mut().push(request);
         self.0.open.set(self.0.open.get() + 1);
         {
             let mut hosts = self.0.hosts.borrow_mut();
@@ -948,6 +1005,10 @@ impl SimBody {
         sleep.await;
         self.since = at;
         self.script.0.pop_front();
+        // A stream's reader need not wait for more than its last event.
+        if matches!(self.script.0.front(), None | Some((_, Act::End))) {
+            self.state.counted.set(self.state.counted.get() + std::mem::take(&mut self.script.1));
+        }
         act
     }
 }

@@ -16,9 +16,9 @@ use super::super::json::{Members, raw};
 use super::super::model::Family;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
+use crate::names::{Mapping, Names};
 use crate::openai_shape::size_hint;
 use crate::scan::base64_len;
-use crate::names::{Mapping, Names};
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
