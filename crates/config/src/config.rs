@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
 use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry};
 use crate::problem::{Problem, Problems};
@@ -36,6 +37,8 @@ pub struct Config {
     pub adapters: BTreeMap<String, AdapterConfig>,
     /// Documents that are kept, or that the operator stored.
     pub documents: Documents,
+    /// Asynchronous jobs, files and batches.
+    pub jobs: Jobs,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
     /// Where this came from.
@@ -414,6 +417,7 @@ impl Config {
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
             documents: Documents::default(),
+            jobs: Jobs::default(),
             dialects: BTreeMap::new(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),

@@ -49,6 +49,7 @@ mod endpoint;
 mod env;
 mod facades;
 mod file;
+mod jobs;
 mod names;
 mod policy;
 mod problem;
@@ -62,6 +63,7 @@ pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
+pub use jobs::Jobs;
 pub use policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -18,6 +18,7 @@ use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
+use crate::jobs::{Behalf, Jobs, Prefer};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
@@ -59,9 +60,11 @@ pub struct Gateway {
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
     /// The headers by which requests are kept together.
-    sticky: Vec<String>,
+    pub(crate) sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
+    /// The asynchronous jobs that this process knows of.
+    pub(crate) jobs: Arc<Jobs>,
     /// The clocks of those whose signatures have a time.
     pub(crate) clocks: Clocks,
     /// The backends' own models, and when they were last asked.
@@ -110,6 +113,7 @@ impl Gateway {
         });
         let sticky = sticky.collect();
         Gateway {
+            jobs: Arc::new(Jobs::new(&config)),
             config,
             routes,
             pools,
@@ -221,17 +225,24 @@ impl Gateway {
         request: Request<B>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let cors = cors::headers(&self.config.server.cors, self.is_open(&request.path), &request);
-        let mut response = self.answer(ports, request).await;
+        let mut response = self.answer(ports, request, None).await;
         response.headers.extend(cors);
         response
     }
 
-    async fn answer<P: Ports, B: RequestBody>(
+    /// As [`Gateway::handle`]; `behalf` is the job whose request it is.
+    pub(crate) async fn answer<P: Ports, B: RequestBody>(
         self: &Arc<Self>,
         ports: &Arc<P>,
         request: Request<B>,
+        behalf: Option<Behalf>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
+        if let Some(behalf) = behalf {
+            flight.client = behalf.client;
+            flight.record.job = Some(behalf.job);
+            flight.told = Some(behalf.told);
+        }
         let head_only = request.method == "HEAD";
         let mut response = match self.route(&mut flight, &request).await {
             Ok(Routed::Own(status, json)) => {
@@ -244,6 +255,16 @@ impl Gateway {
                 flight.respond(200, headers, Bytes::new()).response()
             }
             Ok(Routed::Show) => self.show(flight, request).await.response(),
+            Ok(Routed::Jobs) => match routes::find(&self.routes, &request.method, &request.path) {
+                Ok(Endpoint::Jobs(question)) => {
+                    self.ask_jobs(flight, question, &request.query, &request.headers).await.response()
+                }
+                _ => unreachable!("it was routed there"),
+            },
+            Ok(Routed::Dialect(dialect)) if later(&flight, &request) => {
+                flight.record.dialect = Some(dialect.clone());
+                self.submit(flight, &dialect, request).await.response()
+            }
             Ok(Routed::Dialect(dialect)) => {
                 flight.record.dialect = Some(dialect.clone());
                 match self.admit() {
@@ -305,12 +326,15 @@ impl Gateway {
             }
             _ => {}
         }
-        flight.client = self.authenticate(request).map_err(|failed| (failed, None))?;
+        if flight.told.is_none() {
+            flight.client = self.authenticate(request).map_err(|failed| (failed, None))?;
+        }
         // Anthropic's SDKs ask at the same path.
         let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
         Ok(match endpoint {
             Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
             Endpoint::Show => Routed::Show,
+            Endpoint::Jobs(_) => Routed::Jobs,
             // Which models a backend holds in memory nobody says; Ollama with none in it says the same.
             Endpoint::Running => Routed::Own(200, models::list(&[], Shape::Ollama).to_string()),
             Endpoint::Version => Routed::Own(200, models::version().to_string()),
@@ -363,7 +387,7 @@ impl Gateway {
     }
 
     /// A request's body, without its encoding, bounded.
-    async fn body<B: RequestBody>(&self, body: B, headers: &[Field]) -> Result<Bytes, Failed> {
+    pub(crate) async fn body<B: RequestBody>(&self, body: B, headers: &[Field]) -> Result<Bytes, Failed> {
         let limit = self.config.limits.max_body_bytes;
         match body.read(limit).await {
             Ok(body) => encoding::decode(http::header(headers, "content-encoding"), body, limit),
@@ -488,7 +512,11 @@ impl Gateway {
     }
 
     /// Gives the answer that the dialect itself has.
-    async fn reply<P: Ports>(&self, mut flight: Flight<P>, reply: witgate_model::normaliser::Reply) -> Whole {
+    pub(crate) async fn reply<P: Ports>(
+        &self,
+        mut flight: Flight<P>,
+        reply: witgate_model::normaliser::Reply,
+    ) -> Whole {
         for at in reply.forget {
             if let Err(why) = flight.ports.keep(Document { at: flight.own(at), content: None }).await {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
@@ -514,16 +542,15 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let Request { method, path, body, mut headers } = request;
+        let Request { method, path, body, mut headers, .. } = request;
         let body = match self.body(body, &headers).await {
             Ok(body) => body,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
-        let own = |name: &str| name.starts_with("anthropic-") || name.starts_with("openai-");
         let client = Client {
             method,
             path,
-            headers: headers.iter().filter(|(name, _)| own(name)).cloned().collect(),
+            headers: path::own_headers(&headers),
             settings: self.dialect_settings(&dialect).to_owned(),
             documents: Vec::new(),
         };
@@ -592,6 +619,13 @@ enum Routed {
     Options(Vec<Field>),
     /// A model is to be described; its name is in the body.
     Show,
+    /// A question about asynchronous jobs.
+    Jobs,
     /// For the path.
     Dialect(String),
+}
+
+/// Whether a client wants its answer later.
+fn later<P: Ports, B>(flight: &Flight<P>, request: &Request<B>) -> bool {
+    flight.told.is_none() && request.method == "POST" && Prefer::of(&request.headers).respond_async
 }

@@ -11,6 +11,8 @@ pub struct Request<B> {
     pub method: String,
     /// Path without the query, percent-encoded as it came.
     pub path: String,
+    /// The query without its `?`, as it came; empty for none.
+    pub query: String,
     /// Headers, names in lower case; values that are not UTF-8 left out.
     pub headers: Vec<Field>,
     /// The body.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub(crate) struct Flight<P: Ports> {
     pub tried: Vec<Try>,
     /// Which client it is: the number of its key.
     pub client: usize,
+    /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
+    pub told: Option<Arc<Mutex<Option<Record>>>>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
     ended: bool,
@@ -57,6 +59,7 @@ impl<P: Ports> Flight<P> {
             latency: Duration::ZERO,
             first_token: None,
             request_id,
+            job: None,
             trace_id,
             dialect: None,
             request_model: None,
@@ -69,7 +72,17 @@ impl<P: Ports> Flight<P> {
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
-        Flight { ports, record, place: None, start, tried: Vec::new(), client: 0, spent: None, ended: false }
+        Flight {
+            ports,
+            record,
+            place: None,
+            start,
+            tried: Vec::new(),
+            client: 0,
+            told: None,
+            spent: None,
+            ended: false,
+        }
     }
 
     /// Says how it ended, once.
@@ -80,7 +93,10 @@ impl<P: Ports> Flight<P> {
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
-            self.ports.record(&self.record);
+            match &self.told {
+                Some(told) => *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.record.clone()),
+                None => self.ports.record(&self.record),
+            }
         }
     }
 
@@ -218,6 +234,16 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
         _ => None,
     };
     own.or_else(|| settings.get("region")?.as_str())
+}
+
+/// Whether a header carries a dialect's own switches.
+pub(crate) fn is_own_header(name: &str) -> bool {
+    name.starts_with("anthropic-") || name.starts_with("openai-")
+}
+
+/// Those headers that a dialect may see.
+pub(crate) fn own_headers(headers: &[Field]) -> Vec<Field> {
+    headers.iter().filter(|(name, _)| is_own_header(name)).cloned().collect()
 }
 
 /// The most documents that a dialect may want for one request.

@@ -2,6 +2,8 @@
 
 use witgate_model::normaliser::Route;
 
+use crate::jobs::Question;
+
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Endpoint<'a> {
@@ -17,6 +19,7 @@ pub(crate) enum Endpoint<'a> {
     Version,
     /// Ollama's description of a model.
     Show,
+    Jobs(Question<'a>),
     Dialect(&'a str),
 }
 
@@ -30,7 +33,7 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 8] = [
+const OWN: [(&str, &str); 13] = [
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/v1/models"),
@@ -39,6 +42,11 @@ const OWN: [(&str, &str); 8] = [
     ("GET", "/api/ps"),
     ("GET", "/api/version"),
     ("POST", "/api/show"),
+    ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/{id}/result"),
+    ("POST", "/v1/jobs/{id}/cancel"),
+    ("GET", "/v1/jobs/{id}"),
+    ("DELETE", "/v1/jobs/{id}"),
 ];
 
 /// Finds the endpoint of a request. HEAD is taken as GET.
@@ -57,10 +65,16 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
                     "/api/ps" => Endpoint::Running,
                     "/api/version" => Endpoint::Version,
                     "/api/show" => Endpoint::Show,
+                    "/v1/jobs" => Endpoint::Jobs(Question::List),
+                    "/v1/jobs/{id}/result" => Endpoint::Jobs(Question::Result(captured)),
+                    "/v1/jobs/{id}/cancel" => Endpoint::Jobs(Question::Cancel(captured)),
+                    "/v1/jobs/{id}" if method == "DELETE" => Endpoint::Jobs(Question::Delete(captured)),
+                    "/v1/jobs/{id}" => Endpoint::Jobs(Question::Get(captured)),
                     _ => Endpoint::Model(captured),
                 });
             }
-            allowed.extend(if route_method == "GET" { &["GET", "HEAD"][..] } else { &["POST"] });
+            allowed.push(route_method);
+            allowed.extend((route_method == "GET").then_some("HEAD"));
         }
     }
     for route in routes {
