@@ -158,6 +158,7 @@ fn render((dialect, stream, start): &(String, bool, AnswerStart), events: &[Even
                     error_type: "upstream_error".to_owned(),
                     provider: Some("p".to_owned()),
                     request_id: "r".to_owned(),
+                    upstream: None,
                     attempts: Vec::new(),
                 };
                 bytes.extend(renderer.fail(&failure));

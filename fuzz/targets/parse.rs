@@ -31,6 +31,7 @@ fuzz_target!(|input: &[u8]| {
                 error_type: "invalid_request_error".to_owned(),
                 provider: None,
                 request_id: "r".to_owned(),
+                upstream: None,
                 attempts: Vec::new(),
             };
             let rendered = render_error(&route.dialect, &failure);

@@ -360,6 +360,7 @@ pub(crate) struct NormaliserExports {
     pub head: ComponentExportIndex,
     pub feed: ComponentExportIndex,
     pub end: ComponentExportIndex,
+    pub refuse: ComponentExportIndex,
     pub fail: ComponentExportIndex,
     pub keep_alive: ComponentExportIndex,
 }
@@ -390,12 +391,13 @@ impl NormaliserComponent {
                 "[method]renderer.head",
                 "[method]renderer.feed",
                 "[method]renderer.end",
+                "[method]renderer.refuse",
                 "[method]renderer.fail",
                 "[method]renderer.keep-alive",
             ];
-            let [routes, parse, render_error, renderer, head, feed, end, fail, keep_alive] =
+            let [routes, parse, render_error, renderer, head, feed, end, refuse, fail, keep_alive] =
                 find(component, DIALECTS, names)?;
-            Ok(NormaliserExports { routes, parse, render_error, renderer, head, feed, end, fail, keep_alive })
+            Ok(NormaliserExports { routes, parse, render_error, renderer, head, feed, end, refuse, fail, keep_alive })
         })?;
         let mut held = unit.fresh()?;
         unit.fresh_memory = held.store.data().memory;

@@ -368,6 +368,8 @@ impl NormaliserInstance {
         find::<_, (ResourceAny,), Rendered>(held, &exports.head).map_err(|e| ("[method]renderer.head", e))?;
         find::<_, (ResourceAny, Vec<Event>), Vec<u8>>(held, &exports.feed).map_err(|e| ("[method]renderer.feed", e))?;
         find::<_, (ResourceAny,), Ending>(held, &exports.end).map_err(|e| ("[method]renderer.end", e))?;
+        find::<_, (ResourceAny, &Failure), Option<Rendered>>(held, &exports.refuse)
+            .map_err(|e| ("[method]renderer.refuse", e))?;
         find::<_, (ResourceAny, &Failure), Vec<u8>>(held, &exports.fail).map_err(|e| ("[method]renderer.fail", e))?;
         find::<_, (ResourceAny,), Vec<u8>>(held, &exports.keep_alive)
             .map_err(|e| ("[method]renderer.keep-alive", e))?;
@@ -442,6 +444,11 @@ impl Normaliser for NormaliserSession {
     fn end(&mut self) -> Result<Ending, Fault> {
         let renderer = self.0.resource()?;
         self.0.call(|held, exports| find(held, &exports.end), (renderer,))
+    }
+
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        let renderer = self.0.resource()?;
+        self.0.call(|held, exports| find(held, &exports.refuse), (renderer, failure))
     }
 
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {

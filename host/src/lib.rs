@@ -14,6 +14,7 @@
 //!     .handle(Request {
 //!         method: "POST".into(),
 //!         path: "/v1/chat/completions".into(),
+//!         query: String::new(),
 //!         headers: vec![("content-type".into(), "application/json".into())],
 //!         body: Bytes::from(r#"{"model": "any", "messages": [{"role": "user", "content": "Hello"}]}"#),
 //!     })

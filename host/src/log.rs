@@ -23,6 +23,7 @@ pub(crate) fn request(record: &Record) {
         latency_ms = millis(record.latency),
         first_token_ms = record.first_token.map(millis),
         request_id = record.request_id,
+        job = record.job.as_deref(),
         trace_id = record.trace_id.as_deref(),
         dialect = record.dialect.as_deref(),
         model = record.request_model.as_deref(),
@@ -36,6 +37,7 @@ pub(crate) fn request(record: &Record) {
         cache_write_tokens = usage.and_then(|usage| usage.cache_write_tokens),
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
         error_type = record.error_type.as_deref(),
+        cause = record.cause.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
     );
 }
@@ -53,6 +55,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_token_ms: Option<f64>,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +81,8 @@ struct Line<'a> {
     reasoning_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unmapped: Option<String>,
     target: &'static str,
@@ -108,6 +114,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             latency_ms: millis(record.latency),
             first_token_ms: record.first_token.map(millis),
             request_id: &record.request_id,
+            job: record.job.as_deref(),
             trace_id: record.trace_id.as_deref(),
             dialect: record.dialect.as_deref(),
             model: record.request_model.as_deref(),
@@ -121,6 +128,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             cache_write_tokens: usage.and_then(|usage| usage.cache_write_tokens),
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
             error_type: record.error_type.as_deref(),
+            cause: record.cause.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
             target: "witgate::request",
         },

@@ -584,7 +584,9 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
         .build()
         .map_err(|error| Unusable::Other(error.to_string()))?;
     runtime.block_on(async {
-        let request = Request { method: "POST".to_owned(), path, headers, body: Bytes::from(body) };
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let request = Request { method: "POST".to_owned(), path, query, headers, body: Bytes::from(body) };
         let answer = host.handle(request).await;
         if include {
             eprintln!("{}", answer.status);

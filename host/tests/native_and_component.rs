@@ -238,6 +238,7 @@ fn every_answer_is_rendered_alike() {
         error: Error::new(ErrorKind::RateLimited, "too much \"at\" once"),
         error_type: "rate_limit_error".to_owned(),
         provider: Some("local".to_owned()),
+        upstream: Some(429),
         request_id: "r".to_owned(),
         attempts: vec![Attempt {
             provider: "local".to_owned(),

@@ -217,6 +217,10 @@ impl Normaliser for Dialects {
         Ok(self.renderer()?.end())
     }
 
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        Ok(self.renderer()?.refuse(failure))
+    }
+
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer()?.fail(failure))
     }

@@ -115,6 +115,7 @@ impl Ports for Wasi {
             "latency_ms": milliseconds(record.latency),
             "first_token_ms": record.first_token.map(milliseconds),
             "request_id": record.request_id,
+            "job": record.job,
             "trace_id": record.trace_id,
             "dialect": record.dialect,
             "model": record.request_model,
@@ -125,6 +126,7 @@ impl Ports for Wasi {
             "input_tokens": usage.and_then(|usage| usage.input_tokens),
             "output_tokens": usage.and_then(|usage| usage.output_tokens),
             "error_type": record.error_type,
+            "cause": record.cause,
             "unmapped": record.unmapped,
         }));
     }

@@ -34,10 +34,12 @@ pub fn request(request: Request) -> witgate_gateway::Request<Incoming> {
         Method::Other(other) => other,
     };
     let target = request.get_path_with_query().unwrap_or_default();
-    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let target = target.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+    let query = query.to_owned();
     let headers = fields(&request.get_headers());
-    witgate_gateway::Request { method, path, headers, body: Incoming(request) }
+    witgate_gateway::Request { method, path, query, headers, body: Incoming(request) }
 }
 
 /// A request's body, not yet read.

@@ -57,6 +57,10 @@ impl GuestRenderer for Renderer {
         self.0.borrow_mut().end()
     }
 
+    fn refuse(&self, failure: Failure) -> Option<Rendered> {
+        self.0.borrow_mut().refuse(&failure)
+    }
+
     fn fail(&self, failure: Failure) -> Vec<u8> {
         self.0.borrow_mut().fail(&failure)
     }

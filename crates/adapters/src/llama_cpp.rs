@@ -13,6 +13,9 @@
 //! `/slots?fail_on_no_slot=1` instead (ready only while a slot is free; the server must not run with `--no-slots`), or
 //! `/props` (which, unlike the health, is asked with the key).
 //!
+//! With `loose_answers` JSON without `choices` is an answer too: its `text`, else its `content`, else all of it. That is how
+//! the clients of the AWA LLM microservice take it. What is no JSON stays a failure, so that another target is asked.
+//!
 //! With the setting `api = "llm"` the endpoint is the `/llm` of the AWA LLM microservice, which is asked with one prompt;
 //! with `path = "exact"` it is the URL of the chat completions itself. Neither has anything that is cheap to ask.
 
@@ -67,6 +70,8 @@ impl Adapter for LlamaCpp {
     fn decoder(settings: &str, context: Option<String>, head: ResponseHead) -> Decoder {
         // The gateway has checked the settings, and `encode` has read them.
         let settings = Settings::parse(settings).unwrap_or_default();
-        Decoder::new(Flavour::LlamaCpp, context.as_deref(), head).lift(settings.reasoning_tag.as_deref())
+        Decoder::new(Flavour::LlamaCpp, context.as_deref(), head)
+            .lift(settings.reasoning_tag.as_deref())
+            .loose(settings.loose_answers)
     }
 }

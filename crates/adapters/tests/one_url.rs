@@ -103,6 +103,33 @@ fn awa_13_the_text_is_completion_text_content_or_the_raw_body() {
 }
 
 #[test]
+fn awa_12_an_answer_without_choices_is_taken_only_where_the_setting_says_so() {
+    let events = |settings: &str, body: &str| {
+        let request = Request::chat("awa-llm", "m", vec![user("u")]);
+        let http = LlamaCpp::encode(settings, request).unwrap();
+        let head = ResponseHead { status: 200, headers: vec![], framing: http.framing, stream: false };
+        let mut decoder = LlamaCpp::decoder(settings, http.context, head);
+        let mut events = decoder.feed(vec![Frame::Bytes(body.as_bytes().to_vec())]);
+        events.extend(decoder.finish());
+        events
+    };
+    for (body, expected) in [
+        (r#"{"text":"a","content":"b"}"#, "a"),
+        (r#"{"content":"b"}"#, "b"),
+        (r#"{"choices":null,"x":1}"#, r#"{"choices":null,"x":1}"#),
+        (r#""s""#, r#""s""#),
+    ] {
+        let loose = events(r#"{"loose_answers":true}"#, body);
+        assert_eq!((text(&loose).as_str(), loose.last()), (expected, Some(&Event::Done)), "{body}");
+        assert!(matches!(events("{}", body).last(), Some(Event::Failed(_))), "{body}");
+    }
+    for body in ["plain words", "{\"text\":", r#"{"error":{"message":"x"}}"#, ""] {
+        let failed = events(r#"{"loose_answers":true}"#, body);
+        assert!(matches!(failed.last(), Some(Event::Failed(_))), "{body}: {failed:?}");
+    }
+}
+
+#[test]
 fn awa_13_an_empty_answer_and_an_error_are_failures() {
     let Some(Event::Failed(error)) = answer(200, "").pop() else { panic!("no failure") };
     assert_eq!(error.kind, ErrorKind::MalformedResponse);

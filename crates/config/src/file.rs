@@ -146,6 +146,10 @@ table! {
         /// openai-chat and openai-completions only: "sagemaker-proxy" gives them the defaults and the errors of that
         /// older service.
         facade: Text;
+        /// llm-exe only: whether templates escape their values where a payload does not say: "none" (the default) or "html".
+        escape: Text;
+        /// llm-exe only: how often a model is shown what is wrong with its JSON where a payload does not say. Default 0.
+        retries: Count = 0, 0..=1;
         /// llm-invocation only: what its backends are asked where a request does not say, by the provider's name.
         backends: MapOf<BackendTable>;
     }
@@ -741,10 +745,12 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
 fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], reader: &mut Reader<'_>) -> Dialect {
     let openai = ["openai-chat", "openai-completions"];
     type Span<'a> = Option<&'a Range<usize>>;
-    let keys: [(&str, Span<'_>, &[&str]); 4] = [
+    let keys: [(&str, Span<'_>, &[&str]); 6] = [
         ("mock", table.mock.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("provider", table.provider.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("facade", table.facade.as_ref().map(|at| &at.span), &openai),
+        ("escape", table.escape.as_ref().map(|at| &at.span), &["llm-exe"]),
+        ("retries", table.retries.as_ref().map(|at| &at.span), &["llm-exe"]),
         ("backends", table.backends.as_ref().map(|at| &at.span), &[facades::DIALECT]),
     ];
     for (key, span, of) in keys {
@@ -765,6 +771,17 @@ fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], r
         check_provider(&provider.value, &join(path, "provider"), &provider.span, providers, reader);
         set("provider", provider.value.as_str().into());
     }
+    if let Some(escape) = &table.escape {
+        if !["none", "html"].contains(&escape.value.as_str()) {
+            let message = format!("{} is no way to escape", quote(&escape.value, 64));
+            let help = "write \"none\" or \"html\"".to_owned();
+            reader.problem(&escape.span, &join(path, "escape"), message, Some(help));
+        }
+        set("escape", escape.value.as_str().into());
+    }
+    if let Some(retries) = &table.retries {
+        set("retries", retries.value.into());
+    }
     // The empty text is as good as no model: a variable may be unset.
     let model = table.model.as_ref().map(|at| at.value.clone()).filter(|model| !model.is_empty());
     if let Some(facade) = &table.facade {
@@ -774,8 +791,9 @@ fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], r
             reader.problem(&facade.span, &join(path, "facade"), message, Some(help));
         }
         set("facade", facade.value.as_str().into());
-        if let Some(model) = &model {
-            set("model", model.as_str().into());
+        // The proxy is not set up where its endpoint's name is written and empty.
+        if let Some(model) = &table.model {
+            set("model", model.value.as_str().into());
         }
     }
     let settings = if settings.is_empty() { String::new() } else { Json::Object(settings).to_string() };

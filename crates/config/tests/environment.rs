@@ -48,6 +48,7 @@ fn a_base_url_alone_means_lan_and_then_the_stub() {
     assert_eq!(lan.adapter, AdapterRef::Builtin("llama-cpp".into()));
     assert_eq!(lan.endpoints, ["http://llm:8001"]);
     assert!(lan.secrets.is_empty());
+    assert_eq!(lan.settings, json!({"loose_answers": true}));
     assert_eq!(lan.timeouts, Timeouts::DEFAULT);
     assert_eq!(chain(&config), [named("lan", None), named("stub", None)]);
 }
@@ -339,6 +340,11 @@ fn smk_5_the_endpoint_and_its_region_make_the_proxy() {
         assert_eq!(problems.0[0].key, "SAGEMAKER_ENDPOINT_NAME", "{bad}");
     }
     assert_eq!(good(&[("AWS_REGION", "us-east-2")]).origin, Origin::Builtin);
+    // Set and empty, and alone, it is a proxy that is not set up.
+    let config = good(&[("SAGEMAKER_ENDPOINT_NAME", " ")]);
+    assert_eq!((config.origin.clone(), config.dialects["openai-chat"].model.clone()), (Origin::Environment, None));
+    assert_eq!(seen(&config, "openai-chat"), json!({"facade": "sagemaker-proxy", "model": ""}));
+    assert!(!good(&[("SAGEMAKER_ENDPOINT_NAME", ""), ("LLM_PROVIDER", "stub")]).dialects.contains_key("openai-chat"));
 }
 
 #[test]

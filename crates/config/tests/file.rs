@@ -677,6 +677,9 @@ facade = "sagemaker-proxy"
 [dialects.openai-completions]
 model = "local"
 facade = "sagemaker-proxy"
+[dialects.llm-exe]
+escape = "html"
+retries = 1
 [dialects.llm-invocation]
 legacy_status = true
 backends.local = { model = "small", defaults = { temperature = 0.5 } }
@@ -686,7 +689,8 @@ backends.local = { model = "small", defaults = { temperature = 0.5 } }
         |dialect: &str| -> serde_json::Value { serde_json::from_str(&config.dialects[dialect].settings).unwrap() };
     let bedrock = serde_json::json!({"legacy_status": true, "mock": false, "provider": "rt"});
     assert_eq!(seen("bedrock-chat"), bedrock);
-    assert_eq!(seen("openai-chat"), serde_json::json!({"facade": "sagemaker-proxy"}));
+    assert_eq!(seen("openai-chat"), serde_json::json!({"facade": "sagemaker-proxy", "model": ""}));
+    assert_eq!(seen("llm-exe"), serde_json::json!({"escape": "html", "retries": 1}));
     assert_eq!(config.dialects["openai-chat"].model, None);
     assert_eq!(seen("openai-completions"), serde_json::json!({"facade": "sagemaker-proxy", "model": "local"}));
     let backends = serde_json::json!({
@@ -709,6 +713,9 @@ provider = "locl"
 model = "m"
 [dialects.openai-embeddings]
 facade = "sagemaker-proxy"
+retries = 1
+[dialects.llm-exe]
+escape = "xml"
 "#;
     let problems = Config::from_toml(text, "witgate.toml", &|_| None).unwrap_err();
     assert_eq!(
@@ -720,7 +727,10 @@ facade = "sagemaker-proxy"
          witgate.toml:10:12: dialects.bedrock-chat.provider: no provider \"locl\"; did you mean \"local\"?\n\
          witgate.toml:11:35: dialects.llm-invocation.backends.loca: no provider \"loca\"; did you mean \"local\"?\n\
          witgate.toml:14:10: dialects.openai-embeddings.facade: this API has nothing of the kind; it is a key of \
-         \"openai-chat\" and \"openai-completions\""
+         \"openai-chat\" and \"openai-completions\"\n\
+         witgate.toml:15:11: dialects.openai-embeddings.retries: this API has nothing of the kind; it is a key of \
+         \"llm-exe\"\n\
+         witgate.toml:17:10: dialects.llm-exe.escape: \"xml\" is no way to escape; write \"none\" or \"html\""
     );
 }
 

@@ -86,6 +86,11 @@ trait Render {
         Ending::default()
     }
 
+    /// A failure before anything of the answer was given, where this request wants another shape than its dialect has.
+    fn refuse(&mut self, _failure: &Failure) -> Option<Rendered> {
+        None
+    }
+
     /// The bytes that tell the client of a failure after the answer began. Nothing follows.
     fn fail(&mut self, failure: &Failure) -> Vec<u8>;
 
@@ -240,6 +245,12 @@ impl Renderer {
     /// What remains to be done, when [`Event::Done`] has been fed; to be called once, where [`step`] said [`Step::Follow`].
     pub fn end(&mut self) -> Ending {
         self.inner.end()
+    }
+
+    /// The answer has failed, and nothing of it has been given: what the client is told, where this request wants another
+    /// shape than [`refuse`] gives.
+    pub fn refuse(&mut self, failure: &Failure) -> Option<Rendered> {
+        self.inner.refuse(failure)
     }
 
     /// The answer has failed after it began: the bytes that tell the client. Nothing follows them.

@@ -19,8 +19,9 @@
 //! # Answers
 //!
 //! A success is Ollama's chat answer, an OpenAI chat completion, or by InvokeModel `{"reply": text}`. A request that is
-//! wrong is 400 `{"message": …}`; any failure behind that is `{"statusCode":…,"body":{"error":"<status>: <text>"}}`, with
-//! that status, or with the setting `legacy_status` with 500.
+//! wrong is 400 `{"message": …}`; any failure behind that is `{"statusCode":…,"body":{"error":"<status>: <text>"}}`: in the
+//! text the backend's own status, where it answered, and as `statusCode` that of this answer, with the setting
+//! `legacy_status` 500.
 //!
 //! # Settings
 //!
@@ -122,7 +123,7 @@ impl Dialect for LlmInvocation {
             return Err(unknown(backend, backends.iter().map(|(name, _)| name.as_str())));
         };
         if let Some(why) = settings::text(own, "unavailable") {
-            let rendered = failed(500, &why);
+            let rendered = failed(500, 500, &why);
             return Ok(Step::Answer(Reply { rendered, forget: Vec::new() }));
         }
         let shape = Shape::of(&settings::text(own, "shape").unwrap_or_default());
@@ -159,7 +160,8 @@ impl Dialect for LlmInvocation {
             out.push(b'}');
             return json_answer(native, out);
         }
-        failed(if settings::flag(settings, "legacy_status") { 500 } else { native }, &error.message)
+        let status = if settings::flag(settings, "legacy_status") { 500 } else { native };
+        failed(status, failure.upstream.unwrap_or(native), &error.message)
     }
 
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {
@@ -188,12 +190,12 @@ fn unknown<'a>(backend: &str, known: impl Iterator<Item = &'a str>) -> Error {
     Error::invalid("backend", message).with_status(400)
 }
 
-/// `{"statusCode":…,"body":{"error":"<status>: <text>"}}`.
-fn failed(status: u16, text: &str) -> Rendered {
+/// `{"statusCode":…,"body":{"error":"<status>: <text>"}}`: the answer's own status, and the backend's.
+fn failed(status: u16, backends: u16, text: &str) -> Rendered {
     let mut out = b"{\"statusCode\":".to_vec();
     write::number(&mut out, u64::from(status));
     out.extend_from_slice(b",\"body\":{\"error\":");
-    write::string(&mut out, &format!("{status}: {text}"));
+    write::string(&mut out, &format!("{backends}: {text}"));
     out.extend_from_slice(b"}}");
     json_answer(status, out)
 }

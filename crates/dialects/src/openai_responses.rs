@@ -28,6 +28,8 @@
 //!   `item_reference` is replaced by the item. Both are looked up among at most 8 documents: a kept conversation holds the
 //!   items before it, so the newest ones are looked for.
 //! - Items of a backend that names them keep their names, and are documents of their own, so that they can be referred to.
+//! - With `stream=true` a kept response is given as a stream again, with `starting_after=N` behind the event of that number.
+//!   `include` asks for nothing more: all that is kept is given. `input_items` come in pages, the newest first.
 //! - `background` is refused: every response is complete when its request ends, so there is nothing to cancel.
 //!
 //! # How an answer is written
@@ -42,12 +44,13 @@
 
 mod answer;
 mod parse;
+mod replay;
 mod stored;
 
 use witgate_model::Error;
 use witgate_model::normaliser::{AnswerStart, Client, DocumentRef, Failure, Limits, Parsed, Rendered, Step};
 
-use crate::{Dialect, Render};
+use crate::{Dialect, Render, write};
 
 /// The name of this dialect.
 pub(crate) const NAME: &str = "openai-responses";
@@ -98,6 +101,28 @@ impl Dialect for OpenAiResponses {
     fn renderer(&self, start: AnswerStart) -> Box<dyn Render> {
         Box::new(answer::Answer::new(start))
     }
+}
+
+/// Where an event belongs: the item, its number, and the number of the piece under the name `index`.
+fn place(out: &mut Vec<u8>, id: &str, item: usize, piece: Option<(&str, usize)>) {
+    out.extend_from_slice(b",\"item_id\":");
+    write::string(out, id);
+    out.extend_from_slice(b",\"output_index\":");
+    write::number(out, item as u64);
+    if let Some((index, number)) = piece {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(index.as_bytes());
+        out.extend_from_slice(b"\":");
+        write::number(out, number as u64);
+    }
+}
+
+/// A member that is a text.
+fn text_member(out: &mut Vec<u8>, name: &str, text: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write::string(out, text);
 }
 
 /// Where a document of this dialect is.

@@ -3,7 +3,7 @@
 //!
 //! - What the proxy always sent stands where the client says nothing: 100 tokens, temperature 0.7.
 //! - A request that names no model, where the configuration names none either, is a failure of the set-up, not of the
-//!   client: 500.
+//!   client: 500. So is any request where the endpoint's name is set and empty.
 //! - Errors are `{"error":{"message","type"}}`: `invalid_request_error` for what is wrong with the request, `model_error`
 //!   and 502 for a failure of the model, else `server_error`, with the native status or, with the setting
 //!   `legacy_status`, with 500.
@@ -24,7 +24,8 @@ pub(crate) fn is_chosen(settings: &str) -> bool {
 
 /// Fills in what the proxy always sent.
 pub(crate) fn complete(settings: &str, mut parsed: Parsed) -> Result<Parsed, Error> {
-    if parsed.request.model.is_empty() && settings::text(settings, "model").is_none() {
+    let endpoint = settings::text(settings, "model");
+    if endpoint.as_deref() == Some("") || (endpoint.is_none() && parsed.request.model.is_empty()) {
         let kind = ErrorKind::Other("configuration".to_owned());
         return Err(Error::new(kind, "SAGEMAKER_ENDPOINT_NAME not configured").with_status(500));
     }

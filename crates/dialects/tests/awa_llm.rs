@@ -20,6 +20,7 @@ fn refused(body: &str) -> (u16, Value) {
         error_type: "invalid_request_error".into(),
         provider: None,
         request_id: "req-1".into(),
+        upstream: None,
         attempts: Vec::new(),
     };
     let rendered = render_error("awa-llm", &refusal);
@@ -88,6 +89,7 @@ fn awa_3_a_missing_prompt_is_422_in_fastapis_shape() {
                     error_type: String::new(),
                     provider: None,
                     request_id: String::new(),
+                    upstream: None,
                     attempts: Vec::new(),
                 }
             )

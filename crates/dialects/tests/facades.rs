@@ -57,6 +57,7 @@ fn failed(kind: ErrorKind, status: u16, provider: Option<&str>) -> Failure {
         error_type: "api_error".into(),
         provider: provider.map(str::to_owned),
         request_id: "r".into(),
+        upstream: None,
         attempts: Vec::new(),
     }
 }

@@ -38,6 +38,7 @@ fn refusal(error: Error) -> Failure {
         error_type: "invalid_request_error".into(),
         provider: None,
         request_id: "req-1".into(),
+        upstream: None,
         attempts: Vec::new(),
     }
 }

@@ -15,8 +15,11 @@ fn ask(method: &str, path: &str, documents: &[Document], body: &str) -> Result<S
 }
 
 fn ask_within(limits: &Limits, method: &str, path: &str, documents: &[Document], body: &str) -> Result<Step, Error> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let client =
-        Client { method: method.into(), path: path.into(), documents: documents.to_vec(), ..Client::default() };
+        Client { method: method.into(), path: path.into(), query, documents: documents.to_vec(), ..Client::default() };
     step(DIALECT, &client, limits, body.as_bytes())
 }
 
@@ -391,6 +394,93 @@ fn a_kept_response_is_given_listed_and_thrown_away() {
     assert_eq!(body, json!({"id": "resp_1", "object": "response", "deleted": true}));
     let keys: Vec<_> = reply.forget.iter().map(|at| at.key.as_str()).collect();
     assert_eq!(keys, ["resp_1", "fc_up"]);
+}
+
+#[test]
+fn input_items_come_in_pages_in_the_order_that_the_query_says() {
+    let mut kept = kept();
+    let item = |at: usize| json!({"id": format!("msg_1_i{at}"), "type": "message", "role": "user", "content": "a"});
+    kept["input"] = (0..25).map(item).collect();
+    let documents = [document("resp_1", Some(&kept))];
+    let page = |query: &str| {
+        let step = ask("GET", &format!("/v1/responses/resp_1/input_items{query}"), &documents, "");
+        let Step::Answer(reply) = step.map_err(|error| error.param.unwrap_or_default())? else { panic!() };
+        let body: Value = serde_json::from_slice(&reply.rendered.body).unwrap();
+        let ids = body["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()[7..].to_owned());
+        let ids: Vec<_> = ids.collect();
+        assert_eq!(body["first_id"].as_str().map(|id| &id[7..]), ids.first().map(String::as_str));
+        assert_eq!(body["last_id"].as_str().map(|id| &id[7..]), ids.last().map(String::as_str));
+        Ok::<_, String>((ids, body["has_more"].as_bool().unwrap()))
+    };
+    let numbers = |range: &mut dyn Iterator<Item = usize>| range.map(|at| at.to_string()).collect::<Vec<_>>();
+    assert_eq!(page(""), Ok((numbers(&mut (5..25).rev()), true)));
+    assert_eq!(page("?after=msg_1_i5"), Ok((numbers(&mut (0..5).rev()), false)));
+    assert_eq!(page("?order=asc&limit=2"), Ok((numbers(&mut (0..2)), true)));
+    assert_eq!(page("?order=asc&limit=100&after=msg_1_i1&include[]=reasoning.encrypted_content").unwrap().0.len(), 23);
+    assert_eq!(page("?order=asc&after=msg_1_i24"), Ok((Vec::new(), false)));
+    for (query, param) in [
+        ("?limit=0", "limit"),
+        ("?limit=101", "limit"),
+        ("?limit=x", "limit"),
+        ("?order=up", "order"),
+        ("?after=msg_1_i99", "after"),
+        ("?include[]=secrets", "include"),
+        ("?include=reasoning.encrypted_content,x", "include"),
+    ] {
+        assert_eq!(page(query), Err(param.to_owned()), "{query}");
+    }
+}
+
+#[test]
+fn a_kept_response_is_streamed_again_and_from_behind_any_event() {
+    let mut kept = kept();
+    let reasoning = json!({"id": "rs_1_0", "type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}],
+                           "encrypted_content": "e"});
+    kept["response"]["output"].as_array_mut().unwrap().insert(0, reasoning);
+    kept["response"]["output"][1]["content"][0]["annotations"] = json!([{"type": "url_citation", "url": "u"}]);
+    kept["response"]["usage"] = json!({"total_tokens": 3});
+    let documents = [document("resp_1", Some(&kept))];
+    let stream = |query: &str| {
+        let step = ask("GET", &format!("/v1/responses/resp_1?{query}"), &documents, "");
+        let Step::Answer(reply) = step.map_err(|error| error.param.unwrap_or_default())? else { panic!() };
+        let text = String::from_utf8(reply.rendered.body).unwrap();
+        assert_eq!(reply.rendered.headers[0].1, "text/event-stream");
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        Ok::<Vec<Value>, String>(data.map(|data| serde_json::from_str(data).unwrap()).collect())
+    };
+    let all = stream("stream=true").unwrap();
+    let kinds: Vec<_> =
+        all.iter().map(|event| event["type"].as_str().unwrap()["response.".len()..].to_owned()).collect();
+    let expected = "created in_progress output_item.added reasoning_summary_part.added reasoning_summary_text.delta \
+                    reasoning_summary_text.done reasoning_summary_part.done output_item.done output_item.added \
+                    content_part.added output_text.delta output_text.annotation.added output_text.done content_part.done \
+                    output_item.done output_item.added function_call_arguments.delta function_call_arguments.done \
+                    output_item.done completed";
+    assert_eq!(kinds.join(" "), expected);
+    assert!(all.iter().enumerate().all(|(number, event)| event["sequence_number"] == number), "{all:?}");
+    let begun = &all[0]["response"];
+    assert_eq!(
+        (&begun["status"], &begun["output"], &begun["usage"]),
+        (&json!("in_progress"), &json!([]), &json!(null))
+    );
+    assert_eq!(all.last().unwrap()["response"], kept["response"]);
+    // What the events add up to is the item.
+    assert_eq!((&all[8]["item"]["content"], &all[9]["part"]["text"]), (&json!([]), &json!("")));
+    assert_eq!((&all[10]["delta"], &all[14]["item"]), (&json!("b"), &kept["response"]["output"][1]));
+    assert_eq!((&all[15]["item"]["arguments"], &all[16]["delta"]), (&json!(""), &json!("{}")));
+    for after in 0..all.len() - 1 {
+        assert_eq!(stream(&format!("stream=true&starting_after={after}")).unwrap(), all[after + 1..]);
+    }
+    // The last event holds all: it always comes.
+    assert_eq!(stream("stream=true&starting_after=1000").unwrap(), all[all.len() - 1..]);
+    for (query, param) in [
+        ("stream=yes", "stream"),
+        ("stream=true&starting_after=-1", "starting_after"),
+        ("starting_after=1", "starting_after"),
+        ("include=x", "include"),
+    ] {
+        assert_eq!(stream(query), Err(param.to_owned()), "{query}");
+    }
 }
 
 #[test]

@@ -116,13 +116,14 @@ impl Failed {
 
     /// Whether the next target may be tried.
     pub fn may_fall_back(&self) -> bool {
-        match self.error.kind {
+        match &self.error.kind {
             ErrorKind::InvalidRequest
             | ErrorKind::NotFound
             | ErrorKind::TooLarge
             | ErrorKind::ContextLength
             | ErrorKind::ContentFiltered
             | ErrorKind::Unsupported => false,
+            ErrorKind::Other(kind) if kind == "configuration" || kind == "internal" => false,
             ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::QuotaExhausted => true,
             _ => self.provider.is_some(),
         }
@@ -153,6 +154,11 @@ impl Failed {
             | ErrorKind::TooLarge => 0,
             _ => 1,
         }
+    }
+
+    /// The status of the backend's own answer, where there was one.
+    pub fn upstream(&self) -> Option<u16> {
+        self.error.status.filter(|_| self.provider.is_some())
     }
 
     /// In a word: its code, or its kind.
@@ -193,6 +199,7 @@ impl Failed {
             error,
             error_type: self.error_type.to_owned(),
             provider: self.provider.clone(),
+            upstream: self.upstream(),
             request_id: request_id.to_owned(),
             attempts: attempts.to_vec(),
         }
@@ -217,6 +224,27 @@ fn told(kind: &ErrorKind, upstream: Option<u16>) -> (u16, &'static str) {
         ErrorKind::TooLarge => (413, "invalid_request_error"),
         ErrorKind::Timeout => (504, "timeout_error"),
         ErrorKind::Overloaded => (503, "overloaded_error"),
+        // The operator's to mend, or ours.
+        ErrorKind::Other(kind) if kind == "configuration" || kind == "internal" => (500, "api_error"),
         ErrorKind::UpstreamFailure | ErrorKind::MalformedResponse | ErrorKind::Other(_) => (502, "api_error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_has_to_mend_is_500_and_no_other_target_is_asked() {
+        let config = witgate_config::Config::builtin();
+        let provider = &config.providers["stub"];
+        for (kind, status, falls_back) in [("configuration", 500, false), ("internal", 500, false), ("odd", 502, true)]
+        {
+            let error = Error::new(ErrorKind::Other(kind.to_owned()), "settings.x is missing");
+            let failed = Failed::provider(error, provider);
+            assert_eq!((failed.status, failed.error_type, failed.may_fall_back()), (status, "api_error", falls_back));
+            assert_eq!(failed.may_pass_elsewhere(), falls_back);
+            assert_eq!(failed.upstream(), None);
+        }
     }
 }

@@ -23,6 +23,7 @@ use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
+use crate::query;
 use crate::record::{Outcome, Warning};
 use crate::route::{self, Load};
 use crate::routes::{self, Endpoint, Missing};
@@ -211,6 +212,10 @@ impl Gateway {
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Requests for models that are being served now.
@@ -542,7 +547,11 @@ impl Gateway {
         place: Place,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         flight.place = Some(place);
-        let Request { method, path, body, mut headers, .. } = request;
+        let Request { method, path, query, body, mut headers } = request;
+        let query = match query::parameters(&query) {
+            Ok(query) => query,
+            Err(failed) => return flight.refuse(self, &dialect, failed).response(),
+        };
         let body = match self.body(body, &headers).await {
             Ok(body) => body,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
@@ -550,6 +559,7 @@ impl Gateway {
         let client = Client {
             method,
             path,
+            query,
             headers: path::own_headers(&headers),
             settings: self.dialect_settings(&dialect).to_owned(),
             documents: Vec::new(),

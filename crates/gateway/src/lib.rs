@@ -8,6 +8,7 @@
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
 mod aws;
+mod cause;
 mod chain;
 mod check;
 mod cors;
@@ -21,6 +22,7 @@ mod models;
 mod path;
 mod pool;
 mod ports;
+mod query;
 mod queue;
 mod record;
 mod retry;
@@ -33,7 +35,7 @@ mod stream;
 pub use aws_credential_types::Credentials;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
-pub use jobs::is_public;
+pub use jobs::{is_public, leaves_work};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
 pub use record::{Outcome, Record, Warning};
 pub use witgate_model::normaliser::{Document, DocumentRef};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use witgate_config::Provider;
-use witgate_model::{Event, Input};
+use witgate_model::{ErrorKind, Event, Input};
 
 use crate::gateway::Gateway;
 use crate::path::{self, Call, Flight, Reply};
@@ -147,7 +147,8 @@ impl Gateway {
         models
     }
 
-    /// The models that a backend lists: none where it cannot; `None` where it did not answer, which is no error to a
+    /// The models that a backend lists: none where it cannot, or where its adapter or itself says that it lists none;
+    /// `None` where it did not answer, which is no error to a
     /// client, since other backends did.
     async fn backend_models<P: Ports>(&self, flight: &Flight<P>, provider: &Provider) -> Option<Vec<ModelEntry>> {
         let ports = flight.ports.as_ref();
@@ -164,7 +165,11 @@ impl Gateway {
             let reply = Reply::open(call, (&Arc::new(request), None, ports.now()), &mut dropped).await?;
             reply.all(&Input::Models).await
         };
-        let events = path::before(ports, ports.now() + LIST_TIMEOUT, ask).await?.ok()?;
+        let events = match path::before(ports, ports.now() + LIST_TIMEOUT, ask).await? {
+            Ok(events) => events,
+            Err(failed) if matches!(failed.error.kind, ErrorKind::Unsupported | ErrorKind::NotFound) => Vec::new(),
+            Err(_) => return None,
+        };
         let models = events.into_iter().filter_map(|event| match event {
             Event::Model(model) => Some(ModelEntry {
                 id: format!("{}/{}", provider.name, model.id),

@@ -15,6 +15,7 @@ use witgate_model::normaliser::{
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
 
 use crate::aws;
+use crate::cause;
 use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
@@ -69,6 +70,7 @@ impl<P: Ports> Flight<P> {
             stream: false,
             usage: None,
             error_type: None,
+            cause: None,
             unmapped: Vec::new(),
             dropped: Vec::new(),
         };
@@ -151,7 +153,7 @@ impl<P: Ports> Flight<P> {
         let settings = gateway.dialect_settings(dialect);
         let rendered =
             self.ports.normaliser().and_then(|mut normaliser| normaliser.render_error(dialect, settings, &failure));
-        let (status, mut headers, body) = match rendered {
+        let (status, headers, body) = match rendered {
             Ok(rendered) => (rendered.status, rendered.headers, Bytes::from(rendered.body)),
             Err(fault) => {
                 self.ports.warn(&Warning::Fault { request_id: &self.record.request_id, fault: &fault });
@@ -163,6 +165,11 @@ impl<P: Ports> Flight<P> {
                 (failed.status, headers, Bytes::from(json.to_string()))
             }
         };
+        self.refused(failed, status, headers, body)
+    }
+
+    /// The end of this request: the answer that tells of a failure, with what every dialect's has.
+    fn refused(&mut self, failed: Failed, status: u16, mut headers: Vec<Field>, body: Bytes) -> Whole {
         if let Some(seconds) = failed.retry_after() {
             headers.push(("retry-after".to_owned(), seconds.to_string()));
         }
@@ -364,15 +371,15 @@ impl<N: Normaliser> Run<N> {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
         let client_model = self.request.model.clone();
-        let route = match config.route(&client_model) {
-            Ok(route) => route,
-            Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
-        };
         if !self.request.stream
             && let Err(fault) = self.start(&flight)
         {
             return self.fail(flight, Failed::fault(&fault, None), writer).await;
         }
+        let route = match config.route(&client_model) {
+            Ok(route) => route,
+            Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
+        };
         if matches!(&self.request.input, Input::Chat(messages) if messages.is_empty()) {
             return self.nothing(flight, writer).await;
         }
@@ -417,10 +424,18 @@ impl<N: Normaliser> Run<N> {
 
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
     async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
-        if !writer.committed() {
-            return Ended::Whole(flight.refuse(&self.gateway, &self.dialect, failed));
+        if failed.provider.is_some() || failed.status >= 500 {
+            flight.record.cause = Some(cause::of(&failed, &self.request));
         }
         let failure = failed.render(&flight.record.request_id, flight.attempts());
+        if !writer.committed() {
+            // An instance that is broken answers in no shape at all; a fresh one does in the dialect's usual one.
+            let own = self.normaliser.refuse(&failure).ok().flatten();
+            return Ended::Whole(match own {
+                Some(rendered) => flight.refused(failed, rendered.status, rendered.headers, rendered.body.into()),
+                None => flight.refuse(&self.gateway, &self.dialect, failed),
+            });
+        }
         flight.record.error_type = Some(failed.error_type.to_owned());
         flight.record.status = 200;
         // Where even that fails the stream just ends, without its terminal event: clients take that as an error too.
@@ -691,7 +706,12 @@ impl Sink {
             match event {
                 Event::Started(started) => flight.record.response_model.clone_from(&started.model),
                 Event::Usage(usage) => merge(&mut flight.record.usage, usage),
-                Event::Other(other) if other.dialect != run.dialect && flight.record.unmapped.len() < 16 => {
+                // Facades answer in the dialect that they asked in.
+                Event::Other(other)
+                    if other.dialect != run.request.dialect
+                        && other.dialect != run.dialect
+                        && flight.record.unmapped.len() < 16 =>
+                {
                     flight.record.unmapped.push(format!("{}: {}", other.dialect, names(&other.members)));
                 }
                 _ => {}

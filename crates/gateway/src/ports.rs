@@ -95,6 +95,8 @@ pub trait Normaliser {
     fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault>;
     /// What remains to be done when the answer is complete.
     fn end(&mut self) -> Result<Ending, Fault>;
+    /// An answer that failed before anything of it was given, where this request wants a shape of its own.
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault>;
     /// The bytes that tell the client of a failure in mid-stream.
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault>;
     /// A comment that keeps a waiting connection open.

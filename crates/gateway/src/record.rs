@@ -65,6 +65,9 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// `error.type` of a failure.
     pub error_type: Option<String>,
+    /// Why a backend failed this request, or the gateway did: also where its client is only told that something did. The
+    /// failure in a word, the status of the backend's answer and its words; what the request says too is left out.
+    pub cause: Option<String>,
     /// Members of the backend's answer that the client's dialect could not carry: names only.
     pub unmapped: Vec<String>,
     /// Fields of the client's request that the backend cannot do and that were left out, because the provider's setting

@@ -90,9 +90,14 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
     if !allowed.is_empty() {
         return Err(Missing::Method(allowed.join(", ")));
     }
-    let known = OWN.iter().map(|(_, path)| *path).chain(routes.iter().map(|route| route.path.as_str()));
+    let known = || OWN.iter().map(|(_, path)| *path).chain(routes.iter().map(|route| route.path.as_str()));
+    // A path that ends too early means what begins with it.
+    let longer = known().filter(|route| route.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')));
+    if let Some(longer) = longer.filter(|_| path.len() > 1).min_by_key(|route| route.len()) {
+        return Err(Missing::Path(Some(longer.to_owned())));
+    }
     let path: String = path.chars().take(128).collect();
-    let nearest = known
+    let nearest = known()
         .map(|route| (strsim::damerau_levenshtein(route, &path), route))
         .filter(|(distance, route)| *distance <= route.len() / 2)
         .min();
@@ -113,8 +118,18 @@ fn matches<'p>(route: &str, path: &'p str) -> Option<&'p str> {
     let Some((before, rest)) = route.split_once('{') else { return (route == path).then_some("") };
     let (_, after) = rest.split_once('}')?;
     let captured = path.strip_prefix(before)?.strip_suffix(after)?;
+    // The stage of an API Gateway is no version of an API, and no other API's name.
+    if rest.starts_with("stage}") && !is_stage(captured) {
+        return None;
+    }
     // A model may be written `provider/model`, so the last segment may hold a slash; one in the middle may not.
     (!captured.is_empty() && (after.is_empty() || !captured.contains('/'))).then_some(captured)
+}
+
+/// Whether a first segment can be a stage, as `Prod`: not `v1`, `api`, `openai`.
+fn is_stage(segment: &str) -> bool {
+    let version = segment.strip_prefix(['v', 'V']).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    !version && !["api", "openai"].contains(&segment)
 }
 
 #[cfg(test)]
@@ -131,6 +146,8 @@ mod tests {
             route("POST", "/v1/chat/completions", "openai-chat"),
             route("POST", "/openai/deployments/{model}/chat/completions", "openai-chat"),
             route("POST", "/v1/completions", "openai-completions"),
+            route("POST", "/chat", "bedrock-chat"),
+            route("POST", "/{stage}/chat", "bedrock-chat"),
         ]
     }
 
@@ -144,6 +161,19 @@ mod tests {
         assert_eq!(find(&routes, "POST", path), Ok(Endpoint::Dialect("openai-chat")));
         assert_eq!(find(&routes, "GET", "/v1/models/local/tiny"), Ok(Endpoint::Model("local/tiny")));
         assert_eq!(find(&routes, "HEAD", "/health"), Ok(Endpoint::Health));
+    }
+
+    #[test]
+    fn bed_1_a_stage_is_any_segment_but_a_version_or_another_apis_name() {
+        let routes = routes();
+        for path in ["/chat", "/chat/", "/Prod/chat/", "/dev/chat", "/very-own/chat", "/v/chat"] {
+            assert_eq!(find(&routes, "POST", path), Ok(Endpoint::Dialect("bedrock-chat")), "{path}");
+        }
+        let nearest = Some("/v1/chat/completions".to_owned());
+        assert_eq!(find(&routes, "POST", "/v1/chat"), Err(Missing::Path(nearest)));
+        for path in ["/v1/chat/", "/v2/chat", "/V1beta/chat", "/api/chat", "/openai/chat", "//chat", "/a/b/chat"] {
+            assert!(matches!(find(&routes, "POST", path), Err(Missing::Path(_))), "{path}");
+        }
     }
 
     #[test]

@@ -361,9 +361,33 @@ mod inv {
         assert_eq!((status, &body["statusCode"]), (502, &json!(502)));
         let (status, body) = ask(&legacy("llm-invocation", &BOTH), failing());
         assert_eq!((status, &body["statusCode"]), (500, &json!(500)));
-        assert!(body["body"]["error"].as_str().unwrap().starts_with("500: "), "{body}");
+        assert!(body["body"]["error"].as_str().unwrap().starts_with("503: "), "{body}");
+        // The text has the backend's own status, whatever this answer's is.
+        let denied = || answers(401, json!({"error": {"message": "no such key"}}));
+        for (world, told) in [(world(&BOTH), 502), (legacy("llm-invocation", &BOTH), 500)] {
+            let (status, body) = ask(&world, denied());
+            assert_eq!((status, &body["statusCode"]), (told, &json!(told)));
+            let text = body["body"]["error"].as_str().unwrap();
+            assert!(text.starts_with("401: ") && text.contains("no such key"), "{text}");
+        }
         // What is wrong with the request is its client's, whatever the switch says.
         assert_eq!(post(&legacy("llm-invocation", &BOTH), PATH, &json!({})).status, 400);
+    }
+
+    #[test]
+    fn inv_16_what_the_facade_renders_is_not_reported_as_lost() {
+        let world = world(&BOTH);
+        let mut answer = ollama_answer();
+        answer["own_member"] = json!(1);
+        world.upstream(vec![answers(200, answer.clone()), answers(200, answer)]);
+        let told = post(&world, PATH, &json!({"backend": "ollama", "prompt": "Hello", "model": "llama3"}));
+        assert_eq!(value(&told)["own_member"], 1);
+        // OpenAI's chat has no place for Ollama's.
+        let chat = json!({"model": "ollama", "messages": [{"role": "user", "content": "Hi"}]});
+        assert_eq!(post(&world, "/v1/chat/completions", &chat).status, 200);
+        let records = world.records();
+        assert!(records[0].unmapped.is_empty(), "{:?}", records[0].unmapped);
+        assert!(records[1].unmapped.iter().any(|lost| lost.contains("own_member")), "{:?}", records[1].unmapped);
     }
 
     #[test]
@@ -442,6 +466,29 @@ mod awa {
         assert_eq!(told(&ask(&world)), (200, json!({"completion": "Hi!"})));
         let request = json!({"prompt": "Say hi", "max_tokens": 256, "temperature": 0.7});
         assert_eq!(sent(&world), ("http://llm:8000/llm".to_owned(), request));
+    }
+
+    #[test]
+    fn awa_12_the_text_is_the_first_choices_else_text_else_content_else_the_raw_body() {
+        for (body, said) in [
+            (chat_completion(), "Hi!"),
+            (json!({"text": "t", "content": "c"}), "t"),
+            (json!({"text": null, "content": " c "}), "c"),
+            (json!({"answer": "a"}), r#"{"answer":"a"}"#),
+            (json!(["a"]), r#"["a"]"#),
+        ] {
+            let world = world(&LAN);
+            world.upstream(vec![answers(200, &body)]);
+            let answer = ask(&world);
+            assert_eq!(told(&answer), (200, json!({"completion": said})), "{body}");
+            assert_eq!(answer.header("x-witgate-provider"), Some("lan"));
+        }
+        // No answer at all is a malformed reply, behind which the chain goes on.
+        for body in ["", "<html>log in</html>", "{\"text\": \"cut", "{\"error\": {\"message\": \"x\"}}"] {
+            let world = world(&LAN);
+            world.upstream(vec![answers(200, body)]);
+            assert_eq!(ask(&world).header("x-witgate-provider"), Some("stub"), "{body}");
+        }
     }
 
     #[test]
@@ -535,6 +582,36 @@ mod bed {
             assert_eq!(ask(legacy("bedrock-chat", &ENV), script), (500, told.clone()));
         }
         assert_eq!(post(&legacy("bedrock-chat", &ENV), BED, &json!({})).status, 400);
+    }
+
+    #[test]
+    fn bed_5_the_cause_is_in_the_log_without_the_requests_words() {
+        let world = world(&ENV);
+        let words = "You may not invoke arn:aws:bedrock:x, said of my private medical question";
+        world.upstream(vec![answers(403, json!({"message": words})), Script::new(vec![(1, Act::Refuse)])]);
+        let body = json!({"prompt": "This is my private medical question, Doctor"});
+        assert_eq!(told(&post(&world, BED, &body)).1, json!({"error": "Internal Server Error"}));
+        post(&world, BED, &body);
+        let causes = world.records().into_iter().map(|record| record.cause.unwrap());
+        let [denied, refused] = causes.collect::<Vec<_>>().try_into().unwrap();
+        assert!(denied.contains("(status 403)") && denied.contains("arn:aws:bedrock:x, said of …"), "{denied}");
+        assert!(!denied.contains("medical"), "{denied}");
+        assert!(refused.starts_with("connection_failed: "), "{refused}");
+        // A request that is served, or that is wrong by itself, has none.
+        world.upstream(vec![answers(200, llama_answer())]);
+        post(&world, BED, &body);
+        post(&world, BED, &json!({}));
+        assert!(world.records()[2..].iter().all(|record| record.cause.is_none()));
+    }
+
+    #[test]
+    fn bed_1_a_version_is_no_stage() {
+        let world = world(&ENV);
+        for path in ["/v1/chat", "/v1/chat/"] {
+            let answer = post(&world, path, &hello());
+            let message = value(&answer)["error"]["message"].as_str().unwrap().to_owned();
+            assert!(answer.status == 404 && message.contains("did you mean /v1/chat/completions?"), "{message}");
+        }
     }
 
     #[test]
@@ -688,6 +765,29 @@ mod smk {
     }
 
     #[test]
+    fn smk_5_an_empty_variable_is_a_proxy_that_is_not_set_up() {
+        let error = json!({"error": {"message": "SAGEMAKER_ENDPOINT_NAME not configured", "type": "server_error"}});
+        for variables in
+            [&[("SAGEMAKER_ENDPOINT_NAME", "")][..], &[("SAGEMAKER_ENDPOINT_NAME", " "), ("AWS_REGION", "eu-west-1")]]
+        {
+            let world = world(variables);
+            let mut named = request();
+            named["model"] = json!("m");
+            for (path, body) in [(CHAT, request()), (CHAT, named), (TEXT, json!({"prompt": "Once"}))] {
+                let answer = post(&world, path, &body);
+                assert_eq!(told(&answer), (500, error.clone()));
+                assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+            }
+            let bad = world.request_with_key(None, CHAT, Bytes::from_static(b"{"));
+            assert_eq!((bad.status, &value(&bad)["error"]["type"]), (400, &json!("invalid_request_error")));
+        }
+        // With another service set up, or the variable not there at all, it says nothing.
+        let other = world(&[("SAGEMAKER_ENDPOINT_NAME", ""), ("LLM_PROVIDER", "stub")]);
+        assert_eq!(post(&other, CHAT, &request()).status, 200);
+        assert_eq!(post(&world(&[]), CHAT, &request()).status, 200);
+    }
+
+    #[test]
     fn smk_5_the_region_is_the_proxys_own_unless_another_is_set() {
         for (variables, region) in [(&ENV[..], "eu-north-1"), (&[ENV[0], ("AWS_REGION", "us-east-2")], "us-east-2")] {
             let world = world(variables);
@@ -781,6 +881,42 @@ mod smk {
             (&json!("text_completion"), &json!("one two three"))
         );
         assert_eq!(body["choices"][0]["finish_reason"], "length");
+    }
+
+    #[test]
+    fn smk_10_and_11_ids_have_their_prefix_and_created_is_in_epoch_seconds() {
+        for (path, body, prefix) in [(CHAT, request(), "chatcmpl-"), (TEXT, json!({"prompt": "Once"}), "cmpl-")] {
+            let world = world(&ENV);
+            world.upstream(vec![generated("x"), generated("x")]);
+            let [one, two] = [(); 2].map(|()| value(&post(&world, path, &body)));
+            assert!(one["id"].as_str().unwrap().starts_with(prefix) && one["id"] != two["id"], "{one} {two}");
+            assert_eq!(one["created"], 1_700_000_000);
+        }
+    }
+
+    #[test]
+    fn smk_11_created_follows_the_clock() {
+        let world = world(&ENV);
+        world.upstream(vec![generated("x")]);
+        world.pass(std::time::Duration::from_secs(90));
+        assert_eq!(value(&post(&world, CHAT, &request()))["created"], 1_700_000_090);
+    }
+
+    #[test]
+    fn smk_12_tokens_are_words_where_the_container_counts_none_and_an_answer_of_the_bound_is_cut() {
+        let world = world(&ENV);
+        for (said, most, reason) in [("one two", 3, "stop"), ("one two three", 3, "length"), ("a  b\nc d", 3, "length")]
+        {
+            world.upstream(vec![generated(said)]);
+            let mut body = request();
+            body["max_tokens"] = json!(most);
+            let answer = value(&post(&world, CHAT, &body));
+            let words = said.split_whitespace().count();
+            assert_eq!(answer["choices"][0]["finish_reason"], reason, "{said}");
+            let usage =
+                json!({"prompt_tokens": 5, "completion_tokens": words, "total_tokens": 5 + words, "estimated": true});
+            assert_eq!(answer["usage"], usage);
+        }
     }
 
     #[test]

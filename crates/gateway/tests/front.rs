@@ -136,6 +136,49 @@ fn models_are_listed_in_the_shape_of_whoever_asks() {
 }
 
 #[test]
+fn a_backend_that_lists_no_models_does_not_stop_the_list_from_being_kept() {
+    for (status, asked_again) in [(404, false), (500, true)] {
+        let world = World::new(1, config());
+        listing(&world);
+        let body = Act::Bytes(Bytes::from_static(br#"{"error":{"message":"no"}}"#));
+        let fails = Script::new(vec![(1, Act::Head(status, "application/json")), (1, body), (1, Act::End)]);
+        // In place of the last one's.
+        world.replace_last(fails);
+        for _ in 0..2 {
+            let listed = json(&world.call("GET", "/v1/models", &[], Bytes::new()));
+            assert_eq!(listed["data"][1]["id"], "first/m");
+            listing(&world);
+        }
+        assert_eq!(world.sent(), if asked_again { 6 } else { 3 }, "{status}");
+    }
+}
+
+#[test]
+fn a_backend_whose_adapter_refuses_to_list_models_is_none() {
+    let text = r#"
+        [providers.one]
+        adapter = "openai"
+        endpoint = "http://one/v1/chat/completions"
+        settings = { path = "exact" }
+    "#;
+    let world = World::new(1, Config::from_toml(text, "t.toml", &|_| None).unwrap());
+    for _ in 0..2 {
+        assert_eq!(json(&world.call("GET", "/v1/models", &[], Bytes::new()))["data"], serde_json::json!([]));
+    }
+    assert_eq!(world.sent(), 0);
+}
+
+#[test]
+fn a_query_that_is_too_long_is_refused_and_others_change_nothing() {
+    let world = World::new(1, config());
+    let path = format!("/v1/chat/completions?{}", "a=b&".repeat(65));
+    let refused = world.call("POST", &path, &[], Bytes::from_static(b"{}"));
+    assert_eq!((refused.status, json(&refused)["error"]["code"].as_str()), (414, Some("uri_too_long")));
+    let body = world::chat_body("none", false);
+    assert_eq!(world.call("POST", "/v1/chat/completions?api-version=2024-10-21", &[], body).status, 404);
+}
+
+#[test]
 fn ollamas_clients_learn_the_version_and_what_a_model_is() {
     let world = World::new(1, config());
     listing(&world);

@@ -387,3 +387,68 @@ fn exe_envelopes_an_http_event_gets_its_answer_and_its_failure_in_an_envelope() 
     let client = invoke(&world, &json!({"Records": []}));
     assert_eq!((client.status, &body(&client)["error"]), (400, &json!("Invalid event")));
 }
+
+#[test]
+fn exe_29_a_failure_behind_the_payload_is_in_its_envelope_too() {
+    let payload = json!({"provider": "openai", "model": "m", "message": "Hi"}).to_string();
+    let unknown = json!({"provider": "none", "model": "m", "message": "Hi"}).to_string();
+    let v1 = |body: &str| json!({"httpMethod": "POST", "path": "/invoke", "body": body});
+    let v2 = |body: &str| json!({"version": "2.0", "requestContext": {"http": {"method": "POST"}}, "body": body});
+    let alb = |body: &str| json!({"httpMethod": "POST", "path": "/", "requestContext": {"elb": {}}, "headers": {}, "body": body});
+    let lists = |body: &str| {
+        let mut event = alb(body);
+        event["multiValueHeaders"] = json!({});
+        event
+    };
+    let envelopes: [&dyn Fn(&str) -> Value; 4] = [&v1, &v2, &alb, &lists];
+    for (number, envelope) in envelopes.iter().enumerate() {
+        for legacy in [false, true] {
+            let world = world_with(if legacy { "[dialects.llm-exe]\nlegacy_status = true" } else { "" });
+            let told = |client: &Client, native: u16| {
+                let (status, answer) = (if legacy { 500 } else { native }, body(client));
+                assert_eq!((client.status, &answer["statusCode"]), (status, &json!(status)), "{answer}");
+                let headers = if number == 3 { &answer["multiValueHeaders"] } else { &answer["headers"] };
+                let kind = json!("application/json");
+                assert_eq!(headers["content-type"], if number == 3 { json!([kind]) } else { kind });
+                assert_eq!(answer.get("isBase64Encoded"), (number >= 2).then_some(&json!(false)));
+                let inner: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+                inner["error"].as_str().unwrap().to_owned()
+            };
+            world.upstream(vec![
+                answered(429, &json!({"error": {"message": "slow down"}})),
+                Script::new(vec![(1, Act::Refuse)]),
+            ]);
+            let limited = invoke(&world, &envelope(&payload));
+            assert!(told(&limited, 429).contains("slow down"));
+            assert!(told(&invoke(&world, &envelope(&payload)), 502).contains("connect"));
+            assert_eq!(told(&invoke(&world, &envelope(&unknown)), 400), "Invalid providor type");
+            assert_eq!(world.records()[0].error_type.as_deref(), Some("rate_limit_error"));
+            world.upstream(vec![openai("Meow!")]);
+            let good = body(&invoke(&world, &envelope(&payload)));
+            assert_eq!((&good["statusCode"], &good["body"]), (&json!(200), &json!("Meow!")));
+        }
+    }
+}
+
+#[test]
+fn exe_26_retries_and_exe_18_escape_have_defaults_of_the_operator() {
+    let world = world_with("[dialects.llm-exe]\nretries = 1\nescape = \"html\"");
+    let mut payload = json!({
+        "provider": "openai", "model": "m", "message": "{{a}}", "data": {"a": "<b>"}, "output": "json",
+        "schema": {"type": "object"},
+    });
+    world.upstream(vec![openai("no"), openai("{}")]);
+    let client = invoke(&world, &payload);
+    assert_eq!((client.status, body(&client), world.sent()), (200, json!({}), 2));
+    let said = |number: usize| {
+        let sent: Value = serde_json::from_slice(&world.requests_sent()[number].body).unwrap();
+        sent["messages"][0]["content"].as_str().unwrap().to_owned()
+    };
+    assert!(said(0).starts_with("&lt;b&gt;"), "{}", said(0));
+    // What the payload says counts more.
+    payload["retries"] = json!(0);
+    payload["escape"] = json!("none");
+    world.upstream(vec![openai("no")]);
+    assert_eq!((invoke(&world, &payload).status, world.sent()), (502, 3));
+    assert!(said(2).starts_with("<b>"), "{}", said(2));
+}

@@ -56,6 +56,8 @@ pub struct Client {
     pub method: String,
     /// The path, still percent-encoded.
     pub path: String,
+    /// The parameters of the query, decoded, in their order: at most 64, of at most 8 KiB as they came.
+    pub query: Vec<Field>,
     /// The headers that carry a dialect's own switches: those whose names begin with `anthropic-` or `openai-`.
     /// Names in lower case.
     pub headers: Vec<Field>,
@@ -125,6 +127,8 @@ pub struct Failure {
     pub error_type: String,
     /// The provider that failed, where one did.
     pub provider: Option<String>,
+    /// The status of the backend's own answer, where there was one.
+    pub upstream: Option<u16>,
     /// The request's id.
     #[cfg_attr(feature = "wasmtime", component(name = "request-id"))]
     pub request_id: String,

@@ -55,6 +55,7 @@ pub async fn ask(host: &Host, model: &str, stream: bool) -> (u16, String) {
     let request = Request {
         method: "POST".into(),
         path: "/v1/chat/completions".into(),
+        query: String::new(),
         headers: vec![("content-type".into(), "application/json".into())],
         body: Bytes::from(chat(model, stream)),
     };

@@ -97,7 +97,14 @@ fn failure(mut error: Error) -> Failure {
     }
     error.status = Some(status);
     let provider = Some("provider".to_owned());
-    Failure { error, error_type: error_type.to_owned(), provider, request_id: "req_1".to_owned(), attempts: Vec::new() }
+    Failure {
+        error,
+        error_type: error_type.to_owned(),
+        provider,
+        upstream: None,
+        request_id: "req_1".to_owned(),
+        attempts: Vec::new(),
+    }
 }
 
 /// What the client gets.

@@ -25,6 +25,8 @@ pub struct Decoder {
     operation: Operation,
     /// The bytes of an answer that is not a stream.
     body: Vec<u8>,
+    /// JSON without `choices` is an answer too.
+    loose: bool,
     ended: bool,
 }
 
@@ -53,7 +55,7 @@ impl Decoder {
             "completion" => Operation::Generation(Box::new(Generation::new(flavour, COMPLETIONS, count))),
             _ => Operation::Generation(Box::new(Generation::new(flavour, super::CHAT, count))),
         };
-        Decoder { head, operation, body: Vec::new(), ended: false }
+        Decoder { head, operation, body: Vec::new(), loose: false, ended: false }
     }
 
     /// Lifts what stands between `<tag>` and `</tag>` at the start of a message out of its text, as reasoning.
@@ -62,6 +64,13 @@ impl Decoder {
         if let (Operation::Generation(generation), Some(tag)) = (&mut self.operation, tag) {
             generation.lift(tag);
         }
+        self
+    }
+
+    /// Takes JSON without `choices` for an answer too.
+    #[must_use]
+    pub fn loose(mut self, loose: bool) -> Self {
+        self.loose = loose;
         self
     }
 
@@ -114,12 +123,16 @@ impl Decoder {
             return Err(Error::malformed("the backend's answer is empty"));
         }
         match &mut self.operation {
+            Operation::Generation(_) if self.loose && llm::is_loose(text) => {
+                llm::take(text, &["text", "content"], out);
+                Ok(())
+            }
             Operation::Generation(generation) => generation.whole(text, out),
             Operation::Responses(responses) => responses.whole(text, out),
             Operation::Embedding(count) => embeddings::whole(text, *count, out),
             Operation::Models => models::whole(text, out),
             Operation::Llm => {
-                llm::whole(text, out);
+                llm::take(text, &["completion", "text", "content"], out);
                 Ok(())
             }
         }

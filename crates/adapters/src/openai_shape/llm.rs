@@ -91,12 +91,21 @@ pub(super) fn encode(settings: &Settings, request: &Request) -> Result<HttpReque
     Ok(HttpRequest { path: Vec::new(), context: Some("llm".into()), dropped: policy.dropped, ..http })
 }
 
-/// The events of the whole answer.
-pub(super) fn whole(text: &str, out: &mut Vec<Event>) {
+/// Whether it is JSON that a chat completion cannot be: it has neither `choices` nor an `error`.
+pub(super) fn is_loose(text: &str) -> bool {
+    let is = |value: &RawValue| value.get() != "null";
+    match Members::parse(Some(text)) {
+        Ok(members) => !members.0.iter().any(|(name, value)| matches!(&**name, "choices" | "error") && is(value)),
+        Err(_) => serde_json::from_str::<&RawValue>(text).is_ok_and(|value| !value.get().starts_with('{')),
+    }
+}
+
+/// The events of the whole answer: its text is the first of these members that is a string, else the body as it came.
+pub(super) fn take(text: &str, names: &[&str], out: &mut Vec<Event>) {
     let said = Members::parse(Some(text)).ok().and_then(|members| {
-        let value = |name: &str| members.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        let value = |name: &str| members.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         let string = |value: &RawValue| text_of(value).map(std::borrow::Cow::into_owned);
-        ["completion", "text", "content"].into_iter().find_map(|name| value(name).and_then(string))
+        names.iter().find_map(|name| value(name).and_then(string))
     });
     out.extend([
         Event::Started(Started::default()),

@@ -73,9 +73,8 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
                 provider.adapter = AdapterRef::Builtin("llama-cpp".into());
                 provider.endpoints = vec![if name == "lan" { base.clone() } else { local.clone() }];
                 provider.secrets.extend(llm_key.clone().map(|key| ("api_key".to_owned(), key)));
-                if name == "local" {
-                    provider.settings = json!({"api": "llm"});
-                }
+                provider.settings =
+                    if name == "local" { json!({"api": "llm"}) } else { json!({"loose_answers": true}) };
             }
             "openai" => {
                 provider.adapter = AdapterRef::Builtin("openai".into());

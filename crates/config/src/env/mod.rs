@@ -27,6 +27,9 @@ pub(crate) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Probl
     found |= keys(&mut variables, &mut config);
     let backends = invocation::add(&mut variables, &mut config);
     found |= backends.is_some();
+    if !found {
+        found = sagemaker::add_unset(&variables, &mut config);
+    }
     if !variables.problems.is_empty() {
         return Err(Problems(variables.problems));
     }

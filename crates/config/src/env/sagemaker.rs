@@ -16,6 +16,16 @@ const REGION: &str = "eu-north-1";
 /// How long a model may take: what an invocation may.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The proxy without an endpoint: where the variable is there and empty, and nothing else is set up, its every request is a
+/// failure of the set-up.
+pub(super) fn add_unset(variables: &Variables<'_>, config: &mut Config) -> bool {
+    let unset = (variables.env)(VARIABLE).is_some_and(|value| value.trim().is_empty());
+    if unset {
+        facade(config, "");
+    }
+    unset
+}
+
 /// Adds what the variables say; false where there are none.
 pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
     let Some(endpoint) = variables.get(VARIABLE) else { return false };
@@ -49,10 +59,16 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> bool {
     if !config.models.contains_key("*") {
         super::model(config, "*", vec![target]);
     }
+    facade(config, &endpoint);
+    true
+}
+
+/// Makes the APIs of OpenAI what they were in the proxy.
+fn facade(config: &mut Config, endpoint: &str) {
     for dialect in ["openai-chat", "openai-completions"] {
         let settings = json!({"facade": "sagemaker-proxy", "model": endpoint}).to_string();
-        config.dialects.insert(dialect.into(), Dialect { model: Some(endpoint.clone()), settings });
+        let model = (!endpoint.is_empty()).then(|| endpoint.to_owned());
+        config.dialects.insert(dialect.into(), Dialect { model, settings });
     }
     config.server.cors.origins = vec!["*".into()];
-    true
 }

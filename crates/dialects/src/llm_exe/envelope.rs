@@ -2,18 +2,47 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use witgate_model::Error;
+use witgate_model::normaliser::Rendered;
 
 use super::{INVALID_EVENT, invalid};
+use crate::openai::json_answer;
 
 /// How the answer goes back.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) enum Envelope {
     /// As it is.
+    #[default]
     None,
     /// As `{statusCode, headers, body}`, which API Gateway and function URLs turn into an HTTP answer.
     Proxy,
+    /// The same for a load balancer (ALB), which wants `isBase64Encoded` too.
+    Balancer,
+    /// A load balancer whose headers have lists of values.
+    BalancerOfLists,
+}
+
+impl Envelope {
+    /// An answer in this envelope, with the same status.
+    pub(super) fn wrap(self, rendered: Rendered) -> Rendered {
+        if self == Envelope::None {
+            return rendered;
+        }
+        let lists = self == Envelope::BalancerOfLists;
+        let value = |value: String| if lists { Value::Array(vec![value.into()]) } else { value.into() };
+        let headers: Map<_, _> = rendered.headers.into_iter().map(|(name, text)| (name, value(text))).collect();
+        let body = String::from_utf8_lossy(&rendered.body);
+        let name = if lists { "multiValueHeaders" } else { "headers" };
+        let mut envelope = json!({"statusCode": rendered.status, name: headers, "body": body});
+        if self != Envelope::Proxy
+            && let Some(members) = envelope.as_object_mut()
+        {
+            members.insert("isBase64Encoded".to_owned(), false.into());
+        }
+        json_answer(rendered.status, envelope.to_string().into_bytes())
+    }
 }
 
 /// Which envelope an event is.
@@ -21,7 +50,10 @@ pub(super) fn of(event: &Value) -> Envelope {
     let gateway = event.get("httpMethod").is_some() && event.get("path").is_some();
     let url =
         event.pointer("/requestContext/http").is_some() && event.get("version").is_none_or(|version| version == "2.0");
-    if gateway || (event.get("Records").is_none() && event.get("agent").is_none() && url) {
+    if gateway && event.pointer("/requestContext/elb").is_some() {
+        let lists = event.get("multiValueHeaders").is_some();
+        if lists { Envelope::BalancerOfLists } else { Envelope::Balancer }
+    } else if gateway || (event.get("Records").is_none() && event.get("agent").is_none() && url) {
         Envelope::Proxy
     } else {
         Envelope::None

@@ -3,8 +3,9 @@
 //! # What comes in
 //! - The payload itself, or in one of the events that a Lambda function gets: API Gateway's proxy event (`httpMethod` and
 //!   `path`), that of a function URL (`requestContext.http`), that of a Bedrock agent (`agent.input`). Bodies in base64 are
-//!   decoded, texts parsed. To the first two kinds the answer is `{statusCode, headers, body}`, and the HTTP status the
-//!   same; a failure of a backend keeps its bare body. `Records` are refused.
+//!   decoded, texts parsed. To the first two kinds the answer, a failure too, is `{statusCode, headers, body}`, and the HTTP
+//!   status the same; that to a load balancer's has `isBase64Encoded` too, and lists of header values where its event has
+//!   them. `Records` are refused. The parameters of an event's query say nothing to this API, as to the original.
 //! - `provider` (or `providor`) and `model` name the target: `openai/…`, `anthropic/…`, `bedrock/…` for `amazon:anthropic`
 //!   and `amazon:meta`, and `NAME/…` for any other provider, which the gateway knows or not.
 //! - `key`, with `version`, names a stored configuration `<key>.<version or latest>.json`, else `.md`. Of the request
@@ -24,7 +25,8 @@
 //! # What goes out
 //! - `string` is the model's text without a change; `list` as [`output::list`] says; `json` is one value found in the text,
 //!   filled with the schema's defaults, then checked. What fails is 502 `output_parse_failed`, with the model's text, its
-//!   first 8 KiB. `retries: 1` shows the model its error first, once; without it no second question is asked.
+//!   first 8 KiB. `retries: 1` shows the model its error first, once; without it no second question is asked. Where a
+//!   payload says nothing of `retries` and `escape`, the operator's settings of these names count.
 //! - With `functions` it is a list of `{type: "text", text}` and `{type: "function_use", functionId, name, input}`.
 //! - OpenAI's models get the schema as their response format; others in the first message.
 //! - Members of objects, in answers, schemas and loops, come in the order of their names.
@@ -107,15 +109,16 @@ impl Dialect for LlmExe {
         let event = parse(body, limits.depth)?;
         let envelope = envelope::of(&event);
         match step(event, envelope, client, limits) {
-            Err(error) if envelope == Envelope::Proxy => {
+            Err(error) if envelope != Envelope::None => {
                 let failure = Failure {
                     error,
                     error_type: String::new(),
                     provider: None,
                     request_id: String::new(),
+                    upstream: None,
                     attempts: Vec::new(),
                 };
-                let rendered = render::wrapped(self.refuse(&client.settings, &failure));
+                let rendered = envelope.wrap(self.refuse(&client.settings, &failure));
                 Ok(Step::Answer(Reply { rendered, forget: Vec::new() }))
             }
             other => other,
@@ -181,7 +184,7 @@ fn step(event: Value, envelope: Envelope, client: &Client, limits: &Limits) -> R
         }
         payload = payload::load(payload, &at, &client.documents, limits.depth)?;
     }
-    let payload = Payload::new(payload)?;
+    let payload = Payload::new(payload, &client.settings)?;
     ask(payload, envelope, client, limits)
 }
 
@@ -246,7 +249,7 @@ fn ask(payload: Payload, envelope: Envelope, client: &Client, limits: &Limits) -
     let state = State {
         kind,
         schema,
-        proxy: envelope == Envelope::Proxy,
+        envelope,
         legacy: legacy(&client.settings),
         format,
         retry: may_ask.then(|| Box::new(request.clone())),

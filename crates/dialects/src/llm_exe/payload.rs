@@ -8,6 +8,7 @@ use super::prompt::Format;
 use super::template::Escape;
 use super::validate::Validator;
 use super::{INVALID_EVENT, INVALID_MODEL, INVALID_OUTPUT, INVALID_PROVIDER, NO_SCHEMA, front_matter, invalid};
+use crate::settings;
 use crate::write::Members;
 
 /// The longest key of a stored configuration.
@@ -135,8 +136,8 @@ fn text(value: Option<Value>) -> Option<String> {
 }
 
 impl Payload {
-    /// Checks a payload, in the order of the original.
-    pub(super) fn new(mut members: Map<String, Value>) -> Result<Self, Error> {
+    /// Checks a payload, in the order of the original. `settings` are the operator's: what counts where it says nothing.
+    pub(super) fn new(mut members: Map<String, Value>, settings: &str) -> Result<Self, Error> {
         let mut take = |name: &str| members.remove(name).filter(|value| !value.is_null());
         let message = super::prompt::check(take("message"))?;
         let Some(model) = text(take("model")) else {
@@ -174,7 +175,8 @@ impl Payload {
             Some(_) => return Err(invalid(INVALID_OUTPUT, "output", "`output` is to be string, list or json")),
         };
         let data = object(take("data"), "data")?;
-        let escape = match take("escape").as_ref().map(Value::as_str) {
+        let default = settings::text(settings, "escape").map(Value::from);
+        let escape = match take("escape").or(default).as_ref().map(Value::as_str) {
             None | Some(Some("none")) => Escape::None,
             Some(Some("html")) => Escape::Html,
             Some(_) => return Err(plain("escape", "`escape` is to be none or html")),
@@ -193,7 +195,7 @@ impl Payload {
             Some(_) => return Err(plain("prompt_format", "`prompt_format` is to be llama3, plain-dialogue or chat")),
         };
         let retries = match take("retries").map(|retries| retries.as_u64()) {
-            None => 0,
+            None => u32::from(settings::raw(settings, "retries") == Some("1")),
             Some(Some(retries @ 0..=1)) => retries as u32,
             Some(_) => return Err(plain("retries", "`retries` is to be 0 or 1")),
         };

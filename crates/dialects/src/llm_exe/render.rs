@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use witgate_model::normaliser::{Ending, Failure, Parsed, Rendered};
 use witgate_model::{BlockKind, Event, FinishReason, Input, Message, Request, Role};
 
+use super::envelope::Envelope;
 use super::prompt::{self, Format};
 use super::{Dialect, LlmExe, output};
 use crate::Render;
@@ -28,8 +29,8 @@ pub(super) enum Kind {
 pub(super) struct State {
     pub(super) kind: Kind,
     pub(super) schema: Option<Value>,
-    /// The answer goes back as `{statusCode, headers, body}`.
-    pub(super) proxy: bool,
+    /// How the answer goes back.
+    pub(super) envelope: Envelope,
     /// Failures are 500.
     pub(super) legacy: bool,
     pub(super) format: Format,
@@ -41,15 +42,6 @@ impl State {
     pub(super) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
-}
-
-/// `{statusCode, headers, body}` of an answer, with the same status.
-pub(super) fn wrapped(rendered: Rendered) -> Rendered {
-    let headers: serde_json::Map<_, _> =
-        rendered.headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-    let body = String::from_utf8_lossy(&rendered.body);
-    let envelope = json!({"statusCode": rendered.status, "headers": headers, "body": body});
-    json_answer(rendered.status, envelope.to_string().into_bytes())
 }
 
 /// A part of the answer.
@@ -132,7 +124,7 @@ impl Answer {
                 body.to_string().into_bytes()
             }
         };
-        if self.state.proxy { wrapped(Rendered { body, ..self.bare() }).body } else { body }
+        self.state.envelope.wrap(Rendered { body, ..self.bare() }).body
     }
 
     /// All that the model wrote, calls too.
@@ -177,7 +169,7 @@ fn complaint(wrong: &str) -> String {
 
 impl Render for Answer {
     fn head(&self) -> Rendered {
-        if self.state.proxy { json_answer(self.status, Vec::new()) } else { self.bare() }
+        if self.state.envelope == Envelope::None { self.bare() } else { json_answer(self.status, Vec::new()) }
     }
 
     fn feed(&mut self, events: Vec<Event>) -> Vec<u8> {
@@ -238,13 +230,19 @@ impl Render for Answer {
         Ending { again: Some(Parsed { request: *request, render: state.to_text() }), keep: Vec::new() }
     }
 
+    fn refuse(&mut self, failure: &Failure) -> Option<Rendered> {
+        self.ended = true;
+        let settings = if self.state.legacy { r#"{"legacy_status":true}"# } else { "" };
+        let envelope = self.state.envelope;
+        (envelope != Envelope::None).then(|| envelope.wrap(LlmExe.refuse(settings, failure)))
+    }
+
     fn fail(&mut self, failure: &Failure) -> Vec<u8> {
         if std::mem::replace(&mut self.ended, true) {
             return Vec::new();
         }
         let settings = if self.state.legacy { r#"{"legacy_status":true}"# } else { "" };
-        let rendered = LlmExe.refuse(settings, failure);
-        if self.state.proxy { wrapped(rendered).body } else { rendered.body }
+        self.state.envelope.wrap(LlmExe.refuse(settings, failure)).body
     }
 
     fn keep_alive(&self) -> Vec<u8> {

@@ -7,7 +7,7 @@ use witgate_model::{BlockDelta, BlockKind, ErrorKind, Event, Finish, FinishReaso
 
 use super::parse::{self, is_content};
 use super::stored::{self, Kept};
-use super::{MOST_KEPT, NAME, at, is_key, is_response_id, made_in};
+use super::{MOST_KEPT, NAME, at, is_key, is_response_id, made_in, place, text_member};
 use crate::members::{self, DEPTH, Waiting};
 use crate::openai;
 use crate::read::Reader;
@@ -206,28 +206,6 @@ fn thought(out: &mut Vec<u8>, kind: &str, text: &str) {
     out.extend_from_slice(b"\",\"text\":");
     write::string(out, text);
     out.push(b'}');
-}
-
-/// Where an event belongs: the item, its number, and the number of the piece under the name `index`.
-fn place(out: &mut Vec<u8>, id: &str, item: usize, piece: Option<(&str, usize)>) {
-    out.extend_from_slice(b",\"item_id\":");
-    write::string(out, id);
-    out.extend_from_slice(b",\"output_index\":");
-    write::number(out, item as u64);
-    if let Some((index, number)) = piece {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(index.as_bytes());
-        out.extend_from_slice(b"\":");
-        write::number(out, number as u64);
-    }
-}
-
-/// A member that is a text.
-fn text_member(out: &mut Vec<u8>, name: &str, text: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    write::string(out, text);
 }
 
 /// A block that has begun, but may still be told its item's own members.

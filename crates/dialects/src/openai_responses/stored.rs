@@ -1,9 +1,9 @@
 //! Kept responses: what a document holds, and the routes that ask for one.
 
-use witgate_model::normaliser::{Client, Document, Reply, Step};
-use witgate_model::{Error, ErrorKind};
+use witgate_model::normaliser::{Client, Document, Rendered, Reply, Step};
+use witgate_model::{Error, ErrorKind, Field};
 
-use super::{at, is_key, is_response_id, made_in};
+use super::{at, is_key, is_response_id, made_in, replay};
 use crate::openai;
 use crate::read::{Kind, Read, Reader};
 use crate::write;
@@ -127,15 +127,14 @@ pub(super) struct Asked<'a> {
     id: &'a str,
     /// Behind the id: `input_items`, `cancel`, or nothing.
     what: &'a str,
-    query: &'a str,
+    query: &'a [Field],
 }
 
 /// What the client asks about a response; `None` where it wants a new one.
 pub(super) fn asked(client: &Client) -> Option<Asked<'_>> {
-    let (path, query) = client.path.split_once('?').unwrap_or((&client.path, ""));
-    let rest = path.strip_prefix("/v1/responses/")?;
+    let rest = client.path.strip_prefix("/v1/responses/")?;
     let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
-    Some(Asked { id, what, query })
+    Some(Asked { id, what, query: &client.query })
 }
 
 /// The answer to a question about a kept response.
@@ -159,9 +158,15 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     let body = match (client.method.as_str(), asked.what) {
         ("GET" | "HEAD", "input_items") => page(&kept, asked.query)?,
         ("GET" | "HEAD", _) => {
-            if parameter(asked.query, "stream").is_some_and(|stream| stream == "true") {
-                let message = "a kept response is given whole: `stream` must be left out, or be false";
-                return Err(Error::unsupported("stream", message).with_status(400));
+            include(asked.query)?;
+            let after = starting_after(asked.query)?;
+            if streamed(asked.query)? {
+                let rendered = openai::stream_answer();
+                let rendered = Rendered { body: replay::stream(&kept, after), ..rendered };
+                return Ok(Step::Answer(Reply { rendered, forget }));
+            }
+            if after.is_some() {
+                return Err(wrong("starting_after", "is for `stream=true` alone"));
             }
             kept.response.as_bytes().to_vec()
         }
@@ -180,28 +185,67 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     Ok(Step::Answer(Reply { rendered: openai::json_answer(200, body), forget }))
 }
 
-/// The value of a query parameter, as it was written.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value)
+/// The value of a query parameter.
+fn parameter<'a>(query: &'a [Field], name: &str) -> Option<&'a str> {
+    query.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+}
+
+fn wrong(param: &str, message: impl Into<String>) -> Error {
+    Error::invalid(param, message).with_status(400)
+}
+
+/// Whether the response is to be given as a stream.
+fn streamed(query: &[Field]) -> Result<bool, Error> {
+    match parameter(query, "stream") {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(wrong("stream", "must be `true` or `false`")),
+    }
+}
+
+fn starting_after(query: &[Field]) -> Result<Option<u64>, Error> {
+    let number = parameter(query, "starting_after").map(str::parse).transpose();
+    number.map_err(|_| wrong("starting_after", "must be the number of an event, a whole number from 0"))
+}
+
+/// What a client may ask for beside the items themselves. All that is kept is given anyway.
+const INCLUDE: [&str; 8] = [
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
+
+fn include(query: &[Field]) -> Result<(), Error> {
+    let named = query.iter().filter(|(name, _)| name == "include" || name.starts_with("include["));
+    for asked in named.flat_map(|(_, value)| value.split(',')) {
+        if !INCLUDE.contains(&asked) {
+            return Err(wrong("include", format!("must be one of {}", INCLUDE.join(", "))));
+        }
+    }
+    Ok(())
 }
 
 /// A page of the items in front of an answer.
-fn page(kept: &Kept<'_>, query: &str) -> Result<Vec<u8>, Error> {
+fn page(kept: &Kept<'_>, query: &[Field]) -> Result<Vec<u8>, Error> {
+    include(query)?;
     let limit = match parameter(query, "limit").map(str::parse) {
-        // Without a query there is no way to ask for the next page.
-        None if query.is_empty() => kept.input.len(),
         None => 20,
         Some(Ok(limit @ 1..=MOST_ITEMS)) => limit,
         Some(_) => {
             let message = format!("must be a whole number from 1 to {MOST_ITEMS}");
-            return Err(Error::invalid("limit", message).with_status(400));
+            return Err(wrong("limit", message));
         }
     };
     let mut items: Vec<(Option<String>, &str)> = kept.input.iter().map(|item| (id_of(item), *item)).collect();
     match parameter(query, "order") {
         None | Some("desc") => items.reverse(),
         Some("asc") => {}
-        Some(_) => return Err(Error::invalid("order", "must be `asc` or `desc`").with_status(400)),
+        Some(_) => return Err(wrong("order", "must be `asc` or `desc`")),
     }
     let first = match parameter(query, "after") {
         None => 0,

@@ -59,6 +59,7 @@ pub fn failure(kind: ErrorKind, status: u16) -> Failure {
         error_type: "server_error".into(),
         provider: Some("local".into()),
         request_id: "req-1".into(),
+        upstream: None,
         attempts: Vec::new(),
     }
 }

@@ -26,6 +26,7 @@ mod store;
 mod work;
 
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use witgate_config::Config;
 use witgate_model::Field;
 
 use crate::failure::Failed;
+use crate::http::Request;
 use crate::ports::Ports;
 use crate::record::Record;
 use crate::state::StateError;
@@ -53,6 +55,8 @@ pub(crate) struct Jobs {
     bell: Bell,
     /// Rung when a job has changed.
     bells: Bells,
+    /// Somebody runs jobs in [`crate::Gateway::work_off`].
+    working: AtomicBool,
     /// When the queue was counted, and its length.
     queued: Mutex<(Option<Duration>, usize)>,
     /// The name of each client among the owners of jobs.
@@ -64,7 +68,13 @@ impl Jobs {
         let keys = config.server.api_keys.iter();
         // Not the key's number: others than its client would get the jobs when the configuration changes.
         let owners = keys.map(|key| hash(&[b"witgate owner", key.expose().as_bytes()])[..32].to_owned()).collect();
-        Jobs { bell: Bell::default(), bells: Bells::default(), queued: Mutex::default(), owners }
+        Jobs {
+            bell: Bell::default(),
+            bells: Bells::default(),
+            working: AtomicBool::new(false),
+            queued: Mutex::default(),
+            owners,
+        }
     }
 
     /// The name of a client among the owners of jobs, of files and of batches. The same in every process.
@@ -144,6 +154,13 @@ pub(crate) struct Behalf {
     pub job: String,
     /// Where the record goes when the request has ended: it counts when the answer is kept.
     pub told: Arc<Mutex<Option<Record>>>,
+}
+
+/// Whether a request may leave something to do behind: for a runtime that lives from one request to the next, which then
+/// calls [`crate::Gateway::work_off`].
+pub fn leaves_work<B>(request: &Request<B>) -> bool {
+    Prefer::of(&request.headers).respond_async
+        || ["/v1/jobs", "/v1/batches"].iter().any(|path| request.path.starts_with(path))
 }
 
 /// SHA-256 over texts, each with its length, in hexadecimal.

@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::http::{self, Request, RequestBody, Whole};
 use crate::path::{self, Asked, Flight};
 use crate::ports::Ports;
+use crate::query;
 use crate::record::Outcome;
 use crate::state::StateError;
 
@@ -134,13 +135,14 @@ impl Gateway {
         &self,
         flight: &mut Flight<P>,
         dialect: &str,
-        (method, path, _query): (&str, &str, &str),
+        (method, path, query): (&str, &str, &str),
         headers: &[Field],
         body: &Bytes,
     ) -> Result<Checked, Failed> {
         let client = Client {
             method: method.to_owned(),
             path: path.to_owned(),
+            query: query::parameters(query)?,
             headers: path::own_headers(headers),
             settings: self.dialect_settings(dialect).to_owned(),
             documents: Vec::new(),
@@ -289,10 +291,11 @@ impl Gateway {
     ) -> Result<Whole, Failed> {
         let ports = Arc::clone(&flight.ports);
         let owner = self.jobs.owner(flight.client).to_owned();
+        let query = &query::parameters(query)?;
         let wait = match parameter(query, "wait") {
             Some(text) => {
                 let what = || invalid("wait", "must be a time, as `30s`".to_owned());
-                Some(seconds(&text).ok_or_else(what)?)
+                Some(seconds(text).ok_or_else(what)?)
             }
             None => Prefer::of(headers).wait,
         };
@@ -412,13 +415,13 @@ impl Gateway {
     }
 
     /// A page of an owner's jobs, the newest first.
-    async fn page<P: Ports>(&self, ports: &P, owner: &str, query: &str) -> Result<Value, Failed> {
+    async fn page<P: Ports>(&self, ports: &P, owner: &str, query: &[Field]) -> Result<Value, Failed> {
         let store = Store(ports);
         let limit = limit(query)?;
         let after = match parameter(query, "after") {
             Some(id) => {
-                let (job, _) = own_job(ports, &id, owner).await?;
-                Some(store::newest("jobo", owner, job.created, &id))
+                let (job, _) = own_job(ports, id, owner).await?;
+                Some(store::newest("jobo", owner, job.created, id))
             }
             None => None,
         };
@@ -473,7 +476,7 @@ pub(super) fn listed(mut all: Vec<Value>, limit: usize) -> Value {
 }
 
 /// The parameter `limit` of a query.
-pub(super) fn limit(query: &str) -> Result<usize, Failed> {
+pub(super) fn limit(query: &[Field]) -> Result<usize, Failed> {
     let (most, usual) = PAGE;
     match parameter(query, "limit") {
         None => Ok(usual),
@@ -484,11 +487,9 @@ pub(super) fn limit(query: &str) -> Result<usize, Failed> {
     }
 }
 
-/// A parameter of a query, decoded.
-pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
-    let (_, value) = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(own, _)| *own == name)?;
-    let value = value.replace('+', " ");
-    Some(percent_encoding::percent_decode_str(&value).decode_utf8_lossy().into_owned())
+/// A parameter of a query.
+pub(super) fn parameter<'q>(query: &'q [Field], name: &str) -> Option<&'q str> {
+    http::header(query, name)
 }
 
 pub(super) fn invalid(param: &str, message: String) -> Failed {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,17 +71,40 @@ struct Performed {
 impl Gateway {
     /// Runs jobs, `jobs.concurrency` at once, until it is dropped: what then runs is taken up by another worker when its
     /// lease has ended. Any number of processes may do this over one state store. Never completes.
+    /// While the gateway drains ([`Gateway::drain`]), no further job is begun.
     pub async fn work<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
-        let most = self.config.jobs.concurrency;
-        if most == 0 {
+        if self.config.jobs.concurrency == 0 {
             return pending().await;
         }
+        self.work_until(ports, false).await;
+    }
+
+    /// Runs the jobs that are due, and then completes: for a runtime that lives from one request to the next. Completes at
+    /// once where the same process does so already.
+    pub async fn work_off<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
+        /// Says at its end that nobody works.
+        struct Working<'j>(&'j AtomicBool);
+        impl Drop for Working<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        if self.config.jobs.concurrency == 0 || self.jobs.working.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let _working = Working(&self.jobs.working);
+        self.work_until(ports, true).await;
+    }
+
+    /// Runs jobs; where `once`, until none is due.
+    async fn work_until<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, once: bool) {
+        let most = self.config.jobs.concurrency;
         let duty = |duty| self.duty(ports, duty);
         let mut tasks = FuturesUnordered::new();
         let (mut running, mut looking, mut heard) = (0_usize, false, 0);
         let (mut look_at, mut calling, mut call_at) = (ports.now(), false, ports.now());
         loop {
-            let idle = !looking && running < most;
+            let idle = !looking && running < most && !self.is_draining();
             if idle && ports.now() >= look_at {
                 heard = self.jobs.bell.rung();
                 looking = true;
@@ -129,6 +153,9 @@ impl Gateway {
                 }
                 Some(Did::Looked(claimed)) => {
                     looking = false;
+                    if once && claimed.is_empty() && running == 0 && !calling && heard == self.jobs.bell.rung() {
+                        return;
+                    }
                     running += claimed.len();
                     look_at = ports.now() + if claimed.is_empty() { POLL } else { Duration::ZERO };
                     for claimed in claimed {

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+mod store;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -27,6 +29,8 @@ use witgate_model::normaliser::{
     AnswerStart, Client as Asked, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
 };
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
+
+pub use store::SimStore;
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
 pub fn config() -> Config {
@@ -280,7 +284,7 @@ struct State {
     adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
-    store: witgate_gateway::state::Memory,
+    store: SimStore,
 }
 
 impl State {
@@ -346,6 +350,7 @@ pub struct World {
     state: Rc<State>,
     ports: Arc<SimPorts>,
     gateway: Arc<Gateway>,
+    config: Arc<Config>,
 }
 
 impl World {
@@ -357,8 +362,49 @@ impl World {
         state.random.set(seed);
         state.chance.set(!seed);
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
-        let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
-        World { state, ports, gateway }
+        let config = Arc::new(config);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), witgate_dialects::routes().to_vec()));
+        World { state, ports, gateway, config }
+    }
+
+    /// The state store.
+    pub fn kept(&self) -> &SimStore {
+        &self.state.store
+    }
+
+    /// A new process over the same state.
+    pub fn restart(&mut self) {
+        self.state.store.revive();
+        self.gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
+    }
+
+    /// Another process over the same state.
+    pub fn another(&self) -> World {
+        let gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
+        let (state, ports, config) = (Rc::clone(&self.state), Arc::clone(&self.ports), Arc::clone(&self.config));
+        World { state, ports, gateway, config }
+    }
+
+    /// Runs a future to its end.
+    pub fn drive<F: Future>(&self, future: F) -> F::Output {
+        self.run(future)
+    }
+
+    /// Runs jobs, without an end.
+    pub async fn work(&self) {
+        self.gateway.work(&self.ports).await;
+    }
+
+    /// Completes after some time.
+    pub async fn sleep(&self, time: Duration) {
+        self.state.sleep_until(self.state.now.get() + time).await;
+    }
+
+    /// Any request, with this key.
+    pub async fn ask(&self, key: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Client {
+        let mut all = vec![("authorization".to_owned(), format!("Bearer {key}"))];
+        all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.exchange_with(method, all, path, body, None).await
     }
 
     /// True in so many percent of the calls.
@@ -372,6 +418,13 @@ impl World {
 
     pub fn upstream(&self, scripts: Vec<Script>) {
         self.state.scripts.borrow_mut().extend(scripts);
+    }
+
+    /// The last script that waits is this one instead.
+    pub fn replace_last(&self, script: Script) {
+        let mut scripts = self.state.scripts.borrow_mut();
+        scripts.pop_back();
+        scripts.push_back(script);
     }
 
     /// From now on this answers each request.
@@ -507,7 +560,9 @@ impl World {
         body: Bytes,
         leaves: Option<Duration>,
     ) -> Client {
-        let request = Request { method: method.to_owned(), path: path.to_owned(), headers, body };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (path, query) = (path.to_owned(), query.to_owned());
+        let request = Request { method: method.to_owned(), path, query, headers, body };
         let mut client = Client { status: 0, headers: Vec::new(), body: Vec::new(), left: false };
         let served = async {
             let response = self.gateway.handle(&self.ports, request).await;
@@ -572,7 +627,7 @@ impl Ports for SimPorts {
     type Normaliser = NativeNormaliser;
     type Adapter = NativeAdapter;
     type Body = SimBody;
-    type State = witgate_gateway::state::Memory;
+    type State = SimStore;
 
     fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
         Ok(NativeNormaliser(None))
@@ -639,7 +694,7 @@ impl Ports for SimPorts {
         Ok(())
     }
 
-    fn state(&self) -> &witgate_gateway::state::Memory {
+    fn state(&self) -> &SimStore {
         &self.0.store
     }
 
@@ -752,6 +807,9 @@ impl Normaliser for NativeNormaliser {
     }
     fn end(&mut self) -> Result<Ending, Fault> {
         Ok(self.renderer().end())
+    }
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        Ok(self.renderer().refuse(failure))
     }
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().fail(failure))
