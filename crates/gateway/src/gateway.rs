@@ -53,7 +53,7 @@ type State = (String, Result<(), String>);
 /// The gateway: shared by all requests of one process.
 pub struct Gateway {
     pub(crate) config: Arc<Config>,
-    routes: Vec<Route>,
+    pub(crate) routes: Vec<Route>,
     /// Each provider's settings as JSON text.
     settings: BTreeMap<String, Arc<str>>,
     /// Each provider's endpoints.
@@ -260,12 +260,18 @@ impl Gateway {
                 flight.respond(200, headers, Bytes::new()).response()
             }
             Ok(Routed::Show) => self.show(flight, request).await.response(),
-            Ok(Routed::Jobs) => match routes::find(&self.routes, &request.method, &request.path) {
-                Ok(Endpoint::Jobs(question)) => {
-                    self.ask_jobs(flight, question, &request.query, &request.headers).await.response()
+            Ok(Routed::Jobs) => {
+                let Request { method, path, query, headers, body } = request;
+                match routes::find(&self.routes, &method, &path) {
+                    Ok(Endpoint::Jobs(question)) => self.ask_jobs(flight, question, &query, &headers).await,
+                    Ok(Endpoint::Files(question)) => self.ask_files(flight, question, (&headers, &query, body)).await,
+                    Ok(Endpoint::Batches(question)) => {
+                        self.ask_batches(flight, question, (&headers, &query, body)).await
+                    }
+                    _ => unreachable!("it was routed there"),
                 }
-                _ => unreachable!("it was routed there"),
-            },
+                .response()
+            }
             Ok(Routed::Dialect(dialect)) if later(&flight, &request) => {
                 flight.record.dialect = Some(dialect.clone());
                 self.submit(flight, &dialect, request).await.response()
@@ -339,7 +345,7 @@ impl Gateway {
         Ok(match endpoint {
             Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
             Endpoint::Show => Routed::Show,
-            Endpoint::Jobs(_) => Routed::Jobs,
+            Endpoint::Jobs(_) | Endpoint::Files(_) | Endpoint::Batches(_) => Routed::Jobs,
             // Which models a backend holds in memory nobody says; Ollama with none in it says the same.
             Endpoint::Running => Routed::Own(200, models::list(&[], Shape::Ollama).to_string()),
             Endpoint::Version => Routed::Own(200, models::version().to_string()),
@@ -420,7 +426,7 @@ impl Gateway {
     }
 
     /// Takes a place among the concurrent requests.
-    fn admit(&self) -> Result<Place, Failed> {
+    pub(crate) fn admit(&self) -> Result<Place, Failed> {
         let place = Place(Arc::clone(&self.in_flight));
         if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.config.limits.max_concurrent_requests {
             return Ok(place);

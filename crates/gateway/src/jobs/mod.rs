@@ -19,8 +19,10 @@
 //! How they lie in the store: `store.rs`. The queue is ordered by the time at which somebody is to look at the job: its
 //! submission; while it runs, the end of its lease.
 
+mod batches;
 mod bell;
 mod callback;
+mod files;
 mod serve;
 mod store;
 mod work;
@@ -40,7 +42,9 @@ use crate::ports::Ports;
 use crate::record::Record;
 use crate::state::StateError;
 
+pub(crate) use batches::BatchQuestion;
 pub use callback::is_public;
+pub(crate) use files::FileQuestion;
 pub(crate) use serve::Question;
 
 use bell::{Bell, Bells};
@@ -207,7 +211,7 @@ impl Prefer {
     }
 }
 
-/// A time to wait: a number of seconds, or with a unit, as `500ms`, `30s`, `2m`.
+/// A time to wait: a number of seconds, or with a unit, as `500ms`, `30s`, `2m`, `24h`.
 fn seconds(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -216,6 +220,7 @@ fn seconds(text: &str) -> Option<Duration> {
         "ms" => 1,
         "" | "s" => 1_000,
         "m" => 60_000,
+        "h" => 3_600_000,
         _ => return None,
     };
     number.checked_mul(millis).map(Duration::from_millis)

@@ -568,7 +568,7 @@ pub(super) fn shown(job: &Job) -> Value {
 }
 
 /// An idempotency key that is not usable.
-fn check_key(headers: &[Field]) -> Result<(), Failed> {
+pub(super) fn check_key(headers: &[Field]) -> Result<(), Failed> {
     match http::header(headers, "idempotency-key") {
         Some(key) if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| (b' '..=b'~').contains(&b)) => {
             let message = format!("the header idempotency-key must be 1 to {MAX_KEY} characters of visible ASCII");

@@ -235,6 +235,12 @@ impl<P: Ports> Store<'_, P> {
         Ok(self.get(key).await?.filter(|known| *known == bytes))
     }
 
+    /// Writes a record, whatever was there.
+    pub async fn write<T: Serialize>(&self, key: &str, record: &T, expires: Duration) -> Result<(), StateError> {
+        let bytes = Bytes::from(serde_json::to_vec(record).map_err(|error| StateError(error.to_string()))?);
+        self.set(key, Some(bytes), Some(expires), Expect::Anything).await.map(drop)
+    }
+
     pub async fn job(&self, id: &str) -> Result<Option<(Job, Bytes)>, StateError> {
         self.read(&job_key(id)).await
     }
@@ -251,6 +257,17 @@ impl<P: Ports> Store<'_, P> {
             self.set(&piece_key(prefix, number), Some(piece), Some(expires), Expect::Anything).await?;
         }
         Ok(())
+    }
+
+    /// One piece.
+    pub async fn put_piece(
+        &self,
+        prefix: &str,
+        number: usize,
+        piece: Bytes,
+        expires: Duration,
+    ) -> Result<(), StateError> {
+        self.set(&piece_key(prefix, number), Some(piece), Some(expires), Expect::Anything).await.map(drop)
     }
 
     /// What was kept in pieces; `None` where a piece is missing.

@@ -276,6 +276,9 @@ impl Gateway {
         match failed {
             None => Ok(Some(claimed)),
             Some(failed) => {
+                if let Work::Batch(id) = &claimed.job.work {
+                    self.give_up_batch(ports.as_ref(), id, &failed.error.message).await?;
+                }
                 let performed = self.refusal(ports, &claimed.job, failed);
                 self.keep_answer(ports, claimed, performed).await;
                 Ok(None)
@@ -298,6 +301,9 @@ impl Gateway {
     /// Runs a job to its end, or until it no longer belongs to this run.
     async fn run_job<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, mut claimed: Claimed) {
         let job = claimed.job.clone();
+        if let Work::Batch(id) = &job.work {
+            return self.run_batch(ports, claimed, id).await;
+        }
         if let Some(performed) = self.hold(ports, &mut claimed, self.perform(ports, &job)).await {
             self.keep_answer(ports, claimed, performed).await;
         }
@@ -354,6 +360,10 @@ impl Gateway {
         loop {
             let mut next = job.clone();
             next.due = millis(store.now() + self.config.jobs.lease);
+            if matches!(next.work, Work::Batch(_)) {
+                // It gets on: what interrupts it from now on is no repetition.
+                next.attempts = 1;
+            }
             if let Some(bytes) = store.swap_job(Some(&bytes), &next).await? {
                 return Ok(Some((next, bytes)));
             }
