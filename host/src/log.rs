@@ -158,6 +158,10 @@ pub(crate) fn warning(warning: &Warning<'_>) {
         Warning::Fallback { request_id, from, to, reason, attempt } => {
             tracing::warn!(target: "witgate::fallback", request_id, from, to, reason, attempt, "a target failed; trying the next");
         }
+        Warning::Alarm { name, metric, on, value, above } => {
+            let message = if *on { "alarm" } else { "alarm over" };
+            tracing::warn!(target: "witgate::alarm", alarm = name, metric, value, above, "{message}");
+        }
         Warning::Fault { request_id, fault } => {
             tracing::error!(target: "witgate::fault", request_id, component = fault.component, "{fault}");
         }

@@ -140,6 +140,10 @@ impl Ports for Wasi {
             Warning::Fault { request_id, fault } => log(json!({
                 "event": "fault", "request_id": request_id, "component": fault.component, "what": fault.what,
             })),
+            Warning::Alarm { name, metric, on, value, above } => log(json!({
+                "event": if *on { "alarm" } else { "alarm_over" }, "alarm": name, "metric": metric, "value": value,
+                "above": above,
+            })),
             other => log(json!({ "event": "warning", "what": format!("{other:?}") })),
         }
     }

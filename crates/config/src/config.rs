@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
-use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry};
+use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
@@ -41,6 +41,10 @@ pub struct Config {
     pub jobs: Jobs,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
+    /// Metrics for Prometheus.
+    pub metrics: Metrics,
+    /// When operators are told of the traffic.
+    pub alarms: Vec<Alarm>,
     /// Where this came from.
     pub origin: Origin,
     /// Line and column of every value in the file.
@@ -419,6 +423,8 @@ impl Config {
             documents: Documents::default(),
             jobs: Jobs::default(),
             dialects: BTreeMap::new(),
+            metrics: Metrics::default(),
+            alarms: Vec::new(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),
         };

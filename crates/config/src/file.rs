@@ -18,10 +18,12 @@ use crate::names::{did_you_mean, list, quote};
 use crate::policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
 use crate::problem::Problems;
 use crate::read::{
-    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Node, Reader, Size, Text, Time, Value, join, table,
+    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Size, Text, Time, Value, Word, join,
+    table,
 };
 use crate::secret::Secret;
 use crate::units::{GIB, KIB, MIB};
+use crate::watch;
 
 /// The dialects that have something to choose.
 const DIALECTS: [&str; 11] = [
@@ -76,6 +78,10 @@ table! {
         documents: DocumentsTable;
         /// Asynchronous jobs, files and batches.
         jobs: JobsTable;
+        /// Metrics for Prometheus, at /metrics.
+        metrics: watch::MetricsTable;
+        /// When you are told of the traffic, by names of your own.
+        alarms: MapOf<watch::AlarmTable>;
     }
 }
 
@@ -303,7 +309,7 @@ table! {
         endpoints: ListOf<EndpointKind>;
         /// Which endpoint gets a request: ordered (the default: the first that is well), weighted, round-robin,
         /// least-in-flight, or latency (of two taken by chance the one that answers sooner).
-        strategy: StrategyKind;
+        strategy: Word<Strategy>;
         /// What keeps requests at the same endpoint, for its prompt cache: "prompt" (its head), or "header:NAME".
         sticky: StickyKind;
         /// How many requests an endpoint gets at once.
@@ -335,7 +341,7 @@ table! {
         targets: ListOf<TargetKind>;
         /// Which target is tried first: ordered (the default: as they are written), weighted, round-robin,
         /// least-in-flight, or latency.
-        strategy: StrategyKind;
+        strategy: Word<Strategy>;
         /// What keeps requests at the same target, for its prompt cache: "prompt" (its head), or "header:NAME".
         sticky: StickyKind;
         /// Who is asked when all targets have failed: names of [models] or "provider/model".
@@ -508,27 +514,9 @@ impl Kind for EndpointKind {
     }
 }
 
-/// The name of a strategy.
-struct StrategyKind;
-
-impl Kind for StrategyKind {
-    type Value = Strategy;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Strategy> {
-        let text = Text::read(node, path, reader)?;
-        let found = Strategy::NAMES.iter().find(|(name, _)| *name == text);
-        if found.is_none() {
-            let names = || Strategy::NAMES.iter().map(|(name, _)| *name);
-            let help = did_you_mean(&text, names()).unwrap_or_else(|| format!("write {}", list(names())));
-            reader.problem(&node.span, path, format!("{} is no strategy", node.show(&text)), Some(help));
-        }
-        found.map(|(_, strategy)| *strategy)
-    }
-
-    fn schema() -> Json {
-        let names: Vec<_> = Strategy::NAMES.iter().map(|(name, _)| *name).collect();
-        json!({"type": "string", "pattern": format!("^({})$|\\$\\{{", names.join("|"))})
-    }
+impl Named for Strategy {
+    const WHAT: &'static str = "strategy";
+    const NAMES: &'static [(&'static str, Self)] = &Strategy::NAMES;
 }
 
 /// `"prompt"`, or `"header:NAME"`.
@@ -678,6 +666,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     };
 
     let jobs = jobs(table.jobs.map(|at| at.value).unwrap_or_default(), reader);
+    let metrics = watch::metrics(table.metrics.map(|at| at.value).unwrap_or_default(), reader);
+    let alarms = watch::alarms(table.alarms.map(|at| at.value).unwrap_or_default(), &models, reader);
 
     let mut dialects = BTreeMap::new();
     let mut backends = BTreeMap::new();
@@ -734,6 +724,8 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         documents,
         jobs,
         dialects,
+        metrics,
+        alarms,
         origin,
         places: BTreeMap::new(),
     };
@@ -1191,7 +1183,7 @@ fn check_alias(alias: &str, path: &str, span: &Range<usize>, providers: &[String
     }
 }
 
-fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut Reader<'_>) {
+pub(crate) fn check_header_text(secret: &At<Secret>, path: &str, what: &str, reader: &mut Reader<'_>) {
     let text = secret.value.expose();
     if text.bytes().any(|b| b.is_ascii_control() || !b.is_ascii()) || text.trim() != text {
         let message = format!("{what} must not hold line ends, blanks at its ends, or characters beyond ASCII");

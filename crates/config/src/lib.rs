@@ -58,12 +58,15 @@ mod secret;
 #[cfg(feature = "schema")]
 mod settings;
 mod units;
+mod watch;
 
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
 pub use jobs::Jobs;
-pub use policy::{Choice, Concurrency, EndpointOptions, Fallback, Health, Retry, Sticky, Strategy};
+pub use policy::{
+    Alarm, AlarmMetric, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry, Sticky, Strategy,
+};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Target;
+use crate::secret::Secret;
 
 /// In which order several targets of a model, or several endpoints of a provider, are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,4 +145,67 @@ pub struct Fallback {
     pub context_length: Vec<Target>,
     /// Where a backend's filter refused.
     pub content_policy: Vec<Target>,
+}
+
+/// Metrics for Prometheus.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Whether `/metrics` is served.
+    pub enabled: bool,
+    /// What a scraper must bring as `Authorization: Bearer …`; without it anybody may read them.
+    pub key: Option<Secret>,
+}
+
+/// A figure of the traffic that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmMetric {
+    /// Requests that failed, in percent: those of clients' own making left out.
+    ErrorRate,
+    /// Requests that were refused because of a limit (402, 429, 503), in percent.
+    ThrottleRate,
+    /// The latency that 95 % of the complete answers stay under, in milliseconds.
+    LatencyP95,
+    /// Requests.
+    Requests,
+    /// Input and output tokens.
+    Tokens,
+    /// What was spent, in US cents.
+    Cost,
+    /// Requests that wait for an endpoint now.
+    Queue,
+}
+
+impl AlarmMetric {
+    /// The names that the file uses.
+    pub const NAMES: [(&'static str, AlarmMetric); 7] = [
+        ("error-rate", AlarmMetric::ErrorRate),
+        ("throttle-rate", AlarmMetric::ThrottleRate),
+        ("latency-p95", AlarmMetric::LatencyP95),
+        ("requests", AlarmMetric::Requests),
+        ("tokens", AlarmMetric::Tokens),
+        ("cost", AlarmMetric::Cost),
+        ("queue", AlarmMetric::Queue),
+    ];
+
+    /// The name that the file uses.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// When operators are told of the traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Its name.
+    pub name: String,
+    /// What is watched.
+    pub metric: AlarmMetric,
+    /// It is on while the figure is greater.
+    pub above: u64,
+    /// The time over which the figure is taken.
+    pub over: Duration,
+    /// Fewest requests for which a rate or a latency counts.
+    pub at_least: u32,
+    /// Only requests for this model, as clients name it.
+    pub model: Option<String>,
 }

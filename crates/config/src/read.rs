@@ -623,6 +623,37 @@ impl<K: Kind> Kind for MapOf<K> {
     }
 }
 
+/// One of a few words.
+pub(crate) struct Word<T>(std::marker::PhantomData<T>);
+
+/// What a [`Word`] stands for.
+pub(crate) trait Named: Copy + 'static {
+    /// As in messages.
+    const WHAT: &'static str;
+    /// All of them.
+    const NAMES: &'static [(&'static str, Self)];
+}
+
+impl<T: Named> Kind for Word<T> {
+    type Value = T;
+
+    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<T> {
+        let text = Text::read(node, path, reader)?;
+        let found = T::NAMES.iter().find(|(name, _)| *name == text);
+        if found.is_none() {
+            let names = || T::NAMES.iter().map(|(name, _)| *name);
+            let help = did_you_mean(&text, names()).unwrap_or_else(|| format!("write {}", list(names())));
+            reader.problem(&node.span, path, format!("{} is no {}", node.show(&text), T::WHAT), Some(help));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    fn schema() -> Json {
+        let names: Vec<_> = T::NAMES.iter().map(|(name, _)| *name).collect();
+        json!({"type": "string", "pattern": format!("^({})$|\\$\\{{", names.join("|"))})
+    }
+}
+
 /// A table of which the adapter knows the keys.
 pub(crate) struct Anything;
 
@@ -663,7 +694,7 @@ fn to_json(node: &Node) -> Json {
 macro_rules! table {
     (
         $(#[doc = $doc:literal])*
-        struct $name:ident {
+        $vis:vis struct $name:ident {
             $(
                 $(#[doc = $field_doc:literal])*
                 $field:ident: $kind:ty $([$required:ident])? $(= $default:expr, $range:expr)?;
@@ -672,7 +703,7 @@ macro_rules! table {
     ) => {
         $(#[doc = $doc])*
         #[derive(Default)]
-        struct $name {
+        $vis struct $name {
             $(
                 $(#[doc = $field_doc])*
                 $field: Option<$crate::read::At<<$kind as $crate::read::Kind>::Value>>,

@@ -24,7 +24,7 @@ fn example_in_full() -> String {
 
 fn env(name: &str) -> Option<String> {
     match name {
-        "WITGATE_API_KEY" | "OPENAI_API_KEY" => Some("key".to_owned()),
+        "WITGATE_API_KEY" | "WITGATE_METRICS_KEY" | "OPENAI_API_KEY" => Some("key".to_owned()),
         "WITGATE_CALLBACK_SECRET" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
         _ => None,
     }
@@ -62,10 +62,22 @@ fn the_schema_in_the_repository_is_up_to_date() {
     let path = repository("docs/witgate.schema.json");
     let now = Config::json_schema();
     if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&now).unwrap())).unwrap();
+        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&sorted(now.clone())).unwrap())).unwrap();
     }
     let stored: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap_or_default()).unwrap_or_default();
     assert!(stored == now, "docs/witgate.schema.json is out of date; run UPDATE=1 cargo test -p witgate-config");
+}
+
+/// The same with the members of every object in their names' order, whatever order this build keeps them in.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members: std::collections::BTreeMap<_, _> = members.into_iter().collect();
+            Value::Object(members.into_iter().map(|(name, value)| (name, sorted(value))).collect())
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        other => other,
+    }
 }
 
 #[test]

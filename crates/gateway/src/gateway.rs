@@ -12,6 +12,7 @@ use witgate_config::{Choice, Config, Model, Provider, Sticky, Strategy, Target};
 use witgate_model::Field;
 use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
+use crate::alarms::Watched;
 use crate::aws::Clocks;
 use crate::chain::Sequence;
 use crate::cors;
@@ -19,12 +20,13 @@ use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::jobs::{Behalf, Jobs, Prefer};
+use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
 use crate::query;
-use crate::record::{Outcome, Warning};
+use crate::record::{Outcome, Record, Warning};
 use crate::route::{self, Load};
 use crate::routes::{self, Endpoint, Missing};
 use crate::stream::{Answer, First, Writer};
@@ -70,6 +72,7 @@ pub struct Gateway {
     pub(crate) clocks: Clocks,
     /// The backends' own models, and when they were last asked.
     pub(crate) listed: Mutex<Listed>,
+    watch: Option<Arc<Watch>>,
     /// When the backends were last asked, and what they said.
     ready: Mutex<Option<(Duration, Vec<State>)>>,
 }
@@ -113,8 +116,12 @@ impl Gateway {
             _ => None,
         });
         let sticky = sticky.collect();
+        let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
+        let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
+        let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
         Gateway {
             jobs: Arc::new(Jobs::new(&config)),
+            watch,
             config,
             routes,
             pools,
@@ -248,12 +255,18 @@ impl Gateway {
             flight.record.job = Some(behalf.job);
             flight.told = Some(behalf.told);
         }
+        flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
         let head_only = request.method == "HEAD";
         let mut response = match self.route(&mut flight, &request).await {
             Ok(Routed::Own(status, json)) => {
                 let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
                 flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
                 flight.respond(status, headers, Bytes::from(json)).response()
+            }
+            Ok(Routed::Metrics(text)) => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                flight.end(200, Outcome::Complete);
+                flight.respond(200, vec![("content-type".to_owned(), kind.to_owned())], Bytes::from(text)).response()
             }
             Ok(Routed::Options(headers)) => {
                 flight.end(200, Outcome::Complete);
@@ -335,6 +348,9 @@ impl Gateway {
                 let (ready, json) = self.ready(&flight.ports).await;
                 return Ok(Routed::Own(if ready { 200 } else { 503 }, json));
             }
+            Endpoint::Metrics => {
+                return self.metrics(&flight.ports, request).map(Routed::Metrics).map_err(|failed| (failed, None));
+            }
             _ => {}
         }
         if flight.told.is_none() {
@@ -353,6 +369,47 @@ impl Gateway {
             Endpoint::Model(name) => Routed::Own(200, self.model(flight, name).await?.json(shape).to_string()),
             _ => Routed::Own(200, models::list(&self.models(flight).await, shape).to_string()),
         })
+    }
+
+    /// The metrics, for who may read them.
+    fn metrics<P: Ports, B>(&self, ports: &Arc<P>, request: &Request<B>) -> Result<String, Failed> {
+        let Some((watch, metrics)) = self.watch.as_ref().and_then(|watch| Some((watch, watch.metrics.as_ref()?)))
+        else {
+            let message = "metrics are not enabled; set metrics.enabled = true in the configuration";
+            return Err(Failed::ours(404, "not_found_error", "metrics_disabled", message));
+        };
+        if let Some(key) = &self.config.metrics.key
+            && !bearer(request).is_some_and(|given| key.matches(given))
+        {
+            let message = "the metrics have a key of their own (metrics.key); send it as `authorization: Bearer KEY`";
+            return Err(Failed::ours(401, "authentication_error", "invalid_api_key", message));
+        }
+        let now = ports.now();
+        self.watched(ports.as_ref(), None);
+        let mut pools = Vec::new();
+        for (provider, known) in &self.pools {
+            let own = known.regions.is_empty().then_some((String::new(), &known.own));
+            let regions = known.regions.iter().map(|(region, pool)| (region.clone(), pool));
+            pools.extend(own.into_iter().chain(regions).map(|(region, pool)| PoolReport {
+                provider: provider.clone(),
+                region,
+                waiting: pool.waiting(),
+                endpoints: pool.endpoints(now),
+            }));
+        }
+        Ok(metrics.text(self.in_flight(), &pools, &watch.alarms))
+    }
+
+    /// Counts a request that has ended, and tells of alarms.
+    pub(crate) fn watched<P: Ports>(&self, ports: &P, record: Option<&Record>) {
+        let Some(watch) = &self.watch else { return };
+        let pools = || {
+            self.pools
+                .values()
+                .flat_map(|pools| std::iter::once(&pools.own).chain(pools.regions.iter().map(|(_, pool)| pool)))
+        };
+        let waiting = || pools().map(|pool| pool.waiting() as u64).sum();
+        watch.ended(ports.now(), record, waiting, |warning| ports.warn(&warning));
     }
 
     /// The model of this name.
@@ -410,11 +467,7 @@ impl Gateway {
     /// Compares the client's key with each of ours, in constant time.
     /// Gives the client's number among the keys; 0 where the server is open.
     fn authenticate<B>(&self, request: &Request<B>) -> Result<usize, Failed> {
-        let bearer = request.header("authorization").and_then(|value| {
-            let (scheme, key) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
-        });
-        let given = bearer.or_else(|| request.header("x-api-key")).or_else(|| request.header("api-key"));
+        let given = bearer(request).or_else(|| request.header("x-api-key")).or_else(|| request.header("api-key"));
         if let Some(client) = self.config.server.client(given) {
             return Ok(client);
         }
@@ -622,6 +675,12 @@ impl Gateway {
     }
 }
 
+/// The key that a request brings as a bearer.
+fn bearer<B>(request: &Request<B>) -> Option<&str> {
+    let (scheme, key) = request.header("authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
 /// The region that settings name.
 fn region_of(settings: &serde_json::Value) -> Option<&str> {
     settings.get("region")?.as_str()
@@ -631,6 +690,8 @@ fn region_of(settings: &serde_json::Value) -> Option<&str> {
 enum Routed {
     /// Answered by the gateway itself.
     Own(u16, String),
+    /// The metrics, as text.
+    Metrics(String),
     /// Which methods there are.
     Options(Vec<Field>),
     /// A model is to be described; its name is in the body.

@@ -7,6 +7,7 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod alarms;
 mod aws;
 mod cause;
 mod chain;
@@ -18,6 +19,7 @@ mod gateway;
 mod health;
 mod http;
 mod jobs;
+mod metrics;
 mod models;
 mod path;
 mod pool;

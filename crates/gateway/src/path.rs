@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
+use crate::jobs::{Slot, Told};
 use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
@@ -38,7 +39,9 @@ pub(crate) struct Flight<P: Ports> {
     /// Which client it is: the number of its key.
     pub client: usize,
     /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
-    pub told: Option<Arc<Mutex<Option<Record>>>>,
+    pub told: Option<Slot>,
+    /// Where it is counted, if that is wanted.
+    pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
     spent: Option<Usage>,
     ended: bool,
@@ -82,6 +85,7 @@ impl<P: Ports> Flight<P> {
             tried: Vec::new(),
             client: 0,
             told: None,
+            gateway: None,
             spent: None,
             ended: false,
         }
@@ -95,10 +99,14 @@ impl<P: Ports> Flight<P> {
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
-            match &self.told {
-                Some(told) => *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.record.clone()),
-                None => self.ports.record(&self.record),
+            if let Some(told) = &self.told {
+                told.set(Told { record: self.record.clone() });
+                return;
             }
+            if let Some(gateway) = self.gateway.take() {
+                gateway.watched(self.ports.as_ref(), Some(&self.record));
+            }
+            self.ports.record(&self.record);
         }
     }
 

@@ -224,6 +224,17 @@ impl Pool {
         (state.endpoints.iter().any(|endpoint| fit(&endpoint)), Load { weight: 1, in_flight, latency })
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.state().queue.len()
+    }
+
+    /// How many requests each endpoint has, and whether it is well.
+    pub fn endpoints(&self, now: Duration) -> Vec<(u32, bool)> {
+        let state = self.state();
+        state.endpoints.iter().map(|endpoint| (endpoint.in_flight, endpoint.health.is_fit(now))).collect()
+    }
+
     /// A request's first try here.
     pub fn first_try(&self) {
         self.state().budget.first(&self.retry);

@@ -106,4 +106,17 @@ pub enum Warning<'a> {
         /// Why, for people.
         why: &'a str,
     },
+    /// A figure of the traffic went above its threshold, or is back.
+    Alarm {
+        /// The alarm's name in the configuration.
+        name: &'a str,
+        /// What is watched, as the configuration calls it.
+        metric: &'a str,
+        /// Whether it began (or ended).
+        on: bool,
+        /// The figure, in the unit of its threshold.
+        value: u64,
+        /// The threshold.
+        above: u64,
+    },
 }

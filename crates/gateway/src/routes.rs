@@ -9,6 +9,8 @@ use crate::jobs::{BatchQuestion, FileQuestion, Question};
 pub(crate) enum Endpoint<'a> {
     Health,
     Ready,
+    /// Metrics for Prometheus.
+    Metrics,
     Models,
     Model(&'a str),
     /// Ollama's list of models.
@@ -35,9 +37,10 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 22] = [
+const OWN: [(&str, &str); 23] = [
     ("GET", "/health"),
     ("GET", "/ready"),
+    ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("GET", "/api/tags"),
@@ -71,6 +74,7 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
                 return Ok(match route {
                     "/health" => Endpoint::Health,
                     "/ready" => Endpoint::Ready,
+                    "/metrics" => Endpoint::Metrics,
                     "/v1/models" => Endpoint::Models,
                     "/api/tags" => Endpoint::Tags,
                     "/api/ps" => Endpoint::Running,

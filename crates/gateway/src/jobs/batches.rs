@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,14 +29,13 @@ use super::files::{self, File, FileWriter};
 use super::serve::{Submission, check_key, invalid, limit, listed, parameter, told};
 use super::store::{self, Job, Status, Store, Work, millis};
 use super::work::{Claimed, may_pass, pause, warn};
-use super::{Behalf, hash, seconds, unavailable};
+use super::{Behalf, Slot, Told, hash, seconds, unavailable};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Whole};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::query;
-use crate::record::Record;
 use crate::routes::{self, Endpoint};
 use crate::state::StateError;
 
@@ -564,21 +563,22 @@ impl Gateway {
         let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&line) else { return Ok(None) };
         let request_id = format!("{id}-{}", number + 1);
         let mut attempts = 0;
-        let (answer, record) = loop {
+        let (answer, told) = loop {
             if millis(store.now()) >= window_end {
                 break (None, None);
             }
             attempts += 1;
-            let (status, headers, body, record) = self.ask_for(ports, job, &request_id, &asked).await;
-            let refused_here = matches!(status, 429 | 503) && record.as_ref().is_some_and(|r| r.attempts == 0);
+            let (status, headers, body, told) = self.ask_for(ports, job, &request_id, &asked).await;
+            let refused_here =
+                matches!(status, 429 | 503) && told.as_ref().is_some_and(|told| told.record.attempts == 0);
             if refused_here {
                 attempts -= 1;
             }
             if !may_pass(status) || attempts >= self.config.jobs.attempts {
-                break (Some((status, body)), record);
+                break (Some((status, body)), told);
             }
-            if let Some(record) = record {
-                ports.record(&record);
+            if let Some(told) = told {
+                self.tell(ports, told);
             }
             let after = http::header(&headers, "retry-after").and_then(|value| value.parse().ok());
             let pause = pause(after.map(Duration::from_secs), attempts, ports.random());
@@ -586,7 +586,7 @@ impl Gateway {
         };
         let expired = answer.is_none();
         let good = answer.as_ref().is_some_and(|(status, _)| *status < 400);
-        let told = match answer {
+        let line = match answer {
             Some((status, body)) => {
                 let response = json!({
                     "status_code": status, "request_id": request_id,
@@ -601,7 +601,7 @@ impl Gateway {
                 result(id, number, &asked.custom_id, Value::Null, error)
             }
         };
-        let bytes = Bytes::from(told);
+        let bytes = Bytes::from(line);
         let run = job.lease.clone().unwrap_or_default();
         let expires = store.now() + self.config.jobs.files_kept_for;
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
@@ -610,8 +610,8 @@ impl Gateway {
             return Ok(None);
         }
         // Counted once: only for the answer that is kept.
-        if let Some(record) = record {
-            ports.record(&record);
+        if let Some(told) = told {
+            self.tell(ports, told);
         }
         Ok(Some(good))
     }
@@ -623,7 +623,7 @@ impl Gateway {
         job: &Job,
         request_id: &str,
         asked: &Asked<'_>,
-    ) -> (u16, Vec<Field>, Bytes, Option<Record>) {
+    ) -> (u16, Vec<Field>, Bytes, Option<Told>) {
         let refused = |status: u16, code: &str, message: &str| {
             let json =
                 json!({"error": {"message": message, "type": "invalid_request_error", "code": code, "param": null}});
@@ -632,8 +632,8 @@ impl Gateway {
         let Some(client) = self.jobs.client(&job.owner) else {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
-        let told = Arc::new(Mutex::new(None));
-        let behalf = Behalf { client, job: job.id.clone(), told: Arc::clone(&told) };
+        let told = Slot::default();
+        let behalf = Behalf { client, job: job.id.clone(), told: told.clone() };
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),
@@ -645,15 +645,14 @@ impl Gateway {
             body: Bytes::copy_from_slice(asked.body.get().as_bytes()),
         };
         let response = self.answer(ports, request, Some(behalf)).await;
-        let record = || told.lock().unwrap_or_else(PoisonError::into_inner).take();
         match response.body {
             Body::Whole(body) if body.len() <= self.config.jobs.max_answer_bytes => {
-                (response.status, response.headers, body, record())
+                (response.status, response.headers, body, told.take())
             }
             Body::Whole(_) => {
                 let (status, headers, body, _) =
                     refused(400, "answer_too_large", "the answer is larger than jobs.max_answer_bytes");
-                (status, headers, body, record())
+                (status, headers, body, told.take())
             }
             // Dropping it closes the backend's connection.
             Body::Stream(_) => {

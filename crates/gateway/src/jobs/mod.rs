@@ -37,6 +37,7 @@ use witgate_config::Config;
 use witgate_model::Field;
 
 use crate::failure::Failed;
+use crate::gateway::Gateway;
 use crate::http::Request;
 use crate::ports::Ports;
 use crate::record::Record;
@@ -156,8 +157,34 @@ pub(crate) struct Behalf {
     pub client: usize,
     /// The job's id.
     pub job: String,
-    /// Where the record goes when the request has ended: it counts when the answer is kept.
-    pub told: Arc<Mutex<Option<Record>>>,
+    pub told: Slot,
+}
+
+/// What is to be told of a request that has ended.
+pub(crate) struct Told {
+    pub record: Record,
+}
+
+/// Where that goes: it counts when the answer is kept.
+#[derive(Clone, Default)]
+pub(crate) struct Slot(Arc<Mutex<Option<Told>>>);
+
+impl Slot {
+    pub fn set(&self, told: Told) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+
+    pub fn take(&self) -> Option<Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Gateway {
+    /// The answer is kept: it counts.
+    fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
+        self.watched(ports.as_ref(), Some(&told.record));
+        ports.record(&told.record);
+    }
 }
 
 /// Whether a request may leave something to do behind: for a runtime that lives from one request to the next, which then

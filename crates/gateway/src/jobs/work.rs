@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,14 +11,14 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, pending, select};
 use futures_util::stream::FuturesUnordered;
 
-use super::Behalf;
 use super::store::{self, Called, Job, Kept, Status, Store, Work, millis};
+use super::{Behalf, Slot, Told};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, Whole};
 use crate::path::Flight;
 use crate::ports::Ports;
-use crate::record::{Record, Warning};
+use crate::record::Warning;
 use crate::state::StateError;
 
 /// How often the queue is looked at for what other processes did.
@@ -63,7 +63,7 @@ enum Did {
 /// An answer, and what is to be told of it when it is kept.
 struct Performed {
     answer: Whole,
-    record: Option<Record>,
+    told: Option<Told>,
     /// Another attempt would be no better.
     last: bool,
 }
@@ -428,8 +428,8 @@ impl Gateway {
                 }
             }
         };
-        let told = Arc::new(Mutex::new(None));
-        let behalf = Behalf { client, job: job.id.clone(), told: Arc::clone(&told) };
+        let told = Slot::default();
+        let behalf = Behalf { client, job: job.id.clone(), told: told.clone() };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
         let (method, path, query) = (job.method.clone(), job.path.clone(), job.query.clone());
@@ -449,18 +449,18 @@ impl Gateway {
                 all.freeze()
             }
         };
-        let record = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let told = told.take();
         if body.len() > most {
             let message = format!("the answer is larger than {most} bytes (jobs.max_answer_bytes)");
             let failed = Failed::ours(502, "api_error", "answer_too_large", message);
-            return Performed { record, ..self.refusal(ports, job, failed) };
+            return Performed { told, ..self.refusal(ports, job, failed) };
         }
-        Performed { answer: Whole { status, headers, body }, record, last: false }
+        Performed { answer: Whole { status, headers, body }, told, last: false }
     }
 
     /// The answer to a job that the gateway itself refuses, in the client's dialect.
     fn refusal<P: Ports>(&self, ports: &Arc<P>, job: &Job, failed: Failed) -> Performed {
-        let told = Arc::new(Mutex::new(None));
+        let told = Slot::default();
         let request = Request {
             method: job.method.clone(),
             path: job.path.clone(),
@@ -472,20 +472,19 @@ impl Gateway {
         flight.record.dialect = Some(job.dialect.clone());
         flight.record.request_model = Some(job.model.clone());
         flight.record.job = Some(job.id.clone());
-        flight.told = Some(Arc::clone(&told));
+        flight.told = Some(told.clone());
         let answer = flight.refuse(self, &job.dialect, failed);
-        let record = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Performed { answer, record, last: true }
+        Performed { answer, told: told.take(), last: true }
     }
 
     /// Keeps the answer of a run, or puts the job back where it is to be tried again.
     async fn keep_answer<P: Ports>(&self, ports: &Arc<P>, claimed: Claimed, performed: Performed) {
-        let Performed { answer, record, last } = performed;
+        let Performed { answer, told, last } = performed;
         let store = Store(ports.as_ref());
         let (now, rules) = (store.now(), &self.config.jobs);
         let job = &claimed.job;
         let refused_here =
-            matches!(answer.status, 429 | 503) && record.as_ref().is_some_and(|record| record.attempts == 0);
+            matches!(answer.status, 429 | 503) && told.as_ref().is_some_and(|told| told.record.attempts == 0);
         let late = millis(now).saturating_sub(job.created) > millis(rules.run_within);
         let again = !last && may_pass(answer.status) && (refused_here || job.attempts < rules.attempts) && !late;
         let changed = if again {
@@ -527,7 +526,7 @@ impl Gateway {
                     job.lease = None;
                     job.expires = millis(expires);
                     job.answer = Some(kept.clone());
-                    if let Some(record) = &record {
+                    if let Some(Told { record, .. }) = &told {
                         job.usage.clone_from(&record.usage);
                         job.provider.clone_from(&record.provider);
                     }
@@ -549,9 +548,9 @@ impl Gateway {
         };
         // What a run found out that has lost its job, nobody is told, nor charged for.
         if changed.is_some()
-            && let Some(record) = record
+            && let Some(told) = told
         {
-            ports.record(&record);
+            self.tell(ports, told);
         }
     }
 

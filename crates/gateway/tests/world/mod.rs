@@ -280,6 +280,8 @@ struct State {
     credentials: RefCell<Option<Credentials>>,
     open: Rc<Cell<usize>>,
     records: RefCell<Vec<Record>>,
+    /// What operators were told, as Debug shows it.
+    warnings: RefCell<Vec<String>>,
     /// The adapter of each provider.
     adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
@@ -515,6 +517,10 @@ impl World {
         self.state.records.borrow().clone()
     }
 
+    pub fn warnings(&self) -> Vec<String> {
+        self.state.warnings.borrow().clone()
+    }
+
     pub fn get(&self, path: &str) -> Client {
         self.run(self.exchange("GET", None, path, Bytes::new(), None))
     }
@@ -532,6 +538,10 @@ impl World {
 
     pub fn request_with_key(&self, key: Option<&str>, path: &str, body: Bytes) -> Client {
         self.run(self.exchange("POST", key, path, body, None))
+    }
+
+    pub fn get_with_key(&self, key: Option<&str>, path: &str) -> Client {
+        self.run(self.exchange("GET", key, path, Bytes::new(), None))
     }
 
     pub fn requests(&self, path: &str, body: &Bytes, count: usize) -> Vec<Client> {
@@ -719,7 +729,9 @@ impl Ports for SimPorts {
         self.0.records.borrow_mut().push(record.clone());
     }
 
-    fn warn(&self, _warning: &Warning<'_>) {}
+    fn warn(&self, warning: &Warning<'_>) {
+        self.0.warnings.borrow_mut().push(format!("{warning:?}"));
+    }
 }
 
 /// The host of a URL.
