@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all};
 use witgate_config::{Choice, Config, Model, Provider, Sticky, Strategy, Target};
 use witgate_model::Field;
 use witgate_model::normaliser::{Client, Document, Parsed, Route};
@@ -237,7 +237,10 @@ impl Gateway {
         request: Request<B>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let cors = cors::headers(&self.config.server.cors, self.is_open(&request.path), &request);
-        let mut response = self.answer(ports, request, None).await;
+        let mut response = match self.of_queue(&request) {
+            None => self.answer(ports, request, None).await.map(Either::Left),
+            Some(dialect) => self.serve_records(ports, &dialect, request).await.map(Either::Right),
+        };
         response.headers.extend(cors);
         response
     }
@@ -252,7 +255,7 @@ impl Gateway {
         let mut flight = Flight::new(Arc::clone(ports), &request);
         if let Some(behalf) = behalf {
             flight.client = behalf.client;
-            flight.record.job = Some(behalf.job);
+            flight.record.job = behalf.job;
             flight.told = Some(behalf.told);
         }
         flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
@@ -354,7 +357,7 @@ impl Gateway {
             _ => {}
         }
         if flight.told.is_none() {
-            flight.client = self.authenticate(request).map_err(|failed| (failed, None))?;
+            self.identify(flight, request).await.map_err(|failed| (failed, None))?;
         }
         // Anthropic's SDKs ask at the same path.
         let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
@@ -462,6 +465,12 @@ impl Gateway {
             Err(BodyError::TooLarge) => Err(encoding::too_large(limit)),
             Err(error) => Err(Failed::ours(408, "invalid_request_error", "body_incomplete", error.to_string())),
         }
+    }
+
+    /// Finds out who asks.
+    pub(crate) async fn identify<P: Ports, B>(&self, flight: &mut Flight<P>, request: &Request<B>) -> Result<(), Failed> {
+        flight.client = self.authenticate(request)?;
+        Ok(())
     }
 
     /// Compares the client's key with each of ours, in constant time.

@@ -110,6 +110,11 @@ impl<P: Ports> Flight<P> {
         }
     }
 
+    /// Nothing is told of it: the same request goes on as another one.
+    pub fn forget(&mut self) {
+        self.ended = true;
+    }
+
     /// What was counted is of an answer that the client does not get to see.
     pub fn discard(&mut self) {
         self.spent = add(self.spent.take(), self.record.usage.take());

@@ -225,7 +225,7 @@ impl Gateway {
         let answer = async {
             let ports = Arc::clone(&flight.ports);
             let store = Store(ports.as_ref());
-            let owner = self.jobs.owner(flight.client).to_owned();
+            let owner = self.owner(&flight);
             match question {
                 BatchQuestion::Create => {
                     let batch = self.create(&flight, &owner, headers, body).await?;
@@ -633,7 +633,7 @@ impl Gateway {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
         let told = Slot::default();
-        let behalf = Behalf { client, job: job.id.clone(), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),

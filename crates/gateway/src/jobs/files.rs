@@ -129,7 +129,7 @@ impl Gateway {
         let answer = async {
             let ports = Arc::clone(&flight.ports);
             let store = Store(ports.as_ref());
-            let owner = self.jobs.owner(flight.client).to_owned();
+            let owner = self.owner(&flight);
             match question {
                 FileQuestion::Upload => {
                     flight.place = Some(self.admit()?);

@@ -23,6 +23,7 @@ mod batches;
 mod bell;
 mod callback;
 mod files;
+mod records;
 mod serve;
 mod store;
 mod work;
@@ -39,6 +40,7 @@ use witgate_model::Field;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::Request;
+use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::Record;
 use crate::state::StateError;
@@ -83,7 +85,7 @@ impl Jobs {
     }
 
     /// The name of a client among the owners of jobs, of files and of batches. The same in every process.
-    pub fn owner(&self, client: usize) -> &str {
+    fn owner(&self, client: usize) -> &str {
         self.owners.get(client).map_or("open", |owner| owner)
     }
 
@@ -155,8 +157,8 @@ impl Drop for Place {
 pub(crate) struct Behalf {
     /// The client's number.
     pub client: usize,
-    /// The job's id.
-    pub job: String,
+    /// The job's id; none for a record of a queue event.
+    pub job: Option<String>,
     pub told: Slot,
 }
 
@@ -180,6 +182,11 @@ impl Slot {
 }
 
 impl Gateway {
+    /// Whose the jobs, files and batches of a request are.
+    fn owner<P: Ports>(&self, flight: &Flight<P>) -> String {
+        self.jobs.owner(flight.client).to_owned()
+    }
+
     /// The answer is kept: it counts.
     fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
         self.watched(ports.as_ref(), Some(&told.record));

@@ -185,7 +185,7 @@ impl Gateway {
         mut place: super::Place,
     ) -> Result<Job, Failed> {
         let store = Store(flight.ports.as_ref());
-        let owner = self.jobs.owner(flight.client).to_owned();
+        let owner = self.owner(flight);
         let Submission { work, method, path, query, headers, body, dialect, model, callback } = submission;
         let now = store.now();
         let rules = &self.config.jobs;
@@ -290,7 +290,7 @@ impl Gateway {
         headers: &[Field],
     ) -> Result<Whole, Failed> {
         let ports = Arc::clone(&flight.ports);
-        let owner = self.jobs.owner(flight.client).to_owned();
+        let owner = self.owner(flight);
         let query = &query::parameters(query)?;
         let wait = match parameter(query, "wait") {
             Some(text) => {

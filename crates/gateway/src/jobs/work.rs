@@ -429,7 +429,7 @@ impl Gateway {
             }
         };
         let told = Slot::default();
-        let behalf = Behalf { client, job: job.id.clone(), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
         let (method, path, query) = (job.method.clone(), job.path.clone(), job.query.clone());
