@@ -396,7 +396,7 @@ impl Config {
     ///   `LLM_BASE_URL`, `LLM_URL`, `LLM_API_KEY`, `LLM_TIMEOUT_SECS`, `OPENAI_MODEL` and `OPENAI_API_KEY`.
     /// - The LLM invocation service: `BEDROCK_OPENAI_ENDPOINTS` and `OLLAMA_ENDPOINTS` (lists, or in the singular),
     ///   `BEDROCK_API_KEY`, `OLLAMA_DEFAULT_MODEL`, the parameters `BEDROCK_…` and `OLLAMA_…`, and, where Bedrock has no
-    ///   endpoints, `STRONG_MODEL_ID` or `WEAK_MODEL_ID` for InvokeModel. `BEDROCK_OPENAI_PASSTHROUGH=true` sends
+    ///   endpoints, `STRONG_MODEL_ID` or `WEAK_MODEL_ID` for InvokeModel; `PROMPT_COMPLEXITY_THRESHOLD` for its queue. `BEDROCK_OPENAI_PASSTHROUGH=true` sends
     ///   the endpoints those parameters too that OpenAI does not have.
     /// - The serverless Bedrock endpoint: `BEDROCK_MODEL_ID`, and `BEDROCK_MOCK=true`, which answers without Bedrock.
     /// - The SageMaker proxy: `SAGEMAKER_ENDPOINT_NAME` and `AWS_REGION`.

@@ -156,6 +156,9 @@ table! {
         escape: Text;
         /// llm-exe only: how often a model is shown what is wrong with its JSON where a payload does not say. Default 0.
         retries: Count = 0, 0..=1;
+        /// llm-invocation only: from how many words of a prompt on /invoke/llm/enqueue asks "bedrock" where a payload names no
+        /// backend; below it asks "ollama".
+        prompt_complexity_threshold: Count = 20, 1..=1_000_000;
         /// llm-invocation only: what its backends are asked where a request does not say, by the provider's name.
         backends: MapOf<BackendTable>;
     }
@@ -737,12 +740,14 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
 fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], reader: &mut Reader<'_>) -> Dialect {
     let openai = ["openai-chat", "openai-completions"];
     type Span<'a> = Option<&'a Range<usize>>;
-    let keys: [(&str, Span<'_>, &[&str]); 6] = [
+    let threshold = &table.prompt_complexity_threshold;
+    let keys: [(&str, Span<'_>, &[&str]); 7] = [
         ("mock", table.mock.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("provider", table.provider.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("facade", table.facade.as_ref().map(|at| &at.span), &openai),
         ("escape", table.escape.as_ref().map(|at| &at.span), &["llm-exe"]),
         ("retries", table.retries.as_ref().map(|at| &at.span), &["llm-exe"]),
+        ("prompt_complexity_threshold", threshold.as_ref().map(|at| &at.span), &[facades::DIALECT]),
         ("backends", table.backends.as_ref().map(|at| &at.span), &[facades::DIALECT]),
     ];
     for (key, span, of) in keys {
@@ -770,6 +775,9 @@ fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], r
             reader.problem(&escape.span, &join(path, "escape"), message, Some(help));
         }
         set("escape", escape.value.as_str().into());
+    }
+    if let Some(threshold) = threshold {
+        set("prompt_complexity_threshold", threshold.value.into());
     }
     if let Some(retries) = &table.retries {
         set("retries", retries.value.into());

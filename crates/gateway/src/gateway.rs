@@ -19,7 +19,7 @@ use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
-use crate::jobs::{Behalf, Jobs, Prefer};
+use crate::jobs::{self, Behalf, Jobs};
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
@@ -288,7 +288,7 @@ impl Gateway {
                 }
                 .response()
             }
-            Ok(Routed::Dialect(dialect)) if later(&flight, &request) => {
+            Ok(Routed::Dialect(dialect)) if jobs::wanted(&flight, &request) => {
                 flight.record.dialect = Some(dialect.clone());
                 self.submit(flight, &dialect, request).await.response()
             }
@@ -468,7 +468,11 @@ impl Gateway {
     }
 
     /// Finds out who asks.
-    pub(crate) async fn identify<P: Ports, B>(&self, flight: &mut Flight<P>, request: &Request<B>) -> Result<(), Failed> {
+    pub(crate) async fn identify<P: Ports, B>(
+        &self,
+        flight: &mut Flight<P>,
+        request: &Request<B>,
+    ) -> Result<(), Failed> {
         flight.client = self.authenticate(request)?;
         Ok(())
     }
@@ -709,9 +713,4 @@ enum Routed {
     Jobs,
     /// For the path.
     Dialect(String),
-}
-
-/// Whether a client wants its answer later.
-fn later<P: Ports, B>(flight: &Flight<P>, request: &Request<B>) -> bool {
-    flight.told.is_none() && request.method == "POST" && Prefer::of(&request.headers).respond_async
 }

@@ -764,3 +764,36 @@ fn a_callback_to_a_private_address_is_refused_unless_it_is_allowed() {
     let refused = submit(&world, "https://example.com/");
     assert!(String::from_utf8_lossy(&refused.body).contains("jobs.callback_secret"), "{refused:?}");
 }
+
+#[test]
+fn awa_16_a_job_goes_along_the_chain_as_any_request_does() {
+    let more =
+        "[providers.q]\nadapter = \"openai\"\nendpoint = \"http://q/v1\"\n[models.chain]\ntargets = [\"p/m\", \"q/m\"]";
+    let world = World::new(1, config_with("", more));
+    world.serve(|host, _| if host == "p" { error(503) } else { good(5) });
+    let (job, result) = with_worker(&world, async {
+        let submitted = submit_with(&world, chat_body("chain", false), &[]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        (ended(&world, &id).await, get(&world, &format!("/v1/jobs/{id}/result")).await)
+    });
+    assert_eq!((&job["status"], &job["attempts"]), (&json!("done"), &json!(1)));
+    assert_eq!((result.header("x-witgate-provider"), result.header("x-witgate-attempts")), (Some("q"), Some("2")));
+    assert_eq!(world.hosts_asked(), ["p", "q"]);
+}
+
+#[test]
+fn awa_17_a_job_does_not_fall_back_on_its_own_mistake() {
+    let more =
+        "[providers.q]\nadapter = \"openai\"\nendpoint = \"http://q/v1\"\n[models.chain]\ntargets = [\"p/m\", \"q/m\"]";
+    for status in [400, 404, 413, 422] {
+        let world = World::new(1, config_with("", more));
+        world.serve(move |_, _| error(status));
+        let job = with_worker(&world, async {
+            let submitted = submit_with(&world, chat_body("chain", false), &[]).await;
+            let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+            ended(&world, &id).await
+        });
+        assert_eq!((&job["status"], &job["result"]["status"]), (&json!("failed"), &json!(status)));
+        assert_eq!(world.hosts_asked(), ["p"]);
+    }
+}

@@ -61,18 +61,21 @@ impl Gateway {
         let store = Store(ports.as_ref());
         let page = store.list("jobc/", None, AT_ONCE).await?;
         let now = millis(store.now());
-        let due = page.iter().filter_map(|(entry, _)| {
-            let (due, id) = store::of("jobc", entry)?;
-            (due <= now).then_some((entry, id))
-        });
-        let due: Vec<_> = due.collect();
+        let mut due = Vec::new();
+        for (entry, _) in page {
+            if store::of("jobc", &entry).is_some_and(|(due, _)| due <= now) {
+                due.push(self.call_one(ports, entry));
+            }
+        }
         let more = due.len() == AT_ONCE;
-        let sent = join_all(due.into_iter().map(|(entry, id)| self.call_one(ports, entry, id))).await;
+        let sent = join_all(due).await;
         sent.into_iter().collect::<Result<(), _>>()?;
         Ok(more)
     }
 
-    async fn call_one<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, entry: &str, id: &str) -> Result<(), StateError> {
+    async fn call_one<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, entry: String) -> Result<(), StateError> {
+        let entry = entry.as_str();
+        let Some((_, id)) = store::of("jobc", entry) else { return Ok(()) };
         let store = Store(ports.as_ref());
         let now = millis(store.now());
         let Some((mut job, bytes)) = store.job(id).await? else { return store.remove(entry).await };

@@ -198,7 +198,22 @@ impl Gateway {
 /// calls [`crate::Gateway::work_off`].
 pub fn leaves_work<B>(request: &Request<B>) -> bool {
     Prefer::of(&request.headers).respond_async
+        || is_enqueue(&request.path)
         || ["/v1/jobs", "/v1/batches"].iter().any(|path| request.path.starts_with(path))
+}
+
+/// The route whose requests are always asked later.
+const ENQUEUE: &str = "/invoke/llm/enqueue";
+
+/// Whether a client wants its answer later.
+pub(crate) fn wanted<P: Ports, B>(flight: &Flight<P>, request: &Request<B>) -> bool {
+    flight.told.is_none()
+        && request.method == "POST"
+        && (is_enqueue(&request.path) || Prefer::of(&request.headers).respond_async)
+}
+
+fn is_enqueue(path: &str) -> bool {
+    path.trim_end_matches('/') == ENQUEUE
 }
 
 /// SHA-256 over texts, each with its length, in hexadecimal.

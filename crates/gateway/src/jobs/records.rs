@@ -23,7 +23,7 @@ use super::work::may_pass;
 use super::{Behalf, Slot, hash, unavailable};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
-use crate::http::{Body, Request, RequestBody, Response};
+use crate::http::{self, Body, Request, RequestBody, Response};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::routes::{self, Endpoint};
@@ -69,6 +69,8 @@ struct Sns {
 /// What is known of a message.
 #[derive(Serialize, Deserialize)]
 struct Known {
+    /// Who asks.
+    run: String,
     /// Of the payload.
     hash: String,
     /// When it counts as given up, where there is no result: milliseconds since 1970.
@@ -78,10 +80,12 @@ struct Known {
 }
 
 /// The records of an event; none where it is no such event.
-fn read(body: &[u8]) -> Option<Vec<&RawValue>> {
+fn read(body: &Bytes) -> Option<Vec<Bytes>> {
     // Most bodies are no events: they are not parsed for that.
     body.windows(9).any(|window| window == b"\"Records\"").then_some(())?;
-    serde_json::from_slice::<Event<'_>>(body).ok()?.records.filter(|records| !records.is_empty())
+    let records = serde_json::from_slice::<Event<'_>>(body).ok()?.records?;
+    let records: Vec<_> = records.into_iter().map(|record| body.slice_ref(record.get().as_bytes())).collect();
+    (!records.is_empty()).then_some(records)
 }
 
 impl Gateway {
@@ -127,7 +131,7 @@ impl Gateway {
         // The records take places of their own.
         flight.place = None;
         let request_id = flight.record.request_id.clone();
-        let asked = records.iter().enumerate().map(|(number, record)| {
+        let asked = records.into_iter().enumerate().map(|(number, record)| {
             let request_id = format!("{request_id}-{}", number + 1);
             self.record(ports, &flight, &path, request_id, record)
         });
@@ -150,10 +154,10 @@ impl Gateway {
         flight: &Flight<P>,
         path: &str,
         request_id: String,
-        record: &RawValue,
+        record: Bytes,
     ) -> (Option<String>, u16, Value) {
         let wrong = |message: &str| (400, json!({"statusCode": 400, "body": {"error": format!("400: {message}")}}));
-        let of: Of<'_> = match serde_json::from_str(record.get()) {
+        let of: Of<'_> = match serde_json::from_slice(&record) {
             Ok(of) => of,
             Err(error) => {
                 let (status, result) = wrong(&format!("the record cannot be read: {error}"));
@@ -203,7 +207,9 @@ impl Gateway {
         let now = store.now();
         let total = self.config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
         let kept_until = now + total + SLACK + self.config.jobs.kept_for;
-        let mine = Known { hash: hash(&[path.as_bytes(), &payload]), until: millis(now + total + SLACK), result: None };
+        let run = http::id(ports.random());
+        let mine =
+            Known { run, hash: hash(&[path.as_bytes(), &payload]), until: millis(now + total + SLACK), result: None };
         let gone = |error: StateError| unavailable(&error);
         let ours = loop {
             if let Some(bytes) = store.swap(&key, None, &mine, kept_until).await.map_err(gone)? {
@@ -256,10 +262,8 @@ impl Gateway {
     ) -> (u16, Bytes) {
         let slot = Slot::default();
         let behalf = Behalf { client: flight.client, job: None, told: slot.clone() };
-        let headers: Vec<Field> = vec![
-            ("content-type".to_owned(), "application/json".to_owned()),
-            ("x-request-id".to_owned(), request_id),
-        ];
+        let headers: Vec<Field> =
+            vec![("content-type".to_owned(), "application/json".to_owned()), ("x-request-id".to_owned(), request_id)];
         let (method, path) = ("POST".to_owned(), path.to_owned());
         let request = Request { method, path, query: String::new(), headers, body: payload };
         let response = self.answer(ports, request, Some(behalf)).await;

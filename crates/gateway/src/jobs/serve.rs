@@ -13,7 +13,7 @@ use witgate_model::normaliser::Client;
 
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
 use super::work::{UNBORN, warn};
-use super::{Prefer, hash, seconds, unavailable};
+use super::{Prefer, hash, is_enqueue, seconds, unavailable};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Request, RequestBody, Whole};
@@ -122,11 +122,13 @@ impl Gateway {
         let job = job.ok_or_else(|| missing(""))?;
         let mut whole = match job.status.is_final() {
             true => self.result(flight, &job).await?,
-            false => told(flight, 202, vec![("retry-after".to_owned(), COME_BACK.to_owned())], &shown(&job)),
+            false => told(flight, 202, vec![("retry-after".to_owned(), COME_BACK.to_owned())], &taken(&job)),
         };
         whole.headers.retain(|(name, _)| name != "location");
         whole.headers.push(("location".to_owned(), format!("/v1/jobs/{}", job.id)));
-        whole.headers.push(("preference-applied".to_owned(), applied));
+        if prefer.respond_async {
+            whole.headers.push(("preference-applied".to_owned(), applied));
+        }
         Ok(Submitted::Told(whole))
     }
 
@@ -519,6 +521,22 @@ pub(super) fn told<P: Ports>(flight: &mut Flight<P>, status: u16, mut headers: V
     headers.push(("content-type".to_owned(), "application/json".to_owned()));
     flight.end(status, Outcome::Complete);
     flight.respond(status, headers, Bytes::from(json.to_string()))
+}
+
+/// A job that was taken, in the words of its service.
+fn taken(job: &Job) -> Value {
+    let mut out = shown(job);
+    if let Some(members) = out.as_object_mut()
+        && is_enqueue(&job.path)
+    {
+        let backend = job.model.split('/').next().unwrap_or_default();
+        members.extend([
+            ("backend".to_owned(), json!(backend)),
+            ("queued".to_owned(), json!(true)),
+            ("job_id".to_owned(), json!(job.id)),
+        ]);
+    }
+    out
 }
 
 /// A job, as clients see it. Times in seconds since 1970.
