@@ -176,6 +176,7 @@ fn stub(request: UpstreamRequest) -> UpstreamResponse<Body> {
 /// A client over a connector, with a pool of its own.
 fn client<R>(mut http: HttpConnector<R>, tls: Tls<R>, limit: Duration) -> Client<Connector<R>, Full<Bytes>>
 where
+    R: Clone + Send + Sync + 'static,
     HttpConnector<R>: Connects,
 {
     http.enforce_http(false);
