@@ -27,6 +27,7 @@ pub(crate) fn request(record: &Record) {
         latency_ms = millis(record.latency),
         first_token_ms = record.first_token.map(millis),
         request_id = record.request_id,
+        job = record.job.as_deref(),
         trace_id = record.trace_id.as_deref(),
         dialect = record.dialect.as_deref(),
         model = record.request_model.as_deref(),
@@ -64,6 +65,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_token_ms: Option<f64>,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +142,7 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             latency_ms: millis(record.latency),
             first_token_ms: record.first_token.map(millis),
             request_id: &record.request_id,
+            job: record.job.as_deref(),
             trace_id: record.trace_id.as_deref(),
             dialect: record.dialect.as_deref(),
             model: record.request_model.as_deref(),

@@ -119,6 +119,11 @@ impl Server {
             let (gateway, ports) = (Arc::clone(&gateway), Arc::clone(&ports));
             tokio::spawn(async move { gateway.watch(&ports).await })
         };
+        let worker = {
+            let (gateway, ports) = (Arc::clone(&gateway), Arc::clone(&ports));
+            Worker(tokio::spawn(async move { gateway.work(&ports).await }))
+        };
+
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
@@ -146,12 +151,23 @@ impl Server {
             }
         }
         drop(listener);
-        tokio::select! {
-            () = connections.shutdown() => 0,
+        let cut_off = tokio::select! {
+            () = async { connections.shutdown().await; idle(&gateway).await } => 0,
             () = sleep_until(end.max(begun + CLOSE)) => gateway.in_flight(),
             // Connections on which nothing runs need no more time than it takes to say so.
             () = async { idle(&gateway).await; sleep(CLOSE).await } => gateway.in_flight(),
-        }
+        };
+        drop(worker);
+        cut_off
+    }
+}
+
+/// The task that runs jobs. Those that still run when it ends, another process takes up, or this one when it is back.
+struct Worker(tokio::task::JoinHandle<()>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -23,36 +25,29 @@ use witgate_gateway::{TransportError, UpstreamBody, UpstreamRequest, UpstreamRes
 
 /// How long an unused connection is kept. Shorter than the 60 s after which many servers and balancers close one.
 const IDLE: Duration = Duration::from_secs(50);
+/// How long a connection to an address that a client named may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// The most unused connections to one host.
 const IDLE_PER_HOST: usize = 256;
 
 /// Connections to all providers.
 pub(crate) struct Upstream {
     clients: BTreeMap<String, Client<Connector, Full<Bytes>>>,
+    /// For addresses that clients named: of the public internet only, and any.
+    public: Client<Connector<Public>, Full<Bytes>>,
+    any: Client<Connector, Full<Bytes>>,
 }
 
 impl Upstream {
     /// A pool for each provider of the configuration, since each has its own limit for connecting.
     pub fn new(config: &Config) -> Self {
         let tls = Arc::new(OnceCell::new());
-        let client = |connect: Duration| {
-            let mut http = HttpConnector::new();
-            http.enforce_http(false);
-            http.set_nodelay(true);
-            http.set_keepalive(Some(Duration::from_secs(60)));
-            let connector = Connector { http, tls: Arc::clone(&tls), limit: connect };
-            Client::builder(TokioExecutor::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(IDLE_PER_HOST)
-                .pool_timer(TokioTimer::new())
-                .http2_keep_alive_interval(Duration::from_secs(30))
-                .http2_keep_alive_timeout(Duration::from_secs(20))
-                .timer(TokioTimer::new())
-                .build(connector)
-        };
+        let client = |connect: Duration| client(HttpConnector::new(), Arc::clone(&tls), connect);
         let clients =
             config.providers.iter().map(|(name, provider)| (name.clone(), client(provider.timeouts.connect))).collect();
-        Upstream { clients }
+        let public = HttpConnector::new_with_resolver(Public(GaiResolver::new()));
+        let public = self::client(public, Arc::new(OnceCell::new()), CONNECT);
+        Upstream { clients, public, any: client(CONNECT) }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -61,10 +56,6 @@ impl Upstream {
             return Ok(stub(request));
         }
         let denied = |what: String| TransportError::Denied(what);
-        let client = self
-            .clients
-            .get(&request.provider)
-            .ok_or_else(|| denied(format!("there is no provider \"{}\"", request.provider)))?;
         let uri: Uri = request.url.parse().map_err(|error| denied(format!("the URL is not valid: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(denied("the URL's scheme is neither http nor https".to_owned()));
@@ -87,7 +78,22 @@ impl Upstream {
         }
         let http =
             http.body(Full::new(request.body)).map_err(|error| denied(format!("the request is not valid: {error}")))?;
-        let answer = client.request(http).await.map_err(|error| transport(&error))?;
+        let answer = match self.clients.get(&request.provider) {
+            Some(client) => client.request(http).await,
+            None if !request.provider.is_empty() => {
+                return Err(denied(format!("there is no provider \"{}\"", request.provider)));
+            }
+            None if request.public_only => {
+                // The connector resolves names only.
+                let host = http.uri().host().unwrap_or_default().trim_matches(['[', ']']);
+                if host.parse().is_ok_and(|address| !witgate_gateway::is_public(address)) {
+                    return Err(denied("the address is not one of the public internet".to_owned()));
+                }
+                self.public.request(http).await
+            }
+            None => self.any.request(http).await,
+        };
+        let answer = answer.map_err(|error| transport(&error))?;
         let (head, body) = answer.into_parts();
         let headers = head
             .headers
@@ -167,14 +173,78 @@ fn stub(request: UpstreamRequest) -> UpstreamResponse<Body> {
     UpstreamResponse { status: 200, headers: content_type.into_iter().collect(), body: Body::Stub(pieces) }
 }
 
+/// A client over a connector, with a pool of its own.
+fn client<R>(mut http: HttpConnector<R>, tls: Tls<R>, limit: Duration) -> Client<Connector<R>, Full<Bytes>>
+where
+    R: Clone + Send + Sync + 'static,
+    HttpConnector<R>: Connects,
+{
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_keepalive(Some(Duration::from_secs(60)));
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(20))
+        .timer(TokioTimer::new())
+        .build(Connector { http, tls, limit })
+}
+
+/// Resolves names to addresses of the public internet alone.
+#[derive(Clone)]
+struct Public(GaiResolver);
+
+/// The addresses of a name that are public.
+type Addresses = std::vec::IntoIter<std::net::SocketAddr>;
+
+impl Service<Name> for Public {
+    type Response = Addresses;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Addresses>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let found = self.0.call(name);
+        Box::pin(async move {
+            let all = found.await?;
+            let public: Vec<_> = all.filter(|address| witgate_gateway::is_public(address.ip())).collect();
+            if public.is_empty() {
+                return Err(io::Error::other("the name has no address of the public internet"));
+            }
+            Ok(public.into_iter())
+        })
+    }
+}
+
+/// What makes plain connections.
+trait Connects:
+    Service<Uri, Response = TokioIo<TcpStream>, Error: Into<Failure>, Future: Send> + Clone + Send + Sync + Unpin + 'static
+{
+}
+
+impl<T> Connects for T where
+    T: Service<Uri, Response = TokioIo<TcpStream>, Error: Into<Failure>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + Unpin
+        + 'static
+{
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-type Tls = Arc<OnceCell<HttpsConnector<HttpConnector>>>;
+type Tls<R> = Arc<OnceCell<HttpsConnector<HttpConnector<R>>>>;
 
 /// Connects within a limit, TLS included. Certificates are read when the first TLS connection is made.
 #[derive(Clone)]
-struct Connector {
-    http: HttpConnector,
-    tls: Tls,
+struct Connector<R = GaiResolver> {
+    http: HttpConnector<R>,
+    tls: Tls<R>,
     limit: Duration,
 }
 
@@ -183,7 +253,10 @@ struct Connector {
 #[error("the connection did not stand in time")]
 struct ConnectTimeout;
 
-impl Service<Uri> for Connector {
+impl<R: Clone + Send + Sync + 'static> Service<Uri> for Connector<R>
+where
+    HttpConnector<R>: Connects,
+{
     type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
@@ -200,7 +273,7 @@ impl Service<Uri> for Connector {
                     let mut https = tls.get_or_try_init(|| connector(http)).await?.clone();
                     https.call(uri).await
                 } else {
-                    Ok(MaybeHttpsStream::Http(http.call(uri).await?))
+                    Ok(MaybeHttpsStream::Http(http.call(uri).await.map_err(Into::into)?))
                 }
             };
             match tokio::time::timeout(limit, connect).await {
@@ -212,7 +285,7 @@ impl Service<Uri> for Connector {
 }
 
 /// The TLS connector, with the certificate authorities of this machine.
-async fn connector(http: HttpConnector) -> Result<HttpsConnector<HttpConnector>, Failure> {
+async fn connector<R: Send + 'static>(http: HttpConnector<R>) -> Result<HttpsConnector<HttpConnector<R>>, Failure> {
     tokio::task::spawn_blocking(move || {
         let builder = HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(rustls::crypto::ring::default_provider())

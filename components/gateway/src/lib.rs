@@ -56,7 +56,14 @@ impl wasip3::exports::http::handler::Guest for Shell {
                 // The gateway wants an `Arc`, for the host's sake; a component has one thread.
                 #[allow(clippy::arc_with_non_send_sync)]
                 let ports = Arc::new(ports::Wasi::new(Rc::clone(&shared)));
-                let answer = shared.gateway.handle(&ports, server::request(request)).await;
+                let request = server::request(request);
+                let leaves_work = witgate_gateway::leaves_work(&request);
+                let answer = shared.gateway.handle(&ports, request).await;
+                if leaves_work {
+                    // For as long as the runtime lets the instance live; what is not done then, a later request finds.
+                    let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
+                    wasip3::spawn(async move { gateway.work_off(&ports).await });
+                }
                 server::respond(ports.timer(), answer)
             }
             None => server::misconfigured(),

@@ -136,6 +136,7 @@ impl Ports for Wasi {
             "latency_ms": milliseconds(record.latency),
             "first_token_ms": record.first_token.map(milliseconds),
             "request_id": record.request_id,
+            "job": record.job,
             "trace_id": record.trace_id,
             "dialect": record.dialect,
             "model": record.request_model,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::hooks::PolicyConfig;
+use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
 use crate::policy::{Alarm, Cache, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, Metrics, Retry};
 use crate::problem::{Problem, Problems};
@@ -42,6 +43,8 @@ pub struct Config {
     pub adapters: BTreeMap<String, AdapterConfig>,
     /// Documents that are kept, or that the operator stored.
     pub documents: Documents,
+    /// Asynchronous jobs, files and batches.
+    pub jobs: Jobs,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
     /// Policies, by name.
@@ -423,7 +426,7 @@ impl Config {
     ///   `LLM_BASE_URL`, `LLM_URL`, `LLM_API_KEY`, `LLM_TIMEOUT_SECS`, `OPENAI_MODEL` and `OPENAI_API_KEY`.
     /// - The LLM invocation service: `BEDROCK_OPENAI_ENDPOINTS` and `OLLAMA_ENDPOINTS` (lists, or in the singular),
     ///   `BEDROCK_API_KEY`, `OLLAMA_DEFAULT_MODEL`, the parameters `BEDROCK_…` and `OLLAMA_…`, and, where Bedrock has no
-    ///   endpoints, `STRONG_MODEL_ID` or `WEAK_MODEL_ID` for InvokeModel. `BEDROCK_OPENAI_PASSTHROUGH=true` sends
+    ///   endpoints, `STRONG_MODEL_ID` or `WEAK_MODEL_ID` for InvokeModel; `PROMPT_COMPLEXITY_THRESHOLD` for its queue. `BEDROCK_OPENAI_PASSTHROUGH=true` sends
     ///   the endpoints those parameters too that OpenAI does not have.
     /// - The serverless Bedrock endpoint: `BEDROCK_MODEL_ID`, and `BEDROCK_MOCK=true`, which answers without Bedrock.
     /// - The SageMaker proxy: `SAGEMAKER_ENDPOINT_NAME` and `AWS_REGION`.
@@ -450,6 +453,7 @@ impl Config {
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
             documents: Documents::default(),
+            jobs: Jobs::default(),
             dialects: BTreeMap::new(),
             policies: BTreeMap::new(),
             policy_chain: Vec::new(),

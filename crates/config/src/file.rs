@@ -17,6 +17,7 @@ use crate::config::{
 use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
 use crate::hooks;
+use crate::jobs::Jobs;
 use crate::names::{did_you_mean, list, quote};
 use crate::policy::{
     Cache, CacheWhen, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, HedgeAfter, Retry, Sticky,
@@ -67,6 +68,7 @@ const ROUTES: [&str; 13] = [
 const FACADES: [&str; 1] = ["sagemaker-proxy"];
 
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -103,6 +105,8 @@ table! {
         documents: DocumentsTable;
         /// Policies, by name: they look at requests and answers, where server.policies or a model's say so.
         policies: MapOf<hooks::PolicyTable>;
+        /// Asynchronous jobs, files and batches.
+        jobs: JobsTable;
         /// Metrics for Prometheus, at /metrics.
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
@@ -120,6 +124,43 @@ table! {
         accounting: AccountingTable;
         /// The state store: keys, limits and budgets lie there.
         state: StateTable;
+    }
+}
+
+table! {
+    /// Asynchronous jobs, files and batches.
+    struct JobsTable {
+        /// Jobs that one process runs at once; 0 is none: then another process has to.
+        concurrency: Count = Jobs::default().concurrency as u32, 0..=10_000;
+        /// Most jobs that wait, or run; one more is refused with 503 and Retry-After.
+        max_queued: Count = Jobs::default().max_queued as u32, 1..=1_000_000;
+        /// Most times that a job is begun, before it counts as failed.
+        attempts: Count = Jobs::default().attempts, 1..=100;
+        /// How long a job belongs to the process that runs it, unless that process says again that it does.
+        lease: Time = Jobs::default().lease, 3 * SECOND..=HOUR;
+        /// How long after its submission a job may still be begun.
+        run_within: Time = Jobs::default().run_within, SECOND..=30 * DAY;
+        /// How long a job and its answer are kept when it has ended.
+        kept_for: Time = Jobs::default().kept_for, SECOND..=365 * DAY;
+        /// Largest answer that is kept.
+        max_answer_bytes: Size = Jobs::default().max_answer_bytes as u64, KIB..=GIB;
+        /// Longest time that a client may wait for a job in one request.
+        max_wait: Time = Jobs::default().max_wait, Duration::ZERO..=HOUR;
+        /// What callbacks are signed with as Standard Webhooks: "whsec_" and 24 to 64 bytes in base64; without it there
+        /// are none.
+        callback_secret: Hidden;
+        /// Most times that a callback is sent until it is accepted.
+        callback_attempts: Count = Jobs::default().callback_attempts, 1..=32;
+        /// Callbacks may go to addresses of private networks and of this machine. Default false.
+        allow_private_callbacks: Flag;
+        /// Largest file of /v1/files.
+        max_file_bytes: Size = Jobs::default().max_file_bytes as u64, KIB..=GIB;
+        /// How long a file is kept.
+        files_kept_for: Time = Jobs::default().files_kept_for, MINUTE..=365 * DAY;
+        /// Most requests of one batch.
+        max_batch_requests: Count = Jobs::default().max_batch_requests as u32, 1..=1_000_000;
+        /// Requests of one batch that run at once.
+        batch_concurrency: Count = Jobs::default().batch_concurrency as u32, 1..=1_000;
     }
 }
 
@@ -157,6 +198,9 @@ table! {
         escape: Text;
         /// llm-exe only: how often a model is shown what is wrong with its JSON where a payload does not say. Default 0.
         retries: Count = 0, 0..=1;
+        /// llm-invocation only: from how many words of a prompt on /invoke/llm/enqueue asks "bedrock" where a payload names no
+        /// backend; below it asks "ollama".
+        prompt_complexity_threshold: Count = 20, 1..=1_000_000;
         /// llm-invocation only: what its backends are asked where a request does not say, by the provider's name.
         backends: MapOf<BackendTable>;
     }
@@ -769,6 +813,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         memory_bytes: documents.memory_bytes.map_or(default.memory_bytes, |at| at.value),
     };
 
+    let jobs = jobs(table.jobs.map(|at| at.value).unwrap_or_default(), reader);
     let metrics = watch::metrics(table.metrics.map(|at| at.value).unwrap_or_default(), reader);
     let alarms = watch::alarms(table.alarms.map(|at| at.value).unwrap_or_default(), &models, reader);
 
@@ -838,6 +883,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         models,
         adapters,
         documents,
+        jobs,
         dialects,
         policies,
         policy_chain,
@@ -855,12 +901,14 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
 fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], reader: &mut Reader<'_>) -> Dialect {
     let openai = ["openai-chat", "openai-completions"];
     type Span<'a> = Option<&'a Range<usize>>;
-    let keys: [(&str, Span<'_>, &[&str]); 6] = [
+    let threshold = &table.prompt_complexity_threshold;
+    let keys: [(&str, Span<'_>, &[&str]); 7] = [
         ("mock", table.mock.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("provider", table.provider.as_ref().map(|at| &at.span), &["bedrock-chat"]),
         ("facade", table.facade.as_ref().map(|at| &at.span), &openai),
         ("escape", table.escape.as_ref().map(|at| &at.span), &["llm-exe"]),
         ("retries", table.retries.as_ref().map(|at| &at.span), &["llm-exe"]),
+        ("prompt_complexity_threshold", threshold.as_ref().map(|at| &at.span), &[facades::DIALECT]),
         ("backends", table.backends.as_ref().map(|at| &at.span), &[facades::DIALECT]),
     ];
     for (key, span, of) in keys {
@@ -888,6 +936,9 @@ fn dialect(name: &str, path: &str, table: &DialectTable, providers: &[String], r
             reader.problem(&escape.span, &join(path, "escape"), message, Some(help));
         }
         set("escape", escape.value.as_str().into());
+    }
+    if let Some(threshold) = threshold {
+        set("prompt_complexity_threshold", threshold.value.into());
     }
     if let Some(retries) = &table.retries {
         set("retries", retries.value.into());
@@ -1068,6 +1119,41 @@ fn fallback(
         reader.problem(&first.span, &key, "too many targets", Some(format!("write at most {MAX_TARGETS}")));
     }
     targets
+}
+
+fn jobs(table: JobsTable, reader: &mut Reader<'_>) -> Jobs {
+    let default = Jobs::default();
+    let size = |at: Option<At<u64>>, default: usize| at.map_or(default, |at| at.value as usize);
+    let count = |at: Option<At<u32>>, default: usize| at.map_or(default, |at| at.value as usize);
+    let time = |at: Option<At<Duration>>, default: Duration| at.map_or(default, |at| at.value);
+    if let Some(secret) = &table.callback_secret {
+        let base64 = secret.value.expose().strip_prefix("whsec_").map(|text| text.trim_end_matches('='));
+        let fits = |text: &str| {
+            (32..=86).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b))
+        };
+        if !base64.is_some_and(fits) {
+            let help = "write \"whsec_\" and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives them";
+            let message = "is not a secret of Standard Webhooks";
+            reader.problem(&secret.span, "jobs.callback_secret", message, Some(help.to_owned()));
+        }
+    }
+    Jobs {
+        concurrency: count(table.concurrency, default.concurrency),
+        max_queued: count(table.max_queued, default.max_queued),
+        attempts: table.attempts.map_or(default.attempts, |at| at.value),
+        lease: time(table.lease, default.lease),
+        run_within: time(table.run_within, default.run_within),
+        kept_for: time(table.kept_for, default.kept_for),
+        max_answer_bytes: size(table.max_answer_bytes, default.max_answer_bytes),
+        max_wait: time(table.max_wait, default.max_wait),
+        callback_secret: table.callback_secret.map(|at| at.value),
+        callback_attempts: table.callback_attempts.map_or(default.callback_attempts, |at| at.value),
+        allow_private_callbacks: table.allow_private_callbacks.is_some_and(|at| at.value),
+        max_file_bytes: size(table.max_file_bytes, default.max_file_bytes),
+        files_kept_for: time(table.files_kept_for, default.files_kept_for),
+        max_batch_requests: count(table.max_batch_requests, default.max_batch_requests),
+        batch_concurrency: count(table.batch_concurrency, default.batch_concurrency),
+    }
 }
 
 fn limits(table: LimitsTable) -> Limits {

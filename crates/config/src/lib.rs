@@ -51,6 +51,7 @@ mod env;
 mod facades;
 mod file;
 mod hooks;
+mod jobs;
 mod names;
 mod policy;
 mod problem;
@@ -67,6 +68,7 @@ pub use config::{
     Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
 pub use hooks::{BUILTIN_POLICIES, PolicyConfig, PolicySource};
+pub use jobs::Jobs;
 pub use policy::{
     Alarm, AlarmMetric, Cache, CacheWhen, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, HedgeAfter,
     Metrics, Retry, Sticky, Strategy,

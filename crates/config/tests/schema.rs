@@ -23,7 +23,11 @@ fn example_in_full() -> String {
 }
 
 fn env(name: &str) -> Option<String> {
-    matches!(name, "WITGATE_API_KEY" | "WITGATE_METRICS_KEY" | "OPENAI_API_KEY").then(|| "key".to_owned())
+    match name {
+        "WITGATE_API_KEY" | "WITGATE_METRICS_KEY" | "OPENAI_API_KEY" => Some("key".to_owned()),
+        "WITGATE_CALLBACK_SECRET" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
+        _ => None,
+    }
 }
 
 /// The paths of all keys in a schema; the user's own names are `*`.

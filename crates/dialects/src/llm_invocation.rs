@@ -16,6 +16,12 @@
 //! So a request is, for Ollama, one of its `/api/chat`, and for all other backends an OpenAI chat completion; it is parsed
 //! as such, and in that dialect it goes to the backend.
 //!
+//! # Later
+//!
+//! `/invoke/llm/enqueue` takes the same payload for later: the gateway answers 202 `{"backend", "queued": true, "job_id", …}`.
+//! There a payload without a `backend` is asked of `ollama` where its prompt has fewer words than the setting
+//! `prompt_complexity_threshold` (20), else of `bedrock`; a `strategy` is refused.
+//!
 //! # Answers
 //!
 //! A success is Ollama's chat answer, an OpenAI chat completion, or by InvokeModel `{"reply": text}`. A request that is
@@ -41,6 +47,11 @@ use crate::write::Members;
 use crate::{Dialect, Render, ollama, openai_chat, settings, write};
 
 const NAME: &str = "llm-invocation";
+
+/// Where payloads are taken for later.
+const ENQUEUE: &str = "/invoke/llm/enqueue";
+/// From how many words of a prompt on the stronger backend is asked, where the settings say nothing.
+const THRESHOLD: usize = 20;
 
 /// Ollama's parameters of generation.
 const OPTIONS: [&str; 20] = [
@@ -101,7 +112,7 @@ impl Dialect for LlmInvocation {
     }
 
     fn routes(&self) -> &'static [(&'static str, &'static str)] {
-        &[("POST", "/invoke/llm")]
+        &[("POST", "/invoke/llm"), ("POST", ENQUEUE)]
     }
 
     fn parse(&self, path: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
@@ -116,7 +127,19 @@ impl Dialect for LlmInvocation {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(missing());
         }
-        let asked = read_body(body, limits.depth, asked)?;
+        let mut asked = read_body(body, limits.depth, asked)?;
+        if client.path.trim_end_matches('/') == ENQUEUE {
+            if asked.others.iter().any(|(name, _)| name == "strategy") {
+                let message = "is not taken here: name a `backend`, or none, and the prompt's length decides";
+                return Err(Error::invalid("strategy", message).with_status(400));
+            }
+            if let (None, Some(prompt)) = (&asked.backend, &asked.prompt) {
+                let threshold = settings::raw(&client.settings, "prompt_complexity_threshold");
+                let threshold = threshold.and_then(|threshold| threshold.parse().ok()).unwrap_or(THRESHOLD);
+                let simple = prompt.split_whitespace().count() < threshold;
+                asked.backend = Some(if simple { "ollama" } else { "bedrock" }.to_owned());
+            }
+        }
         let (Some(backend), Some(prompt)) = (&asked.backend, &asked.prompt) else { return Err(missing()) };
         let backends = settings::members(settings::raw(&client.settings, "backends").unwrap_or_default());
         let Some((_, own)) = backends.iter().find(|(name, _)| name == backend) else {

@@ -118,7 +118,7 @@ impl Gateway {
             (["keys"], "POST") => return self.make(ports, read_body(body).await?).await,
             (["keys"], "GET") => return self.list(ports, &query).await,
             (["keys", id], "GET") => return self.show_key(ports, id).await,
-            (["keys", id], "PATCH") => return self.change(ports, id, read_body(body).await?).await,
+            (["keys", id], "PATCH") => return self.change_key(ports, id, read_body(body).await?).await,
             (["keys", id], "DELETE") => return self.revoke(ports, id).await,
             (["keys", id, "rotate"], "POST") => return self.rotate(ports, id, read_body(body).await?).await,
             (["spend"], "GET") => return self.spend(ports, &query).await,
@@ -242,7 +242,7 @@ impl Gateway {
         Err(Failed::ours(409, "invalid_request_error", "conflict", "the key is being changed by others; try again"))
     }
 
-    async fn change<P: Ports>(&self, ports: &P, id: &str, body: Bytes) -> Answer {
+    async fn change_key<P: Ports>(&self, ports: &P, id: &str, body: Bytes) -> Answer {
         let patch: Value = parse(&body)?;
         if !patch.is_object() {
             return Err(wrong("the body is no JSON object"));

@@ -204,7 +204,7 @@ impl Ledger {
 }
 
 /// What was taken of one meter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hold {
     measure: Measure,
     scope: Scope,
@@ -216,7 +216,7 @@ struct Hold {
 }
 
 /// What one request has taken, and what it turns out to be.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bill {
     /// Names the places that it holds.
     token: String,
@@ -240,7 +240,7 @@ pub(crate) struct Bill {
     told: Option<Arc<Told>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Spend {
     key: String,
     value: Bytes,
@@ -281,6 +281,12 @@ impl Bill {
     /// What it has cost, in nano-dollars; none where no target has a price.
     pub fn cost(&self) -> Option<u64> {
         self.priced.then_some(self.cost)
+    }
+
+    /// It does not count: all that was taken is given back.
+    pub fn void(&mut self) {
+        self.cost = 0;
+        self.tokens = Tokens::default();
     }
 
     /// What is to be done now that the request has ended; none where nothing is.

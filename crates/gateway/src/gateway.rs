@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all};
 use witgate_config::{Choice, Config, Model, Provider, Sticky, Strategy, Target};
 use witgate_model::Field;
 use witgate_model::normaliser::{Client, Document, Parsed, Route};
@@ -23,6 +23,7 @@ use crate::failure::Failed;
 use crate::health::Verdict;
 use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
+use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
@@ -85,9 +86,11 @@ pub struct Gateway {
     turns: BTreeMap<String, Mutex<usize>>,
     pub(crate) cache: Cache,
     /// The headers by which requests are kept together.
-    sticky: Vec<String>,
+    pub(crate) sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
     draining: AtomicBool,
+    /// The asynchronous jobs that this process knows of.
+    pub(crate) jobs: Arc<Jobs>,
     /// The clocks of those whose signatures have a time.
     pub(crate) clocks: Clocks,
     /// The backends' own models, and when they were last asked.
@@ -151,6 +154,7 @@ impl Gateway {
             providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
         };
         Gateway {
+            jobs: Arc::new(Jobs::new()),
             watch,
             keys: Keys::new(&config),
             ledger: Ledger::new(&config),
@@ -267,6 +271,10 @@ impl Gateway {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Requests for models that are being served now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -279,17 +287,27 @@ impl Gateway {
         request: Request<B>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let cors = cors::headers(&self.config.server.cors, self.is_open(&request.path), &request);
-        let mut response = self.answer(ports, request).await;
+        let mut response = match self.of_queue(&request) {
+            None => self.answer(ports, request, None).await.map(Either::Left),
+            Some(dialect) => self.serve_records(ports, &dialect, request).await.map(Either::Right),
+        };
         response.headers.extend(cors);
         response
     }
 
-    async fn answer<P: Ports, B: RequestBody>(
+    /// As [`Gateway::handle`]; `behalf` is the job whose request it is.
+    pub(crate) async fn answer<P: Ports, B: RequestBody>(
         self: &Arc<Self>,
         ports: &Arc<P>,
         request: Request<B>,
+        behalf: Option<Behalf>,
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
+        if let Some(behalf) = behalf {
+            flight.client = behalf.client;
+            flight.record.job = behalf.job;
+            flight.told = Some(behalf.told);
+        }
         flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
         if self.config.access.admin_key.is_some() && request.path.starts_with("/admin/") {
             return self.admin(flight, request).await.response();
@@ -311,6 +329,22 @@ impl Gateway {
                 flight.respond(200, headers, Bytes::new()).response()
             }
             Ok(Routed::Show) => self.show(flight, request).await.response(),
+            Ok(Routed::Jobs) => {
+                let Request { method, path, query, headers, body } = request;
+                match routes::find(&self.routes, &method, &path) {
+                    Ok(Endpoint::Jobs(question)) => self.ask_jobs(flight, question, &query, &headers).await,
+                    Ok(Endpoint::Files(question)) => self.ask_files(flight, question, (&headers, &query, body)).await,
+                    Ok(Endpoint::Batches(question)) => {
+                        self.ask_batches(flight, question, (&headers, &query, body)).await
+                    }
+                    _ => unreachable!("it was routed there"),
+                }
+                .response()
+            }
+            Ok(Routed::Dialect(dialect)) if jobs::wanted(&flight, &request) => {
+                flight.record.dialect = Some(dialect.clone());
+                self.submit(flight, &dialect, request).await.response()
+            }
             Ok(Routed::Dialect(dialect)) => {
                 flight.record.dialect = Some(dialect.clone());
                 match self.admit() {
@@ -379,12 +413,18 @@ impl Gateway {
             Endpoint::Dialect(dialect) => Some(dialect),
             _ => None,
         };
-        self.authenticate(flight, request, dialect).await.map_err(|failed| (failed, None))?;
+        if flight.told.is_none() {
+            self.identify(flight, request, dialect).await.map_err(|failed| (failed, None))?;
+        } else if let Some(client) = &flight.client {
+            // In a client's stead: who it is, is known; what it may do has to be looked at all the same.
+            client.check(dialect).map_err(|failed| (failed, None))?;
+        }
         // Anthropic's SDKs ask at the same path.
         let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
         Ok(match endpoint {
             Endpoint::Dialect(dialect) => Routed::Dialect(dialect.to_owned()),
             Endpoint::Show => Routed::Show,
+            Endpoint::Jobs(_) | Endpoint::Files(_) | Endpoint::Batches(_) => Routed::Jobs,
             // Which models a backend holds in memory nobody says; Ollama with none in it says the same.
             Endpoint::Running => Routed::Own(200, models::list(&[], Shape::Ollama).to_string()),
             Endpoint::Version => Routed::Own(200, models::version().to_string()),
@@ -489,7 +529,7 @@ impl Gateway {
     }
 
     /// A request's body, without its encoding, bounded.
-    async fn body<B: RequestBody>(&self, body: B, headers: &[Field]) -> Result<Bytes, Failed> {
+    pub(crate) async fn body<B: RequestBody>(&self, body: B, headers: &[Field]) -> Result<Bytes, Failed> {
         let limit = self.config.limits.max_body_bytes;
         match body.read(limit).await {
             Ok(body) => encoding::decode(http::header(headers, "content-encoding"), body, limit),
@@ -499,7 +539,7 @@ impl Gateway {
     }
 
     /// Finds out who asks, and whether they may speak this dialect.
-    async fn authenticate<P: Ports, B>(
+    pub(crate) async fn identify<P: Ports, B>(
         &self,
         flight: &mut Flight<P>,
         request: &Request<B>,
@@ -513,17 +553,11 @@ impl Gateway {
         flight.record.key = client.has_key.then(|| client.id.clone());
         flight.record.tenant.clone_from(&client.tenant);
         let client = flight.client.insert(client);
-        match dialect {
-            Some(dialect) if !client.may_speak(dialect) => {
-                let message = format!("the API key may not be used for the API \"{dialect}\"");
-                Err(Failed::ours(403, "permission_error", "route_not_allowed", message))
-            }
-            _ => Ok(()),
-        }
+        client.check(dialect)
     }
 
     /// Takes a place among the concurrent requests.
-    fn admit(&self) -> Result<Place, Failed> {
+    pub(crate) fn admit(&self) -> Result<Place, Failed> {
         let place = Place(Arc::clone(&self.in_flight));
         if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.config.limits.max_concurrent_requests {
             return Ok(place);
@@ -644,7 +678,11 @@ impl Gateway {
     }
 
     /// Gives the answer that the dialect itself has.
-    async fn reply<P: Ports>(&self, mut flight: Flight<P>, reply: witgate_model::normaliser::Reply) -> Whole {
+    pub(crate) async fn reply<P: Ports>(
+        &self,
+        mut flight: Flight<P>,
+        reply: witgate_model::normaliser::Reply,
+    ) -> Whole {
         for at in reply.forget {
             if let Err(why) = flight.ports.keep(Document { at: flight.own(at), content: None }).await {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
@@ -679,12 +717,11 @@ impl Gateway {
             Ok(body) => body,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
-        let own = |name: &str| name.starts_with("anthropic-") || name.starts_with("openai-");
         let client = Client {
             method,
             path,
             query,
-            headers: headers.iter().filter(|(name, _)| own(name)).cloned().collect(),
+            headers: path::own_headers(&headers),
             settings: self.dialect_settings(&dialect).to_owned(),
             documents: Vec::new(),
         };
@@ -766,6 +803,8 @@ enum Routed {
     Options(Vec<Field>),
     /// A model is to be described; its name is in the body.
     Show,
+    /// A question about asynchronous jobs.
+    Jobs,
     /// For the path.
     Dialect(String),
 }

@@ -73,6 +73,17 @@ pub struct Response<S> {
     pub body: Body<S>,
 }
 
+impl<S> Response<S> {
+    /// The same with another stream.
+    pub(crate) fn map<T>(self, change: impl FnOnce(S) -> T) -> Response<T> {
+        let body = match self.body {
+            Body::Whole(bytes) => Body::Whole(bytes),
+            Body::Stream(stream) => Body::Stream(change(stream)),
+        };
+        Response { status: self.status, headers: self.headers, body }
+    }
+}
+
 /// An answer that is whole.
 pub(crate) struct Whole {
     pub status: u16,

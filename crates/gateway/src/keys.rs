@@ -65,6 +65,9 @@ pub(crate) fn unavailable() -> Failed {
 pub(crate) struct Client {
     /// The key's id.
     pub id: String,
+    /// Under what its jobs, files and kept answers lie: what the key opens, it alone opens, whatever becomes of the
+    /// configuration's order.
+    pub owner: String,
     /// The server is open, or this is a key.
     pub has_key: bool,
     /// Whose key it is.
@@ -87,6 +90,7 @@ impl Client {
             bill::meters(Scope::Tenant, tenant, terms, &mut meters);
         }
         Client {
+            owner: format!("key.{id}"),
             id,
             has_key: true,
             tenant: wish.tenant.clone(),
@@ -105,6 +109,17 @@ impl Client {
     /// Whether there are models that it may not ask for.
     pub fn is_restricted(&self) -> bool {
         !self.models.is_empty()
+    }
+
+    /// The failure of one that may not speak a dialect.
+    pub fn check(&self, dialect: Option<&str>) -> Result<(), Failed> {
+        match dialect {
+            Some(dialect) if !self.may_speak(dialect) => {
+                let message = format!("the API key may not be used for the API \"{dialect}\"");
+                Err(Failed::ours(403, "permission_error", "route_not_allowed", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether it may speak this dialect.
@@ -292,10 +307,16 @@ impl Keys {
     pub fn new(config: &Config) -> Self {
         let access = &config.access;
         let plain = |id: String| Client::of(config, id, &Wish::default());
+        // Not the key's number: others than its client would get what is kept when the configuration changes.
+        let numbered_client = |at: usize, secret: &Secret| {
+            let owner = hex(&hash(&format!("witgate owner {}", secret.expose())));
+            let owner = format!("server.{}", owner.get(..32).unwrap_or_default());
+            Client { owner, ..plain(format!("server.{at}")) }
+        };
         let numbered = config.server.api_keys.iter().enumerate();
         let hashed = Secret::digest;
         let mut own: HashMap<_, _> =
-            numbered.map(|(at, secret)| (hashed(secret), Arc::new(plain(format!("server.{at}"))))).collect();
+            numbered.map(|(at, secret)| (hashed(secret), Arc::new(numbered_client(at, secret)))).collect();
         for (name, key) in &access.keys {
             let client = Client::of(config, name.clone(), &Wish::configured(name, key));
             own.insert(hashed(&key.secret), Arc::new(client));
@@ -308,6 +329,33 @@ impl Keys {
             on_failure: access.on_failure,
             known: Mutex::default(),
         }
+    }
+
+    /// Whose things lie under this name; none where that key is valid no more.
+    pub async fn owner<P: Ports>(
+        &self,
+        config: &Config,
+        ports: &P,
+        owner: &str,
+    ) -> Result<Option<Arc<Client>>, Failed> {
+        let now = ports.unix_time();
+        let known = self.open.iter().chain(self.own.values()).find(|client| client.owner == owner);
+        let client = match (known, owner.strip_prefix("key.")) {
+            (Some(client), _) => Some(Arc::clone(client)),
+            (None, Some(id)) => {
+                let record = within(ports, ports.state().get(now, &record_key(id)))
+                    .await
+                    .and_then(|record| record.map(|record| Stored::read(&record)).transpose());
+                let stored = record.map_err(|error| {
+                    ports.warn(&crate::record::Warning::State { why: &error });
+                    unavailable()
+                })?;
+                let valid = stored.filter(|stored| stored.revoked.is_none());
+                valid.map(|stored| Arc::new(Client::of(config, stored.id, &stored.wish)))
+            }
+            _ => None,
+        };
+        Ok(client.filter(|client| client.expires.is_none_or(|expires| expires > now)))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

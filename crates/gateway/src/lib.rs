@@ -22,6 +22,7 @@ mod gateway;
 mod health;
 mod hedge;
 mod http;
+mod jobs;
 mod keys;
 mod metrics;
 mod models;
@@ -45,6 +46,7 @@ pub use aws_credential_types::Credentials;
 pub use bill::Work;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
+pub use jobs::{is_public, leaves_work};
 pub use ports::{
     Adapter, Fault, Normaliser, Policy, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };

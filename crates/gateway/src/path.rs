@@ -22,6 +22,7 @@ use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
+use crate::jobs::{self, Slot};
 use crate::keys;
 use crate::policies::{Watch, Watchers};
 use crate::pool::Lease;
@@ -43,6 +44,8 @@ pub(crate) struct Flight<P: Ports> {
     pub client: Option<Arc<keys::Client>>,
     /// What it takes of limits and budgets.
     pub bill: Bill,
+    /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
+    pub told: Option<Slot>,
     /// Where it is counted, if that is wanted.
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
@@ -68,6 +71,7 @@ impl<P: Ports> Flight<P> {
             latency: Duration::ZERO,
             first_token: None,
             request_id,
+            job: None,
             trace_id,
             dialect: None,
             request_model: None,
@@ -95,6 +99,7 @@ impl<P: Ports> Flight<P> {
             tried: Vec::new(),
             client: None,
             bill: Bill::default(),
+            told: None,
             gateway: None,
             spent: None,
             cache: None,
@@ -112,6 +117,10 @@ impl<P: Ports> Flight<P> {
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
+            if let Some(told) = &self.told {
+                told.set(jobs::Told { record: self.record.clone(), bill: std::mem::take(&mut self.bill) });
+                return;
+            }
             if let Some(gateway) = self.gateway.take() {
                 gateway.watched(self.ports.as_ref(), Some(&self.record));
             }
@@ -120,6 +129,11 @@ impl<P: Ports> Flight<P> {
                 self.ports.after(work);
             }
         }
+    }
+
+    /// Nothing is told of it: the same request goes on as another one.
+    pub fn forget(&mut self) {
+        self.ended = true;
     }
 
     /// What was counted is of an answer that the client does not get to see; whether it was a whole one.
@@ -138,7 +152,7 @@ impl<P: Ports> Flight<P> {
         match at.kind.as_str() {
             "configuration" => at,
             _ => {
-                let owner = self.client.as_ref().map_or("", |client| &client.id);
+                let owner = self.client.as_ref().map_or("", |client| &client.owner);
                 DocumentRef { key: format!("{owner}/{}", at.key), ..at }
             }
         }
@@ -287,6 +301,16 @@ pub(crate) fn region<'r>(auth: &'r Auth, settings: &'r serde_json::Value) -> Opt
         _ => None,
     };
     own.or_else(|| settings.get("region")?.as_str())
+}
+
+/// Whether a header carries a dialect's own switches.
+pub(crate) fn is_own_header(name: &str) -> bool {
+    name.starts_with("anthropic-") || name.starts_with("openai-")
+}
+
+/// Those headers that a dialect may see.
+pub(crate) fn own_headers(headers: &[Field]) -> Vec<Field> {
+    headers.iter().filter(|(name, _)| is_own_header(name)).cloned().collect()
 }
 
 /// The most documents that a dialect may want for one request.

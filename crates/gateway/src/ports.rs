@@ -174,6 +174,9 @@ pub struct UpstreamRequest {
     pub body: Bytes,
     /// How long the connection may take to stand.
     pub connect_timeout: Duration,
+    /// The connection must go to an address of the public internet ([`crate::is_public`]): a runtime that resolves names
+    /// itself checks what they resolve to. Such a request is none of a provider's: `provider` is empty.
+    pub public_only: bool,
 }
 
 /// Shows no header value, since some are secrets, and no content.

@@ -45,6 +45,8 @@ pub struct Record {
     pub first_token: Option<Duration>,
     /// The request's id.
     pub request_id: String,
+    /// The asynchronous job that was submitted, or run.
+    pub job: Option<String>,
     /// The trace id of the client's `traceparent`.
     pub trace_id: Option<String>,
     /// The client's dialect.

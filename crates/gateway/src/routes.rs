@@ -2,6 +2,8 @@
 
 use witgate_model::normaliser::Route;
 
+use crate::jobs::{BatchQuestion, FileQuestion, Question};
+
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Endpoint<'a> {
@@ -19,6 +21,9 @@ pub(crate) enum Endpoint<'a> {
     Version,
     /// Ollama's description of a model.
     Show,
+    Jobs(Question<'a>),
+    Files(FileQuestion<'a>),
+    Batches(BatchQuestion<'a>),
     Dialect(&'a str),
 }
 
@@ -32,7 +37,7 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 9] = [
+const OWN: [(&str, &str); 23] = [
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
@@ -42,6 +47,20 @@ const OWN: [(&str, &str); 9] = [
     ("GET", "/api/ps"),
     ("GET", "/api/version"),
     ("POST", "/api/show"),
+    ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/{id}/result"),
+    ("POST", "/v1/jobs/{id}/cancel"),
+    ("GET", "/v1/jobs/{id}"),
+    ("DELETE", "/v1/jobs/{id}"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("GET", "/v1/files/{id}/content"),
+    ("GET", "/v1/files/{id}"),
+    ("DELETE", "/v1/files/{id}"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
+    ("POST", "/v1/batches/{id}/cancel"),
+    ("GET", "/v1/batches/{id}"),
 ];
 
 /// Finds the endpoint of a request. HEAD is taken as GET.
@@ -61,10 +80,25 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
                     "/api/ps" => Endpoint::Running,
                     "/api/version" => Endpoint::Version,
                     "/api/show" => Endpoint::Show,
+                    "/v1/files" if method == "POST" => Endpoint::Files(FileQuestion::Upload),
+                    "/v1/files" => Endpoint::Files(FileQuestion::List),
+                    "/v1/files/{id}/content" => Endpoint::Files(FileQuestion::Content(captured)),
+                    "/v1/files/{id}" if method == "DELETE" => Endpoint::Files(FileQuestion::Delete(captured)),
+                    "/v1/files/{id}" => Endpoint::Files(FileQuestion::Get(captured)),
+                    "/v1/batches" if method == "POST" => Endpoint::Batches(BatchQuestion::Create),
+                    "/v1/batches" => Endpoint::Batches(BatchQuestion::List),
+                    "/v1/batches/{id}/cancel" => Endpoint::Batches(BatchQuestion::Cancel(captured)),
+                    "/v1/batches/{id}" => Endpoint::Batches(BatchQuestion::Get(captured)),
+                    "/v1/jobs" => Endpoint::Jobs(Question::List),
+                    "/v1/jobs/{id}/result" => Endpoint::Jobs(Question::Result(captured)),
+                    "/v1/jobs/{id}/cancel" => Endpoint::Jobs(Question::Cancel(captured)),
+                    "/v1/jobs/{id}" if method == "DELETE" => Endpoint::Jobs(Question::Delete(captured)),
+                    "/v1/jobs/{id}" => Endpoint::Jobs(Question::Get(captured)),
                     _ => Endpoint::Model(captured),
                 });
             }
-            allowed.extend(if route_method == "GET" { &["GET", "HEAD"][..] } else { &["POST"] });
+            allowed.push(route_method);
+            allowed.extend((route_method == "GET").then_some("HEAD"));
         }
     }
     for route in routes {

@@ -18,6 +18,24 @@ use crate::ports::{Fault, Ports, UpstreamRequest};
 /// All but the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The signature of a callback, as Standard Webhooks has it: `v1,` and HMAC-SHA256 over id, time and body. `None` where
+/// the secret is none of that standard's.
+pub(crate) fn webhook(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> Option<String> {
+    use base64::Engine;
+    use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+    use hmac::{Hmac, KeyInit, Mac};
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    );
+    let key = LENIENT.decode(secret.expose().strip_prefix("whsec_")?).ok()?;
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).ok()?;
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+}
+
 /// Headers that are the gateway's own.
 const OURS: [&str; 13] = [
     "host",
@@ -180,6 +198,7 @@ pub(crate) fn prepare(
         headers,
         body: Bytes::from(request.body),
         connect_timeout: provider.timeouts.connect,
+        public_only: false,
     };
     Ok(Prepared { request, aws })
 }

@@ -54,6 +54,10 @@ pub(super) fn add(variables: &mut Variables<'_>, config: &mut Config) -> Option<
     if !bedrock && !ollama {
         return None;
     }
+    if let Some(threshold) = variables.whole("PROMPT_COMPLEXITY_THRESHOLD", 1) {
+        let settings = json!({"prompt_complexity_threshold": threshold}).to_string();
+        config.dialects.insert(crate::facades::DIALECT.into(), Dialect { settings, ..Dialect::default() });
+    }
     let mut backends = BTreeMap::new();
     if bedrock {
         backends.insert("bedrock".to_owned(), self::bedrock(variables, config));

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+mod store;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -29,6 +31,8 @@ use witgate_model::normaliser::{
 };
 use witgate_model::policy::{Context as Context_, Decision, Filtered};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
+
+pub use store::SimStore;
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
 pub fn config() -> Config {
@@ -283,7 +287,7 @@ pub enum StoreIs {
 /// The state store in memory, with a switch.
 #[derive(Default)]
 pub struct Store {
-    memory: Memory,
+    memory: SimStore,
     is: Cell<StoreIs>,
     clock: RefCell<Option<std::rc::Weak<State>>>,
     calls: Cell<usize>,
@@ -511,6 +515,7 @@ pub struct World {
     state: Rc<State>,
     ports: Arc<SimPorts>,
     gateway: Arc<Gateway>,
+    config: Arc<Config>,
 }
 
 impl World {
@@ -523,8 +528,49 @@ impl World {
         state.chance.set(!seed);
         *state.store.clock.borrow_mut() = Some(Rc::downgrade(&state));
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
-        let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
-        World { state, ports, gateway }
+        let config = Arc::new(config);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), witgate_dialects::routes().to_vec()));
+        World { state, ports, gateway, config }
+    }
+
+    /// The state store.
+    pub fn kept(&self) -> &SimStore {
+        &self.state.store.memory
+    }
+
+    /// A new process over the same state.
+    pub fn restart(&mut self) {
+        self.state.store.memory.revive();
+        self.gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
+    }
+
+    /// Another process over the same state.
+    pub fn another(&self) -> World {
+        let gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
+        let (state, ports, config) = (Rc::clone(&self.state), Arc::clone(&self.ports), Arc::clone(&self.config));
+        World { state, ports, gateway, config }
+    }
+
+    /// Runs a future to its end.
+    pub fn drive<F: Future>(&self, future: F) -> F::Output {
+        self.run(future)
+    }
+
+    /// Runs jobs, without an end.
+    pub async fn work(&self) {
+        self.gateway.work(&self.ports).await;
+    }
+
+    /// Completes after some time.
+    pub async fn sleep(&self, time: Duration) {
+        self.state.sleep_until(self.state.now.get() + time).await;
+    }
+
+    /// Any request, with this key.
+    pub async fn ask(&self, key: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Client {
+        let mut all = vec![("authorization".to_owned(), format!("Bearer {key}"))];
+        all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.exchange_with(method, all, path, body, None).await
     }
 
     /// True in so many percent of the calls.

@@ -1,0 +1,592 @@
+//! The worker: takes jobs from the queue, runs them, keeps their answers.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::{Either, pending, select};
+use futures_util::stream::FuturesUnordered;
+
+use super::store::{self, Called, Job, Kept, Status, Store, Work, millis};
+use super::{AGAIN, Behalf, Slot, Told};
+use crate::failure::Failed;
+use crate::gateway::Gateway;
+use crate::http::{self, Body, Request, Whole};
+use crate::path::Flight;
+use crate::ports::Ports;
+use crate::record::Warning;
+use crate::state::StateError;
+
+/// How often the queue is looked at for what other processes did.
+const POLL: Duration = Duration::from_secs(1);
+/// How many entries of the queue are looked at together.
+const PAGE: usize = 64;
+/// How long an entry of the queue may wait for its job to be written.
+pub(super) const UNBORN: Duration = Duration::from_secs(60);
+/// The wait before a job's second attempt; it doubles with each further one.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// The longest such wait, and the longest that a backend may ask for.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// A job that belongs to this run.
+pub(super) struct Claimed {
+    pub job: Job,
+    /// The record as it is in the store.
+    pub bytes: Bytes,
+    /// Its entry in the queue.
+    pub entry: String,
+}
+
+/// What a worker does at one time.
+enum Duty {
+    /// Looks for at most so many jobs.
+    Look(usize),
+    /// Sends callbacks.
+    Call,
+    Run(Box<Claimed>),
+}
+
+/// What it has done.
+enum Did {
+    Looked(Vec<Claimed>),
+    /// Callbacks were sent; whether there may be more.
+    Called(bool),
+    Ran,
+}
+
+/// An answer, and what is to be told of it when it is kept.
+struct Performed {
+    answer: Whole,
+    told: Option<Told>,
+    /// Another attempt would be no better.
+    last: bool,
+}
+
+impl Gateway {
+    /// Runs jobs, `jobs.concurrency` at once, until it is dropped: what then runs is taken up by another worker when its
+    /// lease has ended. Any number of processes may do this over one state store. Never completes.
+    /// While the gateway drains ([`Gateway::drain`]), no further job is begun.
+    pub async fn work<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
+        if self.config.jobs.concurrency == 0 {
+            return pending().await;
+        }
+        self.work_until(ports, false).await;
+    }
+
+    /// Runs the jobs that are due, and then completes: for a runtime that lives from one request to the next. Completes at
+    /// once where the same process does so already.
+    pub async fn work_off<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
+        /// Says at its end that nobody works.
+        struct Working<'j>(&'j AtomicBool);
+        impl Drop for Working<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        if self.config.jobs.concurrency == 0 || self.jobs.working.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let _working = Working(&self.jobs.working);
+        self.work_until(ports, true).await;
+    }
+
+    /// Runs jobs; where `once`, until none is due.
+    async fn work_until<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, once: bool) {
+        let most = self.config.jobs.concurrency;
+        let duty = |duty| self.duty(ports, duty);
+        let mut tasks = FuturesUnordered::new();
+        let (mut running, mut looking, mut heard) = (0_usize, false, 0);
+        let (mut look_at, mut calling, mut call_at) = (ports.now(), false, ports.now());
+        loop {
+            let idle = !looking && running < most && !self.is_draining();
+            if idle && ports.now() >= look_at {
+                heard = self.jobs.bell.rung();
+                looking = true;
+                tasks.push(duty(Duty::Look(most - running)));
+                continue;
+            }
+            if !calling && ports.now() >= call_at {
+                calling = true;
+                tasks.push(duty(Duty::Call));
+                continue;
+            }
+            let done = {
+                let done = pin!(async {
+                    match tasks.next().await {
+                        Some(done) => done,
+                        None => pending().await,
+                    }
+                });
+                let look_until = look_at;
+                let look = pin!(async {
+                    if idle {
+                        select(pin!(ports.sleep_until(look_until)), pin!(self.jobs.bell.after(heard))).await;
+                    } else {
+                        pending::<()>().await;
+                    }
+                });
+                let call = pin!(async { if calling { pending().await } else { ports.sleep_until(call_at).await } });
+                match select(done, select(look, call)).await {
+                    Either::Left((done, _)) => Some(done),
+                    Either::Right((Either::Left(_), _)) => {
+                        look_at = ports.now();
+                        None
+                    }
+                    Either::Right((Either::Right(_), _)) => None,
+                }
+            };
+            match done {
+                None => {}
+                Some(Did::Called(more)) => {
+                    calling = false;
+                    call_at = ports.now() + if more { Duration::ZERO } else { POLL };
+                }
+                Some(Did::Ran) => {
+                    running -= 1;
+                    look_at = ports.now();
+                }
+                Some(Did::Looked(claimed)) => {
+                    looking = false;
+                    if once && claimed.is_empty() && running == 0 && !calling && heard == self.jobs.bell.rung() {
+                        return;
+                    }
+                    running += claimed.len();
+                    look_at = ports.now() + if claimed.is_empty() { POLL } else { Duration::ZERO };
+                    for claimed in claimed {
+                        tasks.push(duty(Duty::Run(Box::new(claimed))));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn duty<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, duty: Duty) -> Did {
+        match duty {
+            Duty::Look(want) => {
+                let mut claimed = Vec::new();
+                if let Err(error) = self.look(ports, want, &mut claimed).await {
+                    warn(ports.as_ref(), "", &error);
+                }
+                Did::Looked(claimed)
+            }
+            Duty::Call => Did::Called(self.call_back(ports).await.unwrap_or_else(|error| {
+                warn(ports.as_ref(), "", &error);
+                false
+            })),
+            Duty::Run(claimed) => {
+                self.run_job(ports, *claimed).await;
+                Did::Ran
+            }
+        }
+    }
+
+    /// Takes up to `want` jobs that are due, the oldest first.
+    async fn look<P: Ports>(
+        self: &Arc<Self>,
+        ports: &Arc<P>,
+        want: usize,
+        claimed: &mut Vec<Claimed>,
+    ) -> Result<(), StateError> {
+        let store = Store(ports.as_ref());
+        let mut after = None::<String>;
+        loop {
+            let page = store.list("jobq/", after.as_deref(), PAGE).await?;
+            let more = page.len() == PAGE;
+            for (entry, _) in page {
+                let Some((due, id)) = store::of("jobq", &entry) else {
+                    store.remove(&entry).await?;
+                    continue;
+                };
+                if due > millis(store.now()) {
+                    return Ok(());
+                }
+                claimed.extend(self.claim(ports, &entry, due, id).await?);
+                if claimed.len() >= want {
+                    return Ok(());
+                }
+                after = Some(entry);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the job of an entry that is due, if it is to be begun; else puts the entry right.
+    async fn claim<P: Ports>(
+        self: &Arc<Self>,
+        ports: &Arc<P>,
+        entry: &str,
+        due: u64,
+        id: &str,
+    ) -> Result<Option<Claimed>, StateError> {
+        let store = Store(ports.as_ref());
+        let now = millis(store.now());
+        let Some((job, bytes)) = store.job(id).await? else {
+            // It may be about to be written.
+            if due + millis(UNBORN) < now {
+                store.remove(entry).await?;
+            }
+            return Ok(None);
+        };
+        if job.status.is_final() {
+            self.leave(ports.as_ref(), &job, entry).await?;
+            return Ok(None);
+        }
+        if job.due > now {
+            let right = store::at("jobq", job.due, id);
+            store.enter(&right, job.expires()).await?;
+            store.remove(entry).await?;
+            return Ok(None);
+        }
+        let rules = &self.config.jobs;
+        let late = now.saturating_sub(job.created) > millis(rules.run_within);
+        let over = job.attempts >= rules.attempts;
+        let failed = if late && job.work == Work::Request {
+            Some(Failed::ours(
+                504,
+                "timeout_error",
+                "job_expired",
+                format!("the job could not be run within {} s (jobs.run_within)", rules.run_within.as_secs()),
+            ))
+        } else if over {
+            let message = format!("the job was begun {} times, and interrupted (jobs.attempts)", job.attempts);
+            Some(Failed::ours(500, "api_error", "job_interrupted", message))
+        } else {
+            None
+        };
+        let token = http::id(ports.random());
+        let mut next = job;
+        next.status = Status::Running;
+        next.started = next.started.or(Some(now));
+        next.attempts += u32::from(failed.is_none());
+        next.lease = Some(token);
+        next.due = now + millis(rules.lease);
+        let Some(bytes) = store.swap_job(Some(&bytes), &next).await? else { return Ok(None) };
+        let moved = store::at("jobq", next.due, id);
+        store.enter(&moved, next.expires()).await?;
+        store.remove(entry).await?;
+        let claimed = Claimed { job: next, bytes, entry: moved };
+        match failed {
+            None => Ok(Some(claimed)),
+            Some(failed) => {
+                if let Work::Batch(id) = &claimed.job.work {
+                    self.give_up_batch(ports.as_ref(), id, &failed.error.message).await?;
+                }
+                let performed = self.refusal(ports, &claimed.job, failed);
+                self.keep_answer(ports, claimed, performed).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A job has ended: nobody is to look at it any more.
+    pub(super) async fn leave<P: Ports>(&self, ports: &P, job: &Job, entry: &str) -> Result<(), StateError> {
+        let store = Store(ports);
+        if let Some(callback) = job.callback.as_ref().filter(|callback| callback.state == Called::Waiting) {
+            store.enter(&store::at("jobc", callback.due, &job.id), job.expires()).await?;
+        }
+        store.remove(entry).await?;
+        store.remove_pieces(&store::request_pieces(&job.id), job.body_bytes).await?;
+        self.jobs.left();
+        Ok(())
+    }
+
+    /// Runs a job to its end, or until it no longer belongs to this run.
+    async fn run_job<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, mut claimed: Claimed) {
+        let job = claimed.job.clone();
+        if let Work::Batch(id) = &job.work {
+            return self.run_batch(ports, claimed, id).await;
+        }
+        if let Some(performed) = self.hold(ports, &mut claimed, self.perform(ports, &job)).await {
+            self.keep_answer(ports, claimed, performed).await;
+        }
+    }
+
+    /// Does `work` while the job belongs to this run. `None`: it no longer does, and the work was dropped.
+    pub(super) async fn hold<P: Ports, F: Future>(
+        &self,
+        ports: &Arc<P>,
+        claimed: &mut Claimed,
+        work: F,
+    ) -> Option<F::Output> {
+        let lease = self.config.jobs.lease;
+        let watch = self.jobs.bells.watch(&claimed.job.id);
+        let mut work = pin!(work);
+        let mut pause = lease / 3;
+        loop {
+            let heard = watch.bell.rung();
+            let until = ports.now() + pause;
+            let woken = pin!(async {
+                select(pin!(ports.sleep_until(until)), pin!(watch.bell.after(heard))).await;
+            });
+            if let Either::Left((output, _)) = select(work.as_mut(), woken).await {
+                return Some(output);
+            }
+            let renewed = {
+                let renewing = pin!(self.renew(ports.as_ref(), &claimed.job, &claimed.bytes));
+                match select(work.as_mut(), renewing).await {
+                    Either::Left((output, _)) => return Some(output),
+                    Either::Right((renewed, _)) => renewed,
+                }
+            };
+            match renewed {
+                Ok(Some((job, bytes))) => {
+                    (claimed.job, claimed.bytes) = (job, bytes);
+                    pause = lease / 3;
+                }
+                Ok(None) => return None,
+                Err(error) => {
+                    warn(ports.as_ref(), &claimed.job.request_id, &error);
+                    if millis(ports.unix_time()) >= claimed.job.due {
+                        return None;
+                    }
+                    pause = AGAIN;
+                }
+            }
+        }
+    }
+
+    /// Lengthens the lease of a job; `None` where it belongs to this run no more.
+    async fn renew<P: Ports>(&self, ports: &P, job: &Job, bytes: &Bytes) -> Result<Option<(Job, Bytes)>, StateError> {
+        let store = Store(ports);
+        let (mut job, mut bytes) = (job.clone(), bytes.clone());
+        loop {
+            let mut next = job.clone();
+            next.due = millis(store.now() + self.config.jobs.lease);
+            if matches!(next.work, Work::Batch(_)) {
+                // It gets on: what interrupts it from now on is no repetition.
+                next.attempts = 1;
+            }
+            if let Some(bytes) = store.swap_job(Some(&bytes), &next).await? {
+                return Ok(Some((next, bytes)));
+            }
+            match store.job(&job.id).await? {
+                Some((known, now)) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Changes a job that belongs to this run; tries again while its lease lasts. `None` where it is this run's no more.
+    pub(super) async fn change<P: Ports>(
+        &self,
+        ports: &P,
+        claimed: &Claimed,
+        change: impl Fn(&mut Job),
+    ) -> Option<Job> {
+        let store = Store(ports);
+        let (mut job, mut bytes) = (claimed.job.clone(), claimed.bytes.clone());
+        loop {
+            let mut next = job.clone();
+            change(&mut next);
+            let tried = async {
+                match store.swap_job(Some(&bytes), &next).await? {
+                    Some(_) => Ok(Some(None)),
+                    None => store.job(&job.id).await.map(|known| known.map(Some)),
+                }
+            };
+            match tried.await {
+                Ok(Some(None)) => return Some(next),
+                // A renewal whose end nobody saw.
+                Ok(Some(Some((known, now)))) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
+                Ok(_) => return None,
+                Err(error) => {
+                    warn(ports, &job.request_id, &error);
+                    if millis(ports.unix_time()) >= job.due {
+                        return None;
+                    }
+                    ports.sleep_until(ports.now() + AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Asks what the job's client asked.
+    async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job) -> Performed {
+        let store = Store(ports.as_ref());
+        let Some(client) = self.owner_of(ports, &job.owner).await else {
+            let message = "the API key that submitted the job is not one of this gateway's any more";
+            return self.refusal(ports, job, Failed::ours(401, "authentication_error", "invalid_api_key", message));
+        };
+        let body = loop {
+            match store.pieces(&store::request_pieces(&job.id), job.body_bytes).await {
+                Ok(Some(body)) => break body,
+                Ok(None) => {
+                    let message = "the job's request is no longer in the state store";
+                    return self.refusal(ports, job, Failed::ours(500, "api_error", "job_lost", message));
+                }
+                Err(error) => {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                    ports.sleep_until(ports.now() + AGAIN).await;
+                }
+            }
+        };
+        let told = Slot::default();
+        let behalf = Behalf { client: Some(client), job: Some(job.id.clone()), told: told.clone() };
+        let mut headers = job.headers.clone();
+        headers.push(("x-request-id".to_owned(), job.request_id.clone()));
+        let (method, path, query) = (job.method.clone(), job.path.clone(), job.query.clone());
+        let response = self.answer(ports, Request { method, path, query, headers, body }, Some(behalf)).await;
+        let (status, headers) = (response.status, response.headers);
+        let most = self.config.jobs.max_answer_bytes;
+        let body = match response.body {
+            Body::Whole(bytes) => bytes,
+            Body::Stream(stream) => {
+                let mut stream = pin!(stream);
+                let mut all = BytesMut::new();
+                while all.len() <= most
+                    && let Some(bytes) = stream.next().await
+                {
+                    all.extend_from_slice(&bytes);
+                }
+                all.freeze()
+            }
+        };
+        let told = told.take();
+        if body.len() > most {
+            let message = format!("the answer is larger than {most} bytes (jobs.max_answer_bytes)");
+            let failed = Failed::ours(502, "api_error", "answer_too_large", message);
+            return Performed { told, ..self.refusal(ports, job, failed) };
+        }
+        Performed { answer: Whole { status, headers, body }, told, last: false }
+    }
+
+    /// The answer to a job that the gateway itself refuses, in the client's dialect.
+    fn refusal<P: Ports>(&self, ports: &Arc<P>, job: &Job, failed: Failed) -> Performed {
+        let told = Slot::default();
+        let request = Request {
+            method: job.method.clone(),
+            path: job.path.clone(),
+            query: String::new(),
+            headers: vec![("x-request-id".to_owned(), job.request_id.clone())],
+            body: (),
+        };
+        let mut flight = Flight::new(Arc::clone(ports), &request);
+        flight.record.dialect = Some(job.dialect.clone());
+        flight.record.request_model = Some(job.model.clone());
+        flight.record.job = Some(job.id.clone());
+        flight.told = Some(told.clone());
+        let answer = flight.refuse(self, &job.dialect, failed);
+        Performed { answer, told: told.take(), last: true }
+    }
+
+    /// Keeps the answer of a run, or puts the job back where it is to be tried again.
+    async fn keep_answer<P: Ports>(&self, ports: &Arc<P>, claimed: Claimed, performed: Performed) {
+        let Performed { answer, told, last } = performed;
+        let store = Store(ports.as_ref());
+        let (now, rules) = (store.now(), &self.config.jobs);
+        let job = &claimed.job;
+        let refused_here =
+            matches!(answer.status, 429 | 503) && told.as_ref().is_some_and(|told| told.record.attempts == 0);
+        let late = millis(now).saturating_sub(job.created) > millis(rules.run_within);
+        let again = !last && may_pass(answer.status) && (refused_here || job.attempts < rules.attempts) && !late;
+        let changed = if again {
+            let asked = http::header(&answer.headers, "retry-after").and_then(|value| value.parse().ok());
+            let pause = pause(asked.map(Duration::from_secs), job.attempts, ports.random());
+            let due = millis(now + pause);
+            let changed = self
+                .change(ports.as_ref(), &claimed, |job| {
+                    job.status = Status::Queued;
+                    job.attempts -= u32::from(refused_here && job.attempts > 0);
+                    job.lease = None;
+                    job.due = due;
+                })
+                .await;
+            if let Some(job) = &changed {
+                // Were this to fail, the old entry would be found when the lease had ended.
+                let moved = async {
+                    store.enter(&store::at("jobq", due, &job.id), job.expires()).await?;
+                    store.remove(&claimed.entry).await
+                };
+                if let Err(error) = moved.await {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                }
+            }
+            changed
+        } else {
+            let run = job.lease.clone().unwrap_or_default();
+            let pieces = store::answer_pieces(&job.id, &run);
+            let expires = now + rules.kept_for;
+            // A little longer than the record that says that they are there.
+            if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
+                self.waive(ports, told);
+                return;
+            }
+            let kept = Kept { status: answer.status, headers: kept(&answer.headers), bytes: answer.body.len(), run };
+            let changed = self
+                .change(ports.as_ref(), &claimed, |job| {
+                    job.status = if kept.status < 400 { Status::Done } else { Status::Failed };
+                    job.finished = Some(millis(now));
+                    job.lease = None;
+                    job.expires = millis(expires);
+                    job.answer = Some(kept.clone());
+                    if let Some(Told { record, .. }) = &told {
+                        job.usage.clone_from(&record.usage);
+                        job.provider.clone_from(&record.provider);
+                    }
+                    if let Some(callback) = &mut job.callback {
+                        callback.due = millis(now);
+                    }
+                })
+                .await;
+            match &changed {
+                None => drop(store.remove_pieces(&pieces, answer.body.len()).await),
+                Some(job) => {
+                    self.jobs.bells.ring(&job.id);
+                    if let Err(error) = self.leave(ports.as_ref(), job, &claimed.entry).await {
+                        warn(ports.as_ref(), &job.request_id, &error);
+                    }
+                }
+            }
+            changed
+        };
+        // What a run found out that has lost its job, nobody is told, nor charged for.
+        match (changed.is_some(), told) {
+            (true, Some(told)) => self.tell(ports, told),
+            (_, told) => self.waive(ports, told),
+        }
+    }
+
+    /// Keeps bytes; tries again while the job's lease lasts.
+    async fn put<P: Ports>(&self, ports: &P, job: &Job, pieces: &str, bytes: &Bytes, expires: Duration) -> bool {
+        loop {
+            match Store(ports).put(pieces, bytes, expires).await {
+                Ok(()) => return true,
+                Err(error) => {
+                    warn(ports, &job.request_id, &error);
+                    if millis(ports.unix_time()) >= job.due {
+                        return false;
+                    }
+                    ports.sleep_until(ports.now() + AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a failure may be another answer next time.
+pub(super) fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
+/// How long to wait before the attempt after `attempts`: what was asked for, or twice as long each time, give or take.
+pub(super) fn pause(asked: Option<Duration>, attempts: u32, random: u128) -> Duration {
+    let doubled = BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(10));
+    let share = u32::try_from(random % 512).unwrap_or(0);
+    let chance = doubled / 1_024 * share;
+    (doubled + chance).max(asked.unwrap_or_default()).min(MAX_BACKOFF)
+}
+
+/// Those headers of an answer that a later one brings along. The others are of the connection, or made anew.
+fn kept(headers: &[witgate_model::Field]) -> Vec<witgate_model::Field> {
+    headers.iter().filter(|(name, _)| name != "content-length" && name != "x-request-id").cloned().collect()
+}
+
+pub(super) fn warn<P: Ports>(ports: &P, request_id: &str, error: &StateError) {
+    ports.warn(&Warning::Store { request_id, why: &error.0 });
+}

@@ -1,0 +1,143 @@
+//! A state store whose process can be killed at any of its operations.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, State, StateError, Taken};
+
+/// Memory that outlives the processes that use it.
+#[derive(Default)]
+pub struct SimStore {
+    memory: Memory,
+    operations: Cell<u64>,
+    /// At which operation the process dies, and whether that is done all the same.
+    kill: Cell<Option<(u64, bool)>>,
+    dead: Cell<bool>,
+    /// From here on as many operations fail.
+    failing: Cell<u64>,
+    mourner: RefCell<Option<Waker>>,
+}
+
+impl SimStore {
+    /// How many operations there were.
+    pub fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// The process dies at the operation after `more` others; `done`: the operation is done, but its end is not seen.
+    pub fn kill_after(&self, more: u64, done: bool) {
+        self.kill.set(Some((self.operations.get() + more + 1, done)));
+    }
+
+    /// The next operations fail.
+    pub fn fail(&self, count: u64) {
+        self.failing.set(count);
+    }
+
+    /// A new process.
+    pub fn revive(&self) {
+        self.dead.set(false);
+        self.kill.set(None);
+    }
+
+    /// Completes when the process is dead.
+    pub fn died(&self) -> impl Future<Output = ()> {
+        std::future::poll_fn(|cx| {
+            if self.dead.get() {
+                return Poll::Ready(());
+            }
+            *self.mourner.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    async fn at<T>(&self, work: impl Future<Output = Result<T, StateError>>) -> Result<T, StateError> {
+        // Others get their turn before each operation.
+        let mut first = true;
+        std::future::poll_fn(|cx| {
+            if std::mem::take(&mut first) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let number = self.operations.get() + 1;
+        let dies = match self.kill.get() {
+            _ if self.dead.get() => Some(false),
+            Some((at, done)) if at == number => Some(done),
+            _ => None,
+        };
+        if dies == Some(false) {
+            self.die().await;
+        }
+        self.operations.set(number);
+        if self.failing.get() > 0 {
+            self.failing.set(self.failing.get() - 1);
+            return Err(StateError("not to be reached".to_owned()));
+        }
+        let done = work.await;
+        if dies == Some(true) {
+            self.die().await;
+        }
+        done
+    }
+
+    async fn die(&self) {
+        self.dead.set(true);
+        if let Some(mourner) = self.mourner.borrow_mut().take() {
+            mourner.wake();
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+impl State for SimStore {
+    async fn get(&self, now: Duration, key: &str) -> Result<Option<Bytes>, StateError> {
+        self.at(self.memory.get(now, key)).await
+    }
+
+    async fn set(
+        &self,
+        now: Duration,
+        key: &str,
+        value: Option<Bytes>,
+        expires: Option<Duration>,
+        expect: Expect<'_>,
+    ) -> Result<bool, StateError> {
+        let small = |value: &Bytes| value.len() <= 256 * 1024 || key.starts_with("cache/");
+        assert!(value.as_ref().is_none_or(small), "{key}: values are small");
+        self.at(self.memory.set(now, key, value, expires, expect)).await
+    }
+
+    async fn list(
+        &self,
+        now: Duration,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateError> {
+        self.at(self.memory.list(now, prefix, after, limit)).await
+    }
+
+    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.at(self.memory.take(now, token, charges)).await
+    }
+
+    async fn settle(
+        &self,
+        now: Duration,
+        token: &str,
+        taken: Duration,
+        corrections: &[Correction],
+    ) -> Result<(), StateError> {
+        self.at(self.memory.settle(now, token, taken, corrections)).await
+    }
+
+    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+        self.at(self.memory.used(now, meters)).await
+    }
+}
