@@ -7,8 +7,8 @@
 //! | [`File`] | the process and the machine | one process | in memory, written within a second |
 //! | [`Redis`] | what the server survives | all that reach it | one round trip |
 
-//mod file;
+mod file;
 //mod redis;
 
-//pub use file::{File, FileOptions};
+pub use file::{File, FileOptions};
 //pub use redis::{Redis, RedisOptions};
