@@ -8,7 +8,7 @@
 //! | [`Redis`] | what the server survives | all that reach it | one round trip |
 
 mod file;
-//mod redis;
+mod redis;
 
 pub use file::{File, FileOptions};
-//pub use redis::{Redis, RedisOptions};
+pub use redis::{Redis, RedisOptions};
