@@ -21,7 +21,7 @@ fn options(folder: &Path, flush: Duration) -> FileOptions {
 #[test]
 fn a_file_conforms() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
-    conforms(&runtime, &File::open(&options(folder.path(), s(1))).unwrap());
+    conforms(&runtime, &File::open(&options(folder.path(), s(1))).unwrap(), true);
 }
 
 #[test]

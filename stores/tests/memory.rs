@@ -7,7 +7,7 @@ use witgate_gateway::state::Memory;
 #[test]
 fn memory_conforms() {
     let runtime = conformance::runtime();
-    conformance::conforms(&runtime, &Memory::default());
+    conformance::conforms(&runtime, &Memory::default(), true);
 }
 
 #[test]

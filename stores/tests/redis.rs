@@ -74,7 +74,7 @@ fn redis_conforms() {
     let (runtime, server) = (runtime(), Server::start());
     let _inside = runtime.enter();
     let store = Redis::new(&server.options()).unwrap();
-    conforms(&runtime, &store);
+    conforms(&runtime, &store, true);
     // Nothing of it stays for ever but what has no end, nothing is outside the prefix, and scripts come back when they are
     // lost.
     runtime.block_on(async {

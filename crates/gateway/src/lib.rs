@@ -18,6 +18,7 @@ mod gateway;
 mod health;
 mod http;
 mod metrics;
+pub mod kv;
 mod models;
 mod path;
 mod pool;
