@@ -10,6 +10,7 @@ use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Healt
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
+use crate::state::{Source, State};
 use crate::units::{KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
@@ -36,6 +37,8 @@ pub struct Config {
     pub adapters: BTreeMap<String, AdapterConfig>,
     /// Documents that are kept, or that the operator stored.
     pub documents: Documents,
+    /// Where state lies.
+    pub state: State,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
     /// Metrics for Prometheus.
@@ -304,10 +307,12 @@ pub struct Settings {
 }
 
 /// Documents that are kept, or that the operator stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Documents {
     /// The folder of stored configurations, relative to the configuration file.
     pub configurations: Option<String>,
+    /// Where stored configurations come from.
+    pub from: Source,
     /// How long a stored configuration counts as read.
     pub cache_ttl: Duration,
     /// Largest stored configuration, in bytes.
@@ -322,6 +327,7 @@ impl Default for Documents {
     fn default() -> Self {
         Documents {
             configurations: None,
+            from: Source::Folder,
             cache_ttl: Duration::from_secs(60),
             max_bytes: MIB,
             keep_for: Duration::from_secs(24 * 3600),
@@ -418,6 +424,7 @@ impl Config {
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
             documents: Documents::default(),
+            state: State::default(),
             dialects: BTreeMap::new(),
             metrics: Metrics::default(),
             alarms: Vec::new(),

@@ -21,6 +21,7 @@ use crate::read::{
     table,
 };
 use crate::secret::Secret;
+use crate::state::{S3Kind, SourceKind, StateKind, source};
 use crate::units::{GIB, KIB, MIB};
 use crate::watch;
 
@@ -78,6 +79,8 @@ table! {
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
         alarms: MapOf<watch::AlarmTable>;
+        /// Where state lies: what is kept of answers, counted against limits, and known of keys and jobs.
+        state: StateKind;
     }
 }
 
@@ -86,6 +89,11 @@ table! {
     struct DocumentsTable {
         /// The folder of stored configurations, relative to this file.
         configurations: Text;
+        /// Where stored configurations come from: "folder", "s3", or "state", the state store's values configuration/KEY.
+        /// Default "s3" where that is set, else "folder".
+        from: SourceKind;
+        /// The bucket of stored configurations.
+        s3: S3Kind;
         /// How long a stored configuration counts as read.
         cache_ttl: Time = Documents::default().cache_ttl, Duration::ZERO..=DAY;
         /// Largest stored configuration.
@@ -614,6 +622,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let default = Documents::default();
     let documents = Documents {
         configurations: documents.configurations.map(|at| at.value),
+        from: source(documents.from, documents.s3, reader),
         cache_ttl: documents.cache_ttl.map_or(default.cache_ttl, |at| at.value),
         max_bytes: documents.max_bytes.map_or(default.max_bytes, |at| at.value),
         keep_for: documents.keep_for.map_or(default.keep_for, |at| at.value),
@@ -676,6 +685,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         models,
         adapters,
         documents,
+        state: table.state.map(|at| at.value).unwrap_or_default(),
         dialects,
         metrics,
         alarms,

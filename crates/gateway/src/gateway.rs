@@ -16,6 +16,7 @@ use crate::alarms::Watched;
 use crate::aws::Clocks;
 use crate::chain::Sequence;
 use crate::cors;
+use crate::documents;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
@@ -66,6 +67,8 @@ pub struct Gateway {
     draining: AtomicBool,
     /// The clocks of those whose signatures have a time.
     pub(crate) clocks: Clocks,
+    /// Configurations that were read of late.
+    pub(crate) read: documents::Read,
     /// The backends' own models, and when they were last asked.
     pub(crate) listed: Mutex<Listed>,
     watch: Option<Arc<Watch>>,
@@ -126,6 +129,7 @@ impl Gateway {
             in_flight: Arc::default(),
             draining: AtomicBool::new(false),
             clocks: Clocks::default(),
+            read: documents::Read::default(),
             listed: Mutex::new(None),
             ready: Mutex::new(None),
         }
@@ -543,7 +547,9 @@ impl Gateway {
     /// Gives the answer that the dialect itself has.
     async fn reply<P: Ports>(&self, mut flight: Flight<P>, reply: witgate_model::normaliser::Reply) -> Whole {
         for at in reply.forget {
-            if let Err(why) = flight.ports.keep(Document { at: flight.own(at), content: None }).await {
+            if let Err(why) =
+                documents::keep(self, flight.ports.as_ref(), Document { at: flight.own(at), content: None }).await
+            {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
                 flight.ports.warn(&warning);
             }

@@ -12,6 +12,7 @@ mod aws;
 mod chain;
 mod check;
 mod cors;
+mod documents;
 mod encoding;
 mod failure;
 mod gateway;
@@ -33,6 +34,7 @@ pub mod state;
 mod stream;
 
 pub use aws_credential_types::Credentials;
+pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};

@@ -16,6 +16,7 @@ use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage
 
 use crate::aws;
 use crate::check::{Order, add, merge};
+use crate::documents;
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
@@ -274,10 +275,11 @@ pub(crate) async fn parse<P: Ports>(
                     return Err(fault(flight, broke("asked for documents twice, for none, or for too many")));
                 }
                 for at in wanted {
-                    let content = ports.document(&flight.own(at.clone())).await.map_err(|why| {
-                        let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
-                        Failed::ours(503, "api_error", "store_unavailable", message)
-                    })?;
+                    let content =
+                        documents::get(gateway, ports.as_ref(), &flight.own(at.clone())).await.map_err(|why| {
+                            let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
+                            Failed::ours(503, "api_error", "store_unavailable", message)
+                        })?;
                     client.documents.push(Document { at, content });
                 }
                 continue;
@@ -463,7 +465,7 @@ impl<N: Normaliser> Run<N> {
             for document in ending.keep {
                 let document = Document { at: flight.own(document.at), ..document };
                 // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = ports.keep(document).await {
+                if let Err(why) = documents::keep(&self.gateway, ports.as_ref(), document).await {
                     ports.warn(&Warning::Store { request_id: &request_id, why: &why });
                 }
             }
