@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
 };
+use witgate_stores::Store;
 
 use crate::components::{AdapterComponent, NormaliserComponent};
 use crate::credentials::AwsCredentials;
@@ -24,7 +25,7 @@ pub struct HostPorts {
     upstream: Upstream,
     aws: AwsCredentials,
     documents: Documents,
-    state: state::Memory,
+    state: Store,
     record: Recorder,
     start: Instant,
 }
@@ -38,21 +39,13 @@ impl HostPorts {
         base: &Path,
         normaliser: NormaliserComponent,
         adapters: BTreeMap<String, AdapterComponent>,
+        state: Store,
         record: Recorder,
     ) -> Self {
         let upstream = Upstream::new(config);
         let documents = Documents::new(&config.documents, base);
         let aws = AwsCredentials::default();
-        HostPorts {
-            normaliser,
-            adapters,
-            upstream,
-            aws,
-            documents,
-            state: state::Memory::default(),
-            record,
-            start: Instant::now(),
-        }
+        HostPorts { normaliser, adapters, upstream, aws, documents, state, record, start: Instant::now() }
     }
 }
 
@@ -60,7 +53,7 @@ impl Ports for HostPorts {
     type Normaliser = NormaliserSession;
     type Adapter = AdapterSession;
     type Body = Body;
-    type State = state::Memory;
+    type State = Store;
 
     fn normaliser(&self) -> Result<NormaliserSession, Fault> {
         self.normaliser.session()
@@ -92,7 +85,7 @@ impl Ports for HostPorts {
         self.documents.keep(document)
     }
 
-    fn state(&self) -> &state::Memory {
+    fn state(&self) -> &Store {
         &self.state
     }
 

@@ -185,6 +185,22 @@ impl File {
         })
     }
 
+    /// Whether the file can be opened, or made. A file that another process has is well.
+    pub fn check(options: &FileOptions) -> Result<(), StateError> {
+        let path = &options.path;
+        if path.exists() {
+            return match try_open(path) {
+                Ok(_) | Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
+                Err(error) => Err(failed(path, &error)),
+            };
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match folder.is_dir() {
+            true => Ok(()),
+            false => Err(failed(path, &"its folder is not there")),
+        }
+    }
+
     fn late(&self) -> StateError {
         failed(&self.shared.path, &format!("it took longer than {} ms", self.timeout.as_millis()))
     }
@@ -258,18 +274,20 @@ fn failed(path: &Path, error: &dyn Display) -> StateError {
     StateError(format!("{}: {error}", path.display()))
 }
 
-fn open(path: &Path) -> Result<Database, StateError> {
+fn try_open(path: &Path) -> Result<Database, DatabaseError> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     // It holds what clients asked and were answered.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(|error| DatabaseError::Storage(error.into()))?;
+    Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+}
+
+fn open(path: &Path) -> Result<Database, StateError> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let file = options.open(path).map_err(|error| failed(path, &error))?;
-        let opened = FileBackend::new(file)
-            .and_then(|backend| Database::builder().set_cache_size(CACHE).create_with_backend(backend));
-        match opened {
+        match try_open(path) {
             Ok(database) => return Ok(database),
             Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));

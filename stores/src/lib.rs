@@ -12,3 +12,8 @@ mod redis;
 
 pub use file::{File, FileOptions};
 pub use redis::{Redis, RedisOptions};
+
+use witgate_gateway::state::{Either, Memory};
+
+/// Any of the stores, as an operator chose.
+pub type Store = Either<Memory, Either<File, Redis>>;

@@ -18,7 +18,7 @@
 //! then one is let through to see whether it is back. No call takes longer than [`RedisOptions::timeout`]. What a call that ran
 //! out of time did at the server is unknown: it may have taken.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -59,7 +59,10 @@ pub struct RedisOptions {
 
 /// State in a Redis or Valkey server.
 pub struct Redis {
-    connection: ConnectionManager,
+    client: Client,
+    config: ConnectionManagerConfig,
+    /// Made by the first call, which is within a runtime.
+    connection: OnceLock<ConnectionManager>,
     prefix: String,
     /// The server, for messages: host and port.
     server: String,
@@ -208,8 +211,7 @@ fn life(now: Duration, end: Duration) -> u64 {
 }
 
 impl Redis {
-    /// A store on a server, which is not asked yet. Must be called within a tokio runtime. An error says what is wrong with the
-    /// URL, and does not repeat it.
+    /// A store on a server, which is not asked yet. An error says what is wrong with the URL, and does not repeat it.
     pub fn new(options: &RedisOptions) -> Result<Self, StateError> {
         let wrong = |what: &str| StateError(format!("the url {what}"));
         let client = Client::open(options.url.as_str())
@@ -225,11 +227,11 @@ impl Redis {
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(10))
             .set_concurrency_limit(MAX_CALLS);
-        let connection = ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(|error| StateError(format!("{server}: {}", describe(&error))))?;
         let script = |code: &str| Script::new(code);
         Ok(Redis {
-            connection,
+            client,
+            config,
+            connection: OnceLock::new(),
             prefix: format!("{{{}}}", options.prefix),
             server,
             timeout: options.timeout,
@@ -245,8 +247,17 @@ impl Redis {
 
     /// Asks the server whether it is there.
     pub async fn check(&self) -> Result<(), StateError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection()?;
         self.call(async { redis::cmd("PING").query_async::<String>(&mut connection).await }).await.map(drop)
+    }
+
+    fn connection(&self) -> Result<ConnectionManager, StateError> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection.clone());
+        }
+        let made = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
+        let made = made.map_err(|error| StateError(format!("{}: {}", self.server, describe(&error))))?;
+        Ok(self.connection.get_or_init(|| made).clone())
     }
 
     /// Makes a call, unless the server is known to be down.
@@ -277,7 +288,7 @@ impl Redis {
     }
 
     async fn script<T: FromRedisValue>(&self, call: redis::ScriptInvocation<'_>) -> Result<T, StateError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection()?;
         self.call(async move { call.invoke_async(&mut connection).await }).await
     }
 
@@ -349,7 +360,7 @@ impl State for Redis {
         if key.len() > MAX_KEY_BYTES {
             return Ok(None);
         }
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection()?;
         let mut ask = redis::cmd("HMGET");
         ask.arg(self.value_key(key)).arg("v").arg("e");
         let (value, end): (Option<Vec<u8>>, Option<u64>) =
@@ -504,7 +515,7 @@ impl State for Redis {
                 Rule::Period(..) => ask.mget(&[running]),
             };
         }
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection()?;
         let answers: Vec<redis::Value> = self.call(async { ask.query_async(&mut connection).await }).await?;
         let strange = || StateError(format!("{}: an answer of another kind", self.server));
         if answers.len() != meters.len() {

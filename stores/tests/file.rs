@@ -64,15 +64,21 @@ fn what_cannot_be_opened_says_so_with_its_path() {
     let missing = FileOptions { path: folder.path().join("none/state.redb"), ..options(folder.path(), s(1)) };
     let error = File::open(&missing).expect_err("there is no folder").to_string();
     assert!(error.contains("none/state.redb") && error.contains("No such file"), "{error}");
+    assert!(File::check(&missing).is_err_and(|error| error.to_string().contains("folder")));
     let other = folder.path().join("other");
     std::fs::write(&other, "what somebody else wrote, long enough to be looked at".repeat(1_000)).unwrap();
     let error = File::open(&FileOptions { path: other.clone(), ..options(folder.path(), s(1)) });
     let error = error.expect_err("it is no state").to_string();
     assert!(error.contains(&*other.to_string_lossy()), "{error}");
+    assert!(File::check(&FileOptions { path: other, ..options(folder.path(), s(1)) }).is_err());
+    assert_eq!(File::check(&options(folder.path(), s(1))), Ok(()));
+    assert!(!folder.path().join("state.redb").exists());
     let held = File::open(&options(folder.path(), s(1))).unwrap();
     let error = File::open(&options(folder.path(), s(1))).expect_err("it is in use").to_string();
     assert!(error.contains("another process has it"), "{error}");
+    assert_eq!(File::check(&options(folder.path(), s(1))), Ok(()));
     drop(held);
+    assert_eq!(File::check(&options(folder.path(), s(1))), Ok(()));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub fn generate(chat: &str) -> Result<String> {
          /// The gateway as a component.\npackage witgate:gateway@0.1.0;\n\n\
          /// What the gateway needs beside WASI: the normaliser, and an adapter in each slot.\nworld gateway {\n    \
          /// Spin's variables.\n    import wasi:config/store@0.2.0-draft-2024-09-27;\n\n    \
+         /// Spin's key-value store.\n    import wasi:keyvalue/store@0.2.0-draft2;\n    \
+         import wasi:keyvalue/atomics@0.2.0-draft2;\n\n    \
          /// The dialects that clients speak.\n    import witgate:normaliser/dialects@0.1.0;\n",
     );
     for (name, what) in SLOTS {

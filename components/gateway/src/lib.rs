@@ -1,4 +1,4 @@
-//! The gateway as a component, for Spin and for `wasmtime serve`: a shell over `witgate-gateway` whose ports are WASI 0.3,
+//! The gateway as a component, for Spin: a shell over `witgate-gateway` whose ports are WASI 0.3,
 //! the normaliser, and an adapter in each plain-named slot.
 //!
 //! One instance serves many requests, several at once; nothing of a request stays in it but the counters of
@@ -9,6 +9,7 @@ mod components;
 mod config;
 mod ports;
 mod server;
+mod store;
 mod timer;
 
 use std::rc::Rc;
@@ -28,6 +29,8 @@ mod bindings {
             "witgate:normaliser/types@0.1.0": witgate_model::normaliser,
             "witgate:normaliser/dialects@0.1.0": generate,
             "wasi:config/store@0.2.0-draft-2024-09-27": generate,
+            "wasi:keyvalue/store@0.2.0-draft2": generate,
+            "wasi:keyvalue/atomics@0.2.0-draft2": generate,
         },
     });
 }
@@ -37,7 +40,7 @@ struct Shared {
     gateway: Arc<Gateway>,
     config: Arc<Config>,
     slots: components::Slots,
-    state: witgate_gateway::state::Memory,
+    state: store::Store,
 }
 
 thread_local! {

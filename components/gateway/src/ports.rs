@@ -8,12 +8,13 @@ use serde_json::json;
 use wasip3::clocks::system_clock;
 use wasip3::random::random;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning,
 };
 
 use crate::Shared;
 use crate::client::{self, Body};
 use crate::components::{Dialects, Held};
+use crate::store::Store;
 use crate::timer::{self, Timer};
 
 /// The ports of one request.
@@ -38,7 +39,7 @@ impl Ports for Wasi {
     type Normaliser = Dialects;
     type Adapter = Held;
     type Body = Body;
-    type State = state::Memory;
+    type State = Store;
 
     fn normaliser(&self) -> Result<Dialects, Fault> {
         Ok(Dialects::default())
@@ -79,10 +80,10 @@ impl Ports for Wasi {
     }
 
     async fn keep(&self, _: Document) -> Result<(), String> {
-        Err("this runtime keeps no answers".to_owned())
+        Err("this runtime keeps answers only where [state] says store = \"key-value\"".to_owned())
     }
 
-    fn state(&self) -> &state::Memory {
+    fn state(&self) -> &Store {
         &self.shared.state
     }
 

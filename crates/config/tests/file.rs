@@ -843,8 +843,8 @@ fn where_state_lies_is_told_with_its_place_where_it_is_wrong() {
     assert!(!format!("{redis:?}").contains("pw"));
     for (text, place, what) in [
         ("[state]\nstore = \"redi\"", "t.toml:2:9: state.store", "did you mean \"redis\""),
-        ("[state]\nstore = \"redis\"", "t.toml:1:1: state", "\"url\" is missing"),
-        ("[state]\nstore = \"file\"", "t.toml:1:1: state", "\"path\" is missing"),
+        ("[state]\nstore = \"redis\"", "t.toml:1:2: state", "\"url\" is missing"),
+        ("[state]\nstore = \"file\"", "t.toml:1:2: state", "\"path\" is missing"),
         ("[state]\nstore = \"redis\"\nurl = \"http://:pw@h\"", "t.toml:3:7: state.url", "redis://host:6379/0"),
         ("[state]\nprefix = \"{a}\"", "t.toml:2:10: state.prefix", "letters, digits"),
         ("[state]\ntimeout = \"2h\"", "t.toml:2:11: state.timeout", "out of range"),

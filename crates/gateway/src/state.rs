@@ -297,6 +297,78 @@ pub fn used(counters: &mut impl Counters, now: Duration, meters: &[(String, Rule
     meters.iter().map(|(key, rule)| now_used(counters, now, key, *rule).map(|(used, ..)| used)).collect()
 }
 
+/// One of two stores, as an operator chose.
+#[derive(Debug)]
+pub enum Either<A, B> {
+    /// The one.
+    One(A),
+    /// The other.
+    Other(B),
+}
+
+impl<A: State, B: State> State for Either<A, B> {
+    async fn get(&self, now: Duration, key: &str) -> Result<Option<Bytes>, StateError> {
+        match self {
+            Either::One(store) => store.get(now, key).await,
+            Either::Other(store) => store.get(now, key).await,
+        }
+    }
+
+    async fn set(
+        &self,
+        now: Duration,
+        key: &str,
+        value: Option<Bytes>,
+        expires: Option<Duration>,
+        expect: Expect<'_>,
+    ) -> Result<bool, StateError> {
+        match self {
+            Either::One(store) => store.set(now, key, value, expires, expect).await,
+            Either::Other(store) => store.set(now, key, value, expires, expect).await,
+        }
+    }
+
+    async fn list(
+        &self,
+        now: Duration,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateError> {
+        match self {
+            Either::One(store) => store.list(now, prefix, after, limit).await,
+            Either::Other(store) => store.list(now, prefix, after, limit).await,
+        }
+    }
+
+    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+        match self {
+            Either::One(store) => store.take(now, token, charges).await,
+            Either::Other(store) => store.take(now, token, charges).await,
+        }
+    }
+
+    async fn settle(
+        &self,
+        now: Duration,
+        token: &str,
+        taken: Duration,
+        corrections: &[Correction],
+    ) -> Result<(), StateError> {
+        match self {
+            Either::One(store) => store.settle(now, token, taken, corrections).await,
+            Either::Other(store) => store.settle(now, token, taken, corrections).await,
+        }
+    }
+
+    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+        match self {
+            Either::One(store) => store.used(now, meters).await,
+            Either::Other(store) => store.used(now, meters).await,
+        }
+    }
+}
+
 /// State in the memory of one process: gone with it, and not shared.
 #[derive(Debug)]
 pub struct Memory {
