@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use witgate_config::{AdapterRef, Config, PolicyConfig, PolicySource, Problems};
+use witgate_config::{AdapterRef, Config, PolicyConfig, PolicySource, Problem, Problems};
+use witgate_gateway::state::{Either, Memory};
 use witgate_gateway::{Gateway, Record, Request, RequestBody, Response};
 
 use crate::builtin;
@@ -22,6 +23,7 @@ pub struct Builder {
     base: PathBuf,
     sandbox: Sandbox,
     all: bool,
+    without_state: bool,
     record: Recorder,
 }
 
@@ -37,6 +39,12 @@ impl Builder {
     /// it, [`default_cache_dir`](crate::default_cache_dir).
     pub fn cache_dir(mut self, dir: Option<PathBuf>) -> Self {
         self.sandbox.cache = dir;
+        self
+    }
+
+    /// Keeps state in memory, whatever the configuration says: for one who only looks.
+    pub fn without_state(mut self) -> Self {
+        self.without_state = true;
         self
     }
 
@@ -133,9 +141,15 @@ impl Builder {
         }
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
-        let ports =
-            Arc::new(HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, policies, self.record));
-        Ok(Host { config, gateway, ports, normaliser, adapters, runtime })
+        // Who only looks takes no file away from the gateway that runs.
+        let state = match self.without_state {
+            true => Either::One(Memory::default()),
+            false => crate::state::open(&config, &self.base)
+                .map_err(|problem| BuildError::Config(Problems(vec![problem])))?,
+        };
+        let ports = HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, policies, state, self.record);
+        let (ports, base) = (Arc::new(ports), self.base);
+        Ok(Host { config, gateway, ports, normaliser, adapters, runtime, base })
     }
 }
 
@@ -301,6 +315,7 @@ pub struct Host {
     normaliser: NormaliserComponent,
     adapters: Vec<LoadedAdapter>,
     runtime: Arc<Runtime>,
+    base: PathBuf,
 }
 
 impl Host {
@@ -311,8 +326,14 @@ impl Host {
             base: PathBuf::new(),
             sandbox: Sandbox::default(),
             all: false,
+            without_state: false,
             record: Box::new(crate::log::request),
         }
+    }
+
+    /// Whether the state store can be used: its file, or the server that it is. Changes nothing.
+    pub async fn check_state(&self) -> Result<(), Problem> {
+        crate::state::check(&self.config, &self.base).await
     }
 
     /// Serves one request, without a server. Dropping the future, or the stream in its answer, cancels what it does.

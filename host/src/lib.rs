@@ -55,6 +55,7 @@ pub mod llama;
 mod log;
 mod ports;
 mod server;
+mod state;
 mod upstream;
 
 pub use cache::default_dir as default_cache_dir;

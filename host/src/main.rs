@@ -291,7 +291,7 @@ impl Source {
     fn host(&self, all: bool, log: Log) -> Result<Host, Unusable> {
         let (config, base) = self.read()?;
         let builder = self.builder(config, base, log);
-        Ok(if all { builder.all_adapters() } else { builder }.build()?)
+        Ok(if all { builder.all_adapters().without_state() } else { builder }.build()?)
     }
 }
 
@@ -367,6 +367,9 @@ fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
         let address = server.local_addr().map_err(|error| Unusable::Other(error.to_string()))?;
         let mut signals =
             Signals::new().map_err(|error| Unusable::Other(format!("cannot wait for signals: {error}")))?;
+        if let Err(problem) = host.check_state().await {
+            eprintln!("witgate: warning: {problem}");
+        }
         banner(&host, &reachable(address), log.json);
         Ok(server
             .serve(async move {
@@ -508,6 +511,17 @@ impl Signals {
 fn check(source: &Source, log: Log) -> ExitCode {
     match source.host(true, log) {
         Ok(host) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let state = runtime.map(|runtime| runtime.block_on(host.check_state()));
+            let unusable = match state {
+                Ok(Ok(())) => None,
+                Ok(Err(problem)) => Some(Unusable::Problems(Problems(vec![problem]))),
+                Err(error) => Some(Unusable::Other(format!("cannot ask the state store: {error}"))),
+            };
+            if let Some(unusable) = unusable {
+                unusable.tell();
+                return ExitCode::FAILURE;
+            }
             let config = host.config();
             println!(
                 "ok: {} providers, {} models, {} adapters",

@@ -11,8 +11,8 @@ use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::{
     Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
-    state,
 };
+use witgate_stores::Store;
 
 use crate::components::{AdapterComponent, NormaliserComponent, PolicyComponent};
 use crate::credentials::AwsCredentials;
@@ -30,7 +30,7 @@ pub struct HostPorts {
     upstream: Upstream,
     aws: AwsCredentials,
     documents: Documents,
-    state: state::Memory,
+    state: Store,
     record: Recorder,
     start: Instant,
 }
@@ -45,21 +45,13 @@ impl HostPorts {
         normaliser: NormaliserComponent,
         adapters: BTreeMap<String, AdapterComponent>,
         policies: BTreeMap<String, PolicyComponent>,
+        state: Store,
         record: Recorder,
     ) -> Self {
         let upstream = Upstream::new(config);
         let documents = Documents::new(&config.documents, base);
         let aws = AwsCredentials::default();
-        HostPorts {
-            normaliser,
-            adapters,
-            upstream,
-            aws,
-            documents,
-            state: state::Memory::default(),
-            record,
-            start: Instant::now(),
-        }
+        HostPorts { normaliser, adapters, upstream, aws, documents, state, record, start: Instant::now() }
     }
 }
 
@@ -68,7 +60,7 @@ impl Ports for HostPorts {
     type Adapter = AdapterSession;
     type Policy = PolicySession;
     type Body = Body;
-    type State = state::Memory;
+    type State = Store;
 
     fn normaliser(&self) -> Result<NormaliserSession, Fault> {
         self.normaliser.session()
@@ -107,7 +99,7 @@ impl Ports for HostPorts {
         self.documents.keep(document)
     }
 
-    fn state(&self) -> &state::Memory {
+    fn state(&self) -> &Store {
         &self.state
     }
 

@@ -20,8 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tower_service::Service;
-use witgate_config::Config;
-use witgate_gateway::{TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use witgate_config::{Config, Source};
+use witgate_gateway::{BUCKET, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 /// How long an unused connection is kept. Shorter than the 60 s after which many servers and balancers close one.
 const IDLE: Duration = Duration::from_secs(50);
@@ -43,8 +43,10 @@ impl Upstream {
     pub fn new(config: &Config) -> Self {
         let tls = Arc::new(OnceCell::new());
         let client = |connect: Duration| client(HttpConnector::new(), Arc::clone(&tls), connect);
-        let clients =
-            config.providers.iter().map(|(name, provider)| (name.clone(), client(provider.timeouts.connect))).collect();
+        let providers = config.providers.iter().map(|(name, provider)| (name.clone(), provider.timeouts.connect));
+        let bucket =
+            matches!(config.documents.from, Source::S3(_)).then(|| (BUCKET.to_owned(), config.timeouts.connect));
+        let clients = providers.chain(bucket).map(|(name, connect)| (name, client(connect))).collect();
         let public = HttpConnector::new_with_resolver(Public(GaiResolver::new()));
         let public = self::client(public, Arc::new(OnceCell::new()), CONNECT);
         Upstream { clients, public, any: client(CONNECT) }

@@ -327,6 +327,8 @@ def check_signature(seen, service, keys, now, code=None):
     if keys.expires is not None and keys.expires <= now:
         raise unsigned("ExpiredTokenException", "The security token included in the request is expired")
     claimed = seen.headers.get("x-amz-content-sha256")
+    if service == "s3" and claimed is None:
+        raise unsigned("MissingSecurityHeader", "Your request was missing a required header: x-amz-content-sha256")
     if claimed not in (None, hashlib.sha256(seen.body).hexdigest()):
         raise wrong_signature("The value passed in as x-amz-content-sha256 does not match the computed SHA-256 of the payload.")
 
@@ -338,7 +340,8 @@ def check_signature(seen, service, keys, now, code=None):
             request.headers.add_header(name, value)
     request.context["timestamp"] = seen.headers["x-amz-date"]
     credentials = botocore.credentials.Credentials(signed.key, keys.secret, keys.token)
-    signer = botocore.auth.SigV4Auth(credentials, service, signed.region)
+    # S3 does not encode the path once more.
+    signer = (botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth)(credentials, service, signed.region)
     canonical = signer.canonical_request(request)
     to_sign = signer.string_to_sign(request, canonical)
     if not hmac.compare_digest(signer.signature(to_sign, request), signed.signature):

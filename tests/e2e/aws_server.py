@@ -43,6 +43,7 @@ import time
 import traceback
 import urllib.parse
 import uuid
+import xml.sax.saxutils
 
 import aws_identity
 import aws_model
@@ -118,6 +119,8 @@ class World:
         # Application inference profiles, and what they stand for.
         self.profiles = {"a1b2c3d4e5f6": "anthropic.claude-3-haiku-20240307-v1:0"}
         # SageMaker's endpoints: what runs there, under which name.
+        # S3's buckets: the text of each object, by its key.
+        self.buckets = {}
         self.endpoints = {"vllm": ("vllm", "served"), "tgi": ("tgi", ""), "base": ("base", "")}
 
     def set(self, **values):
@@ -216,12 +219,44 @@ def role_credentials(world, asked):
     return said(found)
 
 
+# What S3 calls a refusal that others call otherwise.
+S3_CODES = {
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "UnrecognizedClientException": "InvalidAccessKeyId",
+    "MissingAuthenticationTokenException": "AccessDenied",
+    "ExpiredTokenException": "ExpiredToken",
+}
+
+
+def s3(world, asked, rule):
+    """GetObject, of a bucket that stands in the path."""
+    asked.operation = "GetObject"
+    _, bucket, *rest = asked.path.split("/")
+    key = urllib.parse.unquote("/".join(rest))
+    try:
+        authorise(world, asked, "s3")
+        if "refuse" in rule:
+            raise refusal(None, **rule["refuse"])
+        if bucket not in world.buckets:
+            raise Refused(404, "NoSuchBucket", {"message": "The specified bucket does not exist"})
+        if key not in world.buckets[bucket]:
+            raise Refused(404, "NoSuchKey", {"message": "The specified key does not exist."})
+    except Refused as error:
+        asked.error = S3_CODES.get(error.code, error.code)
+        message = xml.sax.saxutils.escape((error.body or {}).get("message", "") if isinstance(error.body, dict) else "")
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{asked.error}</Code><Message>{message}</Message></Error>'
+        return Reply(error.status, {"content-type": "application/xml"}, body.encode())
+    return Reply(200, {"content-type": "binary/octet-stream"}, world.buckets[bucket][key].encode())
+
+
 def respond(world, asked, rule):
     """The answer to a request: made whole, before its first byte is sent."""
     if asked.path == "/task" or asked.path.startswith("/latest/"):
         return role_credentials(world, asked)
     if aws_identity.is_asked(asked):
         return Reply(*aws_identity.respond(world, asked, lambda service: authorise(world, asked, service)))
+    if asked.method == "GET" and "/s3/aws4_request" in asked.headers.get("authorization", ""):
+        return s3(world, asked, rule)
     operation, places = aws_model.route(asked.method, asked.path)
     openai = (asked.method, asked.path) == ("POST", OPENAI_PATH)
     asked.operation = "ChatCompletions" if openai else operation and operation.name

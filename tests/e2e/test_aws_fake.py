@@ -736,3 +736,21 @@ def test_botocores_reader_reads_the_streams_that_are_fixtures_of_the_adapter():
         buffer = botocore.eventstream.EventStreamBuffer()
         buffer.add_data(file.read_bytes())
         assert all(":message-type" in message.headers for message in buffer), file
+
+
+# --- S3 ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_of_a_bucket(client, aws):
+    aws.set(buckets={"stored": {"team/a b/grüß.json": "größe"}})
+    s3 = client("s3")
+    assert s3.get_object(Bucket="stored", Key="team/a b/grüß.json")["Body"].read().decode() == "größe"
+    for bucket, key, code in [("stored", "none", "NoSuchKey"), ("other", "none", "NoSuchBucket")]:
+        with pytest.raises(botocore.exceptions.ClientError) as raised:
+            s3.get_object(Bucket=bucket, Key=key)
+        assert raised.value.response["Error"]["Code"] == code
+    for wrong, code in [({"secret": "wrong"}, "SignatureDoesNotMatch"), ({"key": "AKIDNONE"}, "InvalidAccessKeyId")]:
+        with pytest.raises(botocore.exceptions.ClientError) as raised:
+            client("s3", **wrong).get_object(Bucket="stored", Key="none")
+        error = raised.value.response
+        assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (code, 403)

@@ -21,6 +21,8 @@ pub const ALLOWED_IMPORTS: &[&str] = &[
     "wasi:http/client@0.3.0",
     "wasi:http/types@0.3.0",
     "wasi:io/",
+    "wasi:keyvalue/atomics@0.2.0-draft2",
+    "wasi:keyvalue/store@0.2.0-draft2",
     "wasi:random/",
 ];
 

@@ -35,6 +35,8 @@ pub fn generate(chat: &str, policy: &str) -> Result<String> {
          /// The gateway as a component.\npackage witgate:gateway@0.1.0;\n\n\
          /// What the gateway needs beside WASI: the normaliser, and an adapter or a policy in each slot.\nworld gateway {\n    \
          /// Spin's variables.\n    import wasi:config/store@0.2.0-draft-2024-09-27;\n\n    \
+         /// Spin's key-value store.\n    import wasi:keyvalue/store@0.2.0-draft2;\n    \
+         import wasi:keyvalue/atomics@0.2.0-draft2;\n\n    \
          /// The dialects that clients speak.\n    import witgate:normaliser/dialects@0.1.0;\n",
     );
     let slots = SLOTS.iter().map(|slot| (slot, &chat)).chain(POLICIES.iter().map(|slot| (slot, &hooks)));

@@ -107,7 +107,9 @@ fn unsafe_code_is_forbidden_in_every_crate() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     assert!(manifest.contains("unsafe_code = \"forbid\""));
     // Components hold what wit-bindgen generates; all else takes the workspace's lints.
-    for folder in crates().into_iter().chain([root().join("host"), root().join("xtask"), root().join("tests/wasi")]) {
+    for folder in
+        crates().into_iter().chain(["host", "stores", "xtask", "tests/wasi"].map(|folder| root().join(folder)))
+    {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{}", folder.display());
     }

@@ -23,11 +23,16 @@ const FILE: &str = "/witgate.toml";
 /// Reads the configuration and makes what the requests share. What is wrong goes to the log, once per instance.
 pub fn load() -> Option<Rc<Shared>> {
     let slots = Slots::new();
-    match read().and_then(|config| check(config, &slots)) {
-        Ok(config) => {
+    let read = read().and_then(|config| check(config, &slots));
+    let opened = read.and_then(|config| match crate::store::open(&config) {
+        Ok(state) => Ok((config, state)),
+        Err(problem) => Err(vec![problem.to_string()]),
+    });
+    match opened {
+        Ok((config, state)) => {
             let config = Arc::new(config);
             let gateway = Arc::new(Gateway::new(Arc::clone(&config), dialects::routes()));
-            Some(Rc::new(Shared { gateway, config, slots, state: Default::default() }))
+            Some(Rc::new(Shared { gateway, config, slots, state }))
         }
         Err(problems) => {
             log(json!({ "event": "misconfigured", "problems": problems }));

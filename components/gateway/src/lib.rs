@@ -1,4 +1,4 @@
-//! The gateway as a component, for Spin and for `wasmtime serve`: a shell over `witgate-gateway` whose ports are WASI 0.3,
+//! The gateway as a component, for Spin: a shell over `witgate-gateway` whose ports are WASI 0.3,
 //! the normaliser, and an adapter or a policy in each plain-named slot.
 //!
 //! One instance serves many requests, several at once; nothing of a request stays in it but the counters of
@@ -10,6 +10,7 @@ mod config;
 mod policies;
 mod ports;
 mod server;
+mod store;
 mod timer;
 
 use std::rc::Rc;
@@ -30,6 +31,8 @@ mod bindings {
             "witgate:policy/types@0.1.0": witgate_model::policy,
             "witgate:normaliser/dialects@0.1.0": generate,
             "wasi:config/store@0.2.0-draft-2024-09-27": generate,
+            "wasi:keyvalue/store@0.2.0-draft2": generate,
+            "wasi:keyvalue/atomics@0.2.0-draft2": generate,
         },
     });
 }
@@ -39,7 +42,7 @@ struct Shared {
     gateway: Arc<Gateway>,
     config: Arc<Config>,
     slots: components::Slots,
-    state: witgate_gateway::state::Memory,
+    state: store::Store,
 }
 
 thread_local! {

@@ -10,13 +10,13 @@ use wasip3::clocks::system_clock;
 use wasip3::random::random;
 use witgate_gateway::{
     Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
-    state,
 };
 
 use crate::Shared;
 use crate::client::{self, Body};
 use crate::components::{Dialects, Held};
 use crate::policies;
+use crate::store::Store;
 use crate::timer::{self, Timer};
 
 /// The ports of one request.
@@ -42,7 +42,7 @@ impl Ports for Wasi {
     type Adapter = Held;
     type Policy = policies::Held;
     type Body = Body;
-    type State = state::Memory;
+    type State = Store;
 
     fn normaliser(&self) -> Result<Dialects, Fault> {
         Ok(Dialects::default())
@@ -91,10 +91,10 @@ impl Ports for Wasi {
     }
 
     async fn keep(&self, _: Document) -> Result<(), String> {
-        Err("this runtime keeps no answers".to_owned())
+        Err("this runtime keeps answers only where [state] says store = \"key-value\"".to_owned())
     }
 
-    fn state(&self) -> &state::Memory {
+    fn state(&self) -> &Store {
         &self.shared.state
     }
 

@@ -121,9 +121,10 @@ pub enum Unpriced {
 }
 
 /// What a failure means for requests: of the state store for limits and budgets, of a policy for what it looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// Requests are served without them.
+    #[default]
     Open,
     /// Requests are refused.
     Closed,
@@ -294,15 +295,6 @@ table! {
         key_ttl: Time = Access::default().key_ttl, Duration::ZERO..=Duration::from_secs(3_600);
         /// How long spend can be asked for.
         keep_spend: Time = Access::default().keep_spend, Duration::from_secs(86_400)..=Duration::from_secs(3_660 * 86_400);
-    }
-}
-
-table! {
-    /// The state store: keys, limits and budgets lie there.
-    pub(crate) struct StateTable {
-        /// What holds for limits and budgets while it cannot be asked: open (the default: requests are served without
-        /// them), or closed (requests are refused with 503).
-        on_failure: OnFailureKind;
     }
 }
 
@@ -506,7 +498,7 @@ pub(crate) struct Tables {
     pub(crate) tenants: Option<At<Vec<Entry<TenantTable>>>>,
     pub(crate) prices: Option<At<Vec<Entry<PriceTable>>>>,
     pub(crate) accounting: Option<At<AccountingTable>>,
-    pub(crate) state: Option<At<StateTable>>,
+    pub(crate) on_failure: OnFailure,
     /// By the name of a model.
     pub(crate) models: Vec<(String, At<QuotaTable>)>,
 }
@@ -563,7 +555,7 @@ pub(crate) fn access(tables: Tables, dialects: &[&str], reader: &mut Reader<'_>)
         output_tokens: accounting.output_tokens.map_or(default.output_tokens, |at| at.value),
         key_ttl: accounting.key_ttl.map_or(default.key_ttl, |at| at.value),
         keep_spend: accounting.keep_spend.map_or(default.keep_spend, |at| at.value),
-        on_failure: tables.state.and_then(|at| at.value.on_failure).map_or(default.on_failure, |at| at.value),
+        on_failure: tables.on_failure,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::policy::{Alarm, Cache, Choice, Concurrency, EndpointOptions, Fallback
 use crate::problem::{Problem, Problems};
 use crate::read::Place;
 use crate::secret::Secret;
+use crate::state::{Source, State};
 use crate::units::{KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
@@ -45,6 +46,8 @@ pub struct Config {
     pub documents: Documents,
     /// Asynchronous jobs, files and batches.
     pub jobs: Jobs,
+    /// Where state lies.
+    pub state: State,
     /// What the operator chose for a dialect, by its name.
     pub dialects: BTreeMap<String, Dialect>,
     /// Policies, by name.
@@ -337,10 +340,12 @@ pub struct Settings {
 }
 
 /// Documents that are kept, or that the operator stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Documents {
     /// The folder of stored configurations, relative to the configuration file.
     pub configurations: Option<String>,
+    /// Where stored configurations come from.
+    pub from: Source,
     /// How long a stored configuration counts as read.
     pub cache_ttl: Duration,
     /// Largest stored configuration, in bytes.
@@ -355,6 +360,7 @@ impl Default for Documents {
     fn default() -> Self {
         Documents {
             configurations: None,
+            from: Source::Folder,
             cache_ttl: Duration::from_secs(60),
             max_bytes: MIB,
             keep_for: Duration::from_secs(24 * 3600),
@@ -454,6 +460,7 @@ impl Config {
             adapters: BTreeMap::new(),
             documents: Documents::default(),
             jobs: Jobs::default(),
+            state: State::default(),
             dialects: BTreeMap::new(),
             policies: BTreeMap::new(),
             policy_chain: Vec::new(),

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use crate::access::{
-    self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, StateTable, Tables, TenantTable,
-};
+use crate::access::{self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, Tables, TenantTable};
 use crate::config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Server, Settings, Target, Timeouts,
@@ -29,6 +27,7 @@ use crate::read::{
     join, table,
 };
 use crate::secret::Secret;
+use crate::state::{S3Kind, SourceKind, StateKind, source};
 use crate::units::{GIB, KIB, MIB};
 use crate::watch;
 
@@ -122,8 +121,8 @@ table! {
         prices: MapOf<PriceTable>;
         /// How requests are counted.
         accounting: AccountingTable;
-        /// The state store: keys, limits and budgets lie there.
-        state: StateTable;
+        /// Where state lies: what is kept of answers, counted against limits, and known of keys and jobs.
+        state: StateKind;
     }
 }
 
@@ -169,6 +168,11 @@ table! {
     struct DocumentsTable {
         /// The folder of stored configurations, relative to this file.
         configurations: Text;
+        /// Where stored configurations come from: "folder", "s3", or "state", the state store's values configuration/KEY.
+        /// Default "s3" where that is set, else "folder".
+        from: SourceKind;
+        /// The bucket of stored configurations.
+        s3: S3Kind;
         /// How long a stored configuration counts as read.
         cache_ttl: Time = Documents::default().cache_ttl, Duration::ZERO..=DAY;
         /// Largest stored configuration.
@@ -807,6 +811,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
     let default = Documents::default();
     let documents = Documents {
         configurations: documents.configurations.map(|at| at.value),
+        from: source(documents.from, documents.s3, reader),
         cache_ttl: documents.cache_ttl.map_or(default.cache_ttl, |at| at.value),
         max_bytes: documents.max_bytes.map_or(default.max_bytes, |at| at.value),
         keep_for: documents.keep_for.map_or(default.keep_for, |at| at.value),
@@ -859,13 +864,14 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         }
     }
 
+    let state = table.state.map(|at| at.value).unwrap_or_default();
     let tables = Tables {
         admin: table.admin,
         keys: table.keys,
         tenants: table.tenants,
         prices: table.prices,
         accounting: table.accounting,
-        state: table.state,
+        on_failure: state.on_failure,
         models: quotas,
     };
     let access = access::access(tables, &ROUTES, reader);
@@ -884,6 +890,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         adapters,
         documents,
         jobs,
+        state,
         dialects,
         policies,
         policy_chain,

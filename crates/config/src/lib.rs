@@ -59,6 +59,7 @@ mod read;
 mod secret;
 #[cfg(feature = "schema")]
 mod settings;
+mod state;
 mod units;
 mod watch;
 
@@ -75,3 +76,4 @@ pub use policy::{
 };
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
+pub use state::{S3, Source, State, Store};

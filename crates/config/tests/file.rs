@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use witgate_config::{
-    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, Retry, Secret, Sticky,
-    Strategy, Target, Timeouts, Unpriced,
+    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, Retry, Secret, Source,
+    Sticky, Store, Strategy, Target, Timeouts, Unpriced,
 };
 
 fn env(name: &str) -> Option<String> {
@@ -982,4 +982,44 @@ fn several_keys_take_turns_and_are_never_shown() {
         "api_key = \"a\"\napi_keys = [\"b\"]",
         &["4:12: providers.stub: both one key and \"api_keys\"; put all of them in \"api_keys\""],
     );
+}
+
+#[test]
+fn where_state_lies_is_told_with_its_place_where_it_is_wrong() {
+    let read = |text: &str| {
+        let env = |name: &str| (name == "URL").then(|| "redis://:pw@h".into());
+        Config::from_toml(&format!("{text}\n{STUB}"), "t.toml", &env)
+    };
+    let state = |text: &str| read(text).unwrap_or_else(|problems| panic!("{problems}")).state;
+    assert!(matches!(state("").store, Store::Memory));
+    assert!(matches!(state("[state]\nstore = \"key-value\"").store, Store::KeyValue));
+    let file = state("[state]\nstore = \"file\"\npath = \"a/b.redb\"\nflush = 0\nmax_bytes = \"2GiB\"");
+    assert!(matches!(&file.store, Store::File(path) if path == "a/b.redb"));
+    assert_eq!((file.flush, file.max_bytes), (Duration::ZERO, 2 << 30));
+    let redis = state("[state]\nstore = \"redis\"\nurl = \"${URL}\"\nprefix = \"team:a\"\ntimeout = \"200ms\"");
+    assert!(matches!(&redis.store, Store::Redis(url) if url.expose() == "redis://:pw@h"));
+    assert!(!format!("{redis:?}").contains("pw"));
+    for (text, place, what) in [
+        ("[state]\nstore = \"redi\"", "t.toml:2:9: state.store", "did you mean \"redis\""),
+        ("[state]\nstore = \"redis\"", "t.toml:1:2: state", "\"url\" is missing"),
+        ("[state]\nstore = \"file\"", "t.toml:1:2: state", "\"path\" is missing"),
+        ("[state]\nstore = \"redis\"\nurl = \"http://:pw@h\"", "t.toml:3:7: state.url", "redis://host:6379/0"),
+        ("[state]\nprefix = \"{a}\"", "t.toml:2:10: state.prefix", "letters, digits"),
+        ("[state]\ntimeout = \"2h\"", "t.toml:2:11: state.timeout", "out of range"),
+        ("[documents]\nfrom = \"s3\"", "t.toml:2:8: documents.from", "s3 = {"),
+        ("[documents]\ns3 = { bucket = \"abc\" }", "t.toml:2:6: documents.s3", "\"region\" is missing"),
+        ("[documents]\ns3 = { bucket = \"A/b\", region = \"r\" }", "t.toml:2:17: documents.s3.bucket", "lower-case"),
+        ("[documents]\ns3 = { bucket = \"abc\", region = \"r\", access_key_id = \"a\" }", "documents.s3", "one half"),
+        (
+            "[documents]\ns3 = { bucket = \"abc\", region = \"r\", endpoint = \"h\" }",
+            "documents.s3.endpoint",
+            "no scheme",
+        ),
+    ] {
+        let problems = read(text).expect_err(text).to_string();
+        assert!(problems.contains(place) && problems.contains(what) && !problems.contains("pw"), "{text}: {problems}");
+    }
+    let s3 = read("[documents]\ns3 = { bucket = \"abc\", prefix = \"/team/x/\", region = \"cn-north-1\" }").unwrap();
+    let Source::S3(s3) = s3.documents.from else { panic!("{:?}", s3.documents) };
+    assert_eq!((&*s3.prefix, &*s3.endpoint), ("team/x/", "https://s3.cn-north-1.amazonaws.com.cn"));
 }

@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign as sigv4};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+    sign as sigv4,
+};
 use aws_sigv4::sign::v4;
 use witgate_model::Field;
 
@@ -45,6 +48,17 @@ pub(crate) fn dns_suffix(region: &str) -> &'static str {
     PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
+/// S3 wants the body's hash in a header, and the path as it is: it is not encoded twice, and `a//b` is not `a/b`.
+fn settings(service: &str) -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    if service == "s3" {
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    settings
+}
+
 /// Signs the final bytes at `now`, time since 1970. Only `host`, `content-type` and `x-amz-*` are signed: what stands
 /// between us and AWS may add or change others.
 pub(crate) fn sign(
@@ -59,7 +73,7 @@ pub(crate) fn sign(
         .region(&scope.region)
         .name(&scope.service)
         .time(SystemTime::UNIX_EPOCH + now)
-        .settings(SigningSettings::default())
+        .settings(settings(&scope.service))
         .build()
         .map_err(|error| error.to_string())?
         .into();

@@ -18,6 +18,7 @@ use crate::bill::Ledger;
 use crate::cache::Cache;
 use crate::chain::Sequence;
 use crate::cors;
+use crate::documents;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::health::Verdict;
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub(crate) jobs: Arc<Jobs>,
     /// The clocks of those whose signatures have a time.
     pub(crate) clocks: Clocks,
+    /// Configurations that were read of late.
+    pub(crate) read: documents::Read,
     /// The backends' own models, and when they were last asked.
     pub(crate) listed: Mutex<Listed>,
     watch: Option<Arc<Watch>>,
@@ -170,6 +173,7 @@ impl Gateway {
             in_flight: Arc::default(),
             draining: AtomicBool::new(false),
             clocks: Clocks::default(),
+            read: documents::Read::default(),
             listed: Mutex::new(None),
             ready: Mutex::new(None),
         }
@@ -684,7 +688,9 @@ impl Gateway {
         reply: witgate_model::normaliser::Reply,
     ) -> Whole {
         for at in reply.forget {
-            if let Err(why) = flight.ports.keep(Document { at: flight.own(at), content: None }).await {
+            if let Err(why) =
+                documents::keep(self, flight.ports.as_ref(), Document { at: flight.own(at), content: None }).await
+            {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
                 flight.ports.warn(&warning);
             }

@@ -19,6 +19,7 @@ use crate::bill::Bill;
 use crate::cache::{Recorder, Told, Wish};
 use crate::cause;
 use crate::check::{Order, add, merge};
+use crate::documents;
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
@@ -352,10 +353,11 @@ pub(crate) async fn parse<P: Ports>(
                     return Err(fault(flight, broke("asked for documents twice, for none, or for too many")));
                 }
                 for at in wanted {
-                    let content = ports.document(&flight.own(at.clone())).await.map_err(|why| {
-                        let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
-                        Failed::ours(503, "api_error", "store_unavailable", message)
-                    })?;
+                    let content =
+                        documents::get(gateway, ports.as_ref(), &flight.own(at.clone())).await.map_err(|why| {
+                            let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
+                            Failed::ours(503, "api_error", "store_unavailable", message)
+                        })?;
                     client.documents.push(Document { at, content });
                 }
                 continue;
@@ -605,7 +607,7 @@ impl<N: Normaliser> Run<N> {
             for document in ending.keep {
                 let document = Document { at: flight.own(document.at), ..document };
                 // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = flight.ports.keep(document).await {
+                if let Err(why) = documents::keep(&self.gateway, flight.ports.as_ref(), document).await {
                     flight.ports.warn(&Warning::Store { request_id: &flight.record.request_id, why: &why });
                 }
             }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use witgate_config::{Provider, Secret};
+use witgate_config::{Provider, S3, Secret};
 use witgate_model::{Auth, HttpRequest};
 
 use crate::aws::{self, Scope};
@@ -201,6 +201,42 @@ pub(crate) fn prepare(
         public_only: false,
     };
     Ok(Prepared { request, aws })
+}
+
+/// The request for an object of a bucket, signed. Buckets stand in the path, which every service of this protocol takes.
+pub(crate) async fn stored<P: Ports>(
+    ports: &P,
+    s3: &S3,
+    key: &str,
+    connect_timeout: std::time::Duration,
+) -> Result<UpstreamRequest, String> {
+    let mut url = format!("{}/{}", s3.endpoint, s3.bucket);
+    for segment in s3.prefix.split('/').filter(|part| !part.is_empty()).chain(key.split('/')) {
+        url.push('/');
+        url.extend(utf8_percent_encode(segment, SEGMENT));
+    }
+    let mut request = UpstreamRequest {
+        public_only: false,
+        provider: crate::documents::BUCKET.to_owned(),
+        method: "GET".to_owned(),
+        url,
+        headers: Vec::new(),
+        body: Bytes::new(),
+        connect_timeout,
+    };
+    let credentials = match &s3.credentials {
+        Some((id, secret, token)) => {
+            let token = token.as_ref().map(|token| token.expose().to_owned());
+            Credentials::new(id.expose(), secret.expose(), token, None, "witgate")
+        }
+        None => ports
+            .credentials(crate::documents::BUCKET)
+            .await
+            .map_err(|why| format!("no credentials for the bucket: {why}"))?,
+    };
+    let scope = Scope { service: "s3".to_owned(), region: s3.region.clone() };
+    aws::sign(&mut request, &scope, &credentials, ports.unix_time()).map_err(|why| format!("cannot sign: {why}"))?;
+    Ok(request)
 }
 
 /// The AWS credentials among a provider's own secrets.

@@ -207,6 +207,14 @@ pub fn room(window: Duration, now: Duration, running: u64, before: u64, limit: u
     Some(Duration::from_millis(wait))
 }
 
+/// Fails where a key is longer than [`MAX_KEY_BYTES`]. Each store asks this before it writes.
+pub fn check_key(key: &str) -> Result<(), StateError> {
+    match key.len() {
+        0..=MAX_KEY_BYTES => Ok(()),
+        length => Err(StateError(format!("a key of {length} bytes; the most is {MAX_KEY_BYTES}"))),
+    }
+}
+
 fn now_used(counters: &mut impl Counters, now: Duration, key: &str, rule: Rule) -> Result<(u64, u64, u64), StateError> {
     let (name, _) = counter(key, rule, now);
     Ok(match rule {
@@ -237,6 +245,7 @@ pub fn take(counters: &mut impl Counters, now: Duration, token: &str, charges: &
     }
     let mut all = Vec::with_capacity(charges.len());
     for (number, charge) in charges.iter().enumerate() {
+        check_key(&charge.key)?;
         let (used, running, before) = now_used(counters, now, &charge.key, charge.rule)?;
         let amount = if matches!(charge.rule, Rule::Held(_)) { 1 } else { charge.amount };
         if used.saturating_add(amount) > charge.limit {
@@ -288,6 +297,78 @@ pub fn used(counters: &mut impl Counters, now: Duration, meters: &[(String, Rule
     meters.iter().map(|(key, rule)| now_used(counters, now, key, *rule).map(|(used, ..)| used)).collect()
 }
 
+/// One of two stores, as an operator chose.
+#[derive(Debug)]
+pub enum Either<A, B> {
+    /// The one.
+    One(A),
+    /// The other.
+    Other(B),
+}
+
+impl<A: State, B: State> State for Either<A, B> {
+    async fn get(&self, now: Duration, key: &str) -> Result<Option<Bytes>, StateError> {
+        match self {
+            Either::One(store) => store.get(now, key).await,
+            Either::Other(store) => store.get(now, key).await,
+        }
+    }
+
+    async fn set(
+        &self,
+        now: Duration,
+        key: &str,
+        value: Option<Bytes>,
+        expires: Option<Duration>,
+        expect: Expect<'_>,
+    ) -> Result<bool, StateError> {
+        match self {
+            Either::One(store) => store.set(now, key, value, expires, expect).await,
+            Either::Other(store) => store.set(now, key, value, expires, expect).await,
+        }
+    }
+
+    async fn list(
+        &self,
+        now: Duration,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateError> {
+        match self {
+            Either::One(store) => store.list(now, prefix, after, limit).await,
+            Either::Other(store) => store.list(now, prefix, after, limit).await,
+        }
+    }
+
+    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+        match self {
+            Either::One(store) => store.take(now, token, charges).await,
+            Either::Other(store) => store.take(now, token, charges).await,
+        }
+    }
+
+    async fn settle(
+        &self,
+        now: Duration,
+        token: &str,
+        taken: Duration,
+        corrections: &[Correction],
+    ) -> Result<(), StateError> {
+        match self {
+            Either::One(store) => store.settle(now, token, taken, corrections).await,
+            Either::Other(store) => store.settle(now, token, taken, corrections).await,
+        }
+    }
+
+    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+        match self {
+            Either::One(store) => store.used(now, meters).await,
+            Either::Other(store) => store.used(now, meters).await,
+        }
+    }
+}
+
 /// State in the memory of one process: gone with it, and not shared.
 #[derive(Debug)]
 pub struct Memory {
@@ -295,12 +376,20 @@ pub struct Memory {
     max_bytes: usize,
 }
 
+/// Counters in memory, for a store that keeps them there.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// By name: how much was taken, and the moment from which it counts no more.
+    pub counters: HashMap<String, (u64, Duration)>,
+    /// By name: the tokens that hold a place, and until when.
+    pub places: HashMap<String, HashMap<String, Duration>>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     values: BTreeMap<String, (Bytes, Option<Duration>)>,
     bytes: usize,
-    counters: HashMap<String, (u64, Duration)>,
-    places: HashMap<String, HashMap<String, Duration>>,
+    meters: Meters,
     /// When what has expired is looked for again.
     sweep: Duration,
 }
@@ -342,11 +431,7 @@ impl Inner {
             keep
         });
         self.bytes = self.bytes.saturating_sub(freed);
-        self.counters.retain(|_, (_, expires)| *expires > now);
-        self.places.retain(|_, tokens| {
-            tokens.retain(|_, expires| *expires > now);
-            !tokens.is_empty()
-        });
+        self.meters.forget(now);
     }
 
     fn get(&self, now: Duration, key: &str) -> Option<&Bytes> {
@@ -355,7 +440,18 @@ impl Inner {
     }
 }
 
-impl Counters for Inner {
+impl Meters {
+    /// Throws away what counts no more.
+    pub fn forget(&mut self, now: Duration) {
+        self.counters.retain(|_, (_, expires)| *expires > now);
+        self.places.retain(|_, tokens| {
+            tokens.retain(|_, expires| *expires > now);
+            !tokens.is_empty()
+        });
+    }
+}
+
+impl Counters for Meters {
     fn count(&mut self, key: &str) -> Result<u64, StateError> {
         Ok(self.counters.get(key).map_or(0, |(count, _)| *count))
     }
@@ -400,9 +496,7 @@ impl State for Memory {
         expires: Option<Duration>,
         expect: Expect<'_>,
     ) -> Result<bool, StateError> {
-        if key.len() > MAX_KEY_BYTES {
-            return Err(StateError(format!("a key of {} bytes; the most is {MAX_KEY_BYTES}", key.len())));
-        }
+        check_key(key)?;
         self.with(now, |inner| {
             let known = inner.get(now, key);
             let holds = match expect {
@@ -448,7 +542,7 @@ impl State for Memory {
     }
 
     async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.with(now, |inner| take(inner, now, token, charges))
+        self.with(now, |inner| take(&mut inner.meters, now, token, charges))
     }
 
     async fn settle(
@@ -458,11 +552,11 @@ impl State for Memory {
         taken: Duration,
         corrections: &[Correction],
     ) -> Result<(), StateError> {
-        self.with(now, |inner| settle(inner, now, token, taken, corrections))
+        self.with(now, |inner| settle(&mut inner.meters, now, token, taken, corrections))
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
-        self.with(now, |inner| used(inner, now, meters))
+        self.with(now, |inner| used(&mut inner.meters, now, meters))
     }
 }
 

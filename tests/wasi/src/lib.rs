@@ -2,9 +2,10 @@
 //! Spin's defaults: 16 requests at once and 128 in all per instance, which idles for at most a second.
 //!
 //! The component gets what a Spin component of `spin.toml` gets and no more: its configuration file at `/witgate.toml`, read
-//! only; variables over `wasi:config/store`; outgoing HTTP to the hosts that its configuration names; clocks, random numbers,
+//! only; variables over `wasi:config/store`; a key-value store; outgoing HTTP to the hosts that its configuration names; clocks, random numbers,
 //! standard error. No environment, no other file, no sockets.
 
+mod keyvalue;
 mod net;
 mod worker;
 
@@ -23,6 +24,7 @@ use wasmtime::{Config, Engine};
 use wasmtime_wasi_http::handler::ProxyHandler;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
+use crate::keyvalue::{Data, HasView};
 use crate::worker::{Host, State};
 
 /// What to serve, and how.
@@ -106,6 +108,8 @@ pub async fn serve(component: &Component, options: Options) -> Result<Served> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     store::wasi::config::store::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    keyvalue::bindings::wasi::keyvalue::store::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
+    keyvalue::bindings::wasi::keyvalue::atomics::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
     let pre = linker.instantiate_pre(component).context("the component imports what is not provided")?;
     let pre = ServicePre::new(pre).context("the component exports no wasi:http/handler@0.3.0")?;
     let allowed = allowed(&options);
@@ -114,6 +118,7 @@ pub async fn serve(component: &Component, options: Options) -> Result<Served> {
         folder: folder.path().to_path_buf(),
         variables: Arc::new(options.variables),
         allowed: Arc::new(allowed),
+        keyvalue: Data::default(),
         max_concurrent: options.max_concurrent,
         max_requests: options.max_requests,
         log: options.log,

@@ -24,6 +24,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::Log;
+use crate::keyvalue::{Data, View};
 use crate::net::Hooks;
 
 /// An instance that nobody needs is kept this long.
@@ -35,6 +36,7 @@ pub struct State {
     pub folder: PathBuf,
     pub variables: Arc<BTreeMap<String, String>>,
     pub allowed: Arc<BTreeSet<String>>,
+    pub keyvalue: Data,
     pub max_concurrent: usize,
     pub max_requests: usize,
     pub log: Log,
@@ -47,6 +49,14 @@ pub struct Host {
     http: WasiHttpCtx,
     hooks: Hooks,
     variables: Arc<BTreeMap<String, String>>,
+    keyvalue: Data,
+}
+
+impl Host {
+    /// What it has of the key-value store.
+    pub fn keyvalue(&mut self) -> View<'_> {
+        View { data: &self.keyvalue, table: &mut self.table }
+    }
 }
 
 impl WasiView for Host {
@@ -86,6 +96,7 @@ impl HandlerState for State {
             http: WasiHttpCtx::new(),
             hooks: Hooks { allowed: Arc::clone(&self.allowed) },
             variables: Arc::clone(&self.variables),
+            keyvalue: Arc::clone(&self.keyvalue),
         };
         let mut store = Store::new(self.pre.engine(), host);
         let proxy = Proxy::P3(self.pre.instantiate_async(&mut store).await?);

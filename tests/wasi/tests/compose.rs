@@ -55,7 +55,9 @@ fn the_application_is_composed_and_imports_wasi_alone() {
     let Composed { bytes, imports, filled } = compose(&manifest(), &root()).expect("compose");
     assert_eq!(imports, xtask::compose::imports(&bytes).expect("a component"));
     assert!(imports.iter().all(|import| import.starts_with("wasi:")), "{imports:?}");
-    for needed in ["wasi:http/client@0.3.0", "wasi:config/store@0.2.0-draft-2024-09-27"] {
+    for needed in
+        ["wasi:http/client@0.3.0", "wasi:config/store@0.2.0-draft-2024-09-27", "wasi:keyvalue/atomics@0.2.0-draft2"]
+    {
         assert!(imports.iter().any(|import| import == needed), "{needed} is not in {imports:?}");
     }
     assert!(!imports.iter().any(|import| import.starts_with("wasi:sockets")), "{imports:?}");

@@ -356,3 +356,27 @@ async fn each_timeout_is_told_by_its_name() {
     assert!(seen.contains("idle"), "{seen}");
     upstream.left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_kept_in_the_runtimes_key_value_store_over_instances() {
+    let config =
+        "[providers.stub]\nadapter = \"stub\"\n[models.\"*\"]\ntarget = \"stub\"\n[state]\nstore = \"key-value\"\n";
+    // Each request has an instance of its own.
+    let options = Options { config: Some(config.to_owned()), max_requests: 1, ..Options::default() };
+    let gateway = Gateway::start(witgate(), options).await;
+    let ask = r#"{"model":"m","input":"hello there"}"#;
+    let (status, response) = gateway.post("/v1/responses", ask).await.json().await;
+    assert_eq!(status, 200, "{response}");
+    let path = format!("/v1/responses/{}", response["id"].as_str().expect("an id"));
+    assert_eq!(gateway.get(&path).await.json().await, (200, response));
+    assert_eq!(gateway.get("/v1/responses/resp_none").await.json().await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_a_component_cannot_have_is_a_problem_of_the_configuration() {
+    let file = "[providers.stub]\nadapter = \"stub\"\n[state]\nstore = \"file\"\npath = \"state\"\n";
+    let gateway = Gateway::with(file).await;
+    assert_eq!(gateway.chat(false).await.json().await.0, 500);
+    let line = gateway.logged("misconfigured").await;
+    assert!(line.contains("witgate.toml:4:9: state.store") && line.contains("key-value"), "{line}");
+}

@@ -710,6 +710,11 @@ impl World {
         self.state.documents.borrow_mut().insert((kind.to_owned(), key.to_owned()), content.to_owned());
     }
 
+    /// The state store.
+    pub fn state(&self) -> &witgate_gateway::state::Memory {
+        &self.state.store
+    }
+
     /// The runtime has these AWS credentials of its own.
     pub fn credentials(&self, credentials: Credentials) {
         *self.state.credentials.borrow_mut() = Some(credentials);
