@@ -10,6 +10,7 @@
 mod aws;
 mod chain;
 mod check;
+mod contract;
 mod cors;
 mod encoding;
 mod failure;
@@ -29,6 +30,7 @@ mod sign;
 mod stream;
 
 pub use aws_credential_types::Credentials;
+pub use contract::check_request;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
