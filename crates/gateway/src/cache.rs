@@ -28,9 +28,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use witgate_config::{Cache as Rules, CacheWhen, Config, Model, Route};
-use witgate_model::{BlockKind, BlockStart, Event, Field, FinishReason, Input, Request};
+use witgate_model::{BlockKind, BlockStart, Event, Field, FinishReason, Input, Order, Request};
 
-use crate::check::Order;
 use crate::failure::{Failed, Timeout};
 use crate::http;
 use crate::path::{Ended, Flight, Run, before};
@@ -313,7 +312,7 @@ impl Stored {
             reads.push(read);
             rest = behind;
         }
-        order.ended.then_some(Stored { head, reads })
+        order.ended().then_some(Stored { head, reads })
     }
 
     /// In seconds.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use witgate_config::{Hedge as Rules, HedgeAfter, Provider, Retry};
-use witgate_model::{Event, Usage};
+use witgate_model::{Event, Order, Usage};
 
 use crate::chain::{Around, Told, verdict};
-use crate::check::{Order, merge};
+use crate::check::merge;
 use crate::failure::Failed;
 use crate::health::Verdict;
 use crate::path::{Attempt, Call, Ended, Flight, Reply, Run, before, component};
@@ -140,7 +140,7 @@ async fn gather<P: Ports>(
     let mut order = Order::new(&asked.0.input);
     let mut reply = Reply::open(call, asked, &mut into.dropped).await?;
     into.answered = true;
-    while !order.ended {
+    while !order.ended() {
         let mut events = reply.events(false).await?;
         for event in &events {
             order.next(event).map_err(|what| call.fault(&Fault { component: component(call.provider), what }))?;

@@ -15,6 +15,7 @@ mod cache;
 mod cause;
 mod chain;
 mod check;
+mod contract;
 mod cors;
 mod documents;
 mod encoding;
@@ -46,6 +47,7 @@ mod watch;
 
 pub use aws_credential_types::Credentials;
 pub use bill::Work;
+pub use contract::check_request;
 pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};

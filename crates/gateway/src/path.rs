@@ -12,13 +12,13 @@ use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{
     AnswerStart, Attempt as Try, Client, Document, DocumentRef, Limits, Parsed, Reply as OwnReply, Step,
 };
-use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
+use witgate_model::{Auth, Event, Field, Frame, Input, Order, ResponseHead, Retry, Usage};
 
 use crate::aws;
 use crate::bill::Bill;
 use crate::cache::{Recorder, Told, Wish};
 use crate::cause;
-use crate::check::{Order, add, merge};
+use crate::check::{add, merge};
 use crate::documents;
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
@@ -766,7 +766,7 @@ impl<'p, P: Ports> Reply<'p, P> {
     pub async fn all(mut self, input: &Input) -> Result<Vec<Event>, Failed> {
         let mut order = Order::new(input);
         let mut all = Vec::new();
-        while !order.ended {
+        while !order.ended() {
             for event in self.events(false).await? {
                 order
                     .next(&event)
@@ -815,7 +815,7 @@ impl<P: Ports> Sink<P> {
         for event in &events {
             self.watched.next(event).map_err(broke)?;
         }
-        match last && !self.watched.ended {
+        match last && !self.watched.ended() {
             true => Err(broke("kept the end of an answer back".to_owned())),
             false => Ok(events),
         }
@@ -847,11 +847,11 @@ impl<P: Ports> Sink<P> {
         if content {
             answer.content(flight);
         }
-        let mut ended = self.order.ended;
+        let mut ended = self.order.ended();
         if !self.watchers.is_empty() {
             events = self.watch(run, flight, events).map_err(Refused::Fault)?;
             content = events.iter().any(Event::is_content);
-            ended = self.watched.ended;
+            ended = self.watched.ended();
         }
         let failed = match events.last() {
             Some(Event::Failed(_)) => match events.pop() {

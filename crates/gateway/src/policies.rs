@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use witgate_config::{OnFailure, PolicyConfig};
 use witgate_model::policy::{Context, Decision, Filtered, Tag};
-use witgate_model::{Event, Request};
+use witgate_model::{Event, Order, Request};
 
-use crate::check::Order;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::path::{Flight, Run};
@@ -171,7 +170,7 @@ impl<N> Run<N> {
             }
             passed.push(events);
         }
-        match order.ended {
+        match order.ended() {
             true => Ok(passed),
             false => Err(fault(Fault {
                 component: "a policy".to_owned(),

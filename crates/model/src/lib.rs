@@ -19,6 +19,7 @@ mod export;
 mod hooks;
 #[rustfmt::skip]
 pub mod normaliser;
+mod order;
 #[rustfmt::skip]
 pub mod policy;
 #[rustfmt::skip]
@@ -26,4 +27,5 @@ pub mod types;
 
 pub use adapter::{Adapter, Decoder};
 pub use hooks::{Policy, Watcher};
+pub use order::Order;
 pub use types::*;
