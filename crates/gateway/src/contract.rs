@@ -12,5 +12,5 @@ use crate::sign;
 /// What a client would be told with a 502.
 pub fn check_request(adapter: &str, request: HttpRequest) -> Result<(), Fault> {
     let provider = Provider::new("conformance", AdapterRef::Path(adapter.to_owned()));
-    sign::prepare(&provider, "http://backend.invalid", Some("us-east-1"), request, None).map(drop)
+    sign::prepare(&provider, "http://backend.invalid", (Some("us-east-1"), 0), request, None).map(drop)
 }

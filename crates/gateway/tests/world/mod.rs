@@ -21,7 +21,7 @@ use witgate_adapters::bedrock::Bedrock;
 use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
-use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, StateError, Taken};
+use witgate_gateway::state::{Charge, Correction, Expect, Rule, StateError, Taken};
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
     UpstreamRequest, UpstreamResponse, Warning, Work,
@@ -711,7 +711,7 @@ impl World {
     }
 
     /// The state store.
-    pub fn state(&self) -> &witgate_gateway::state::Memory {
+    pub fn state(&self) -> &Store {
         &self.state.store
     }
 
