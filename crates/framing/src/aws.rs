@@ -3,9 +3,11 @@
 //! A message is a prelude (total length, length of the headers, CRC-32 of these 8 bytes; 4 bytes each, big-endian),
 //! headers, payload, and the CRC-32 of all before it. The prelude is verified, and its lengths are held against their
 //! bounds, as soon as its 12 bytes are there: before anything is buffered for the rest.
+//!
+//! A header is its name (a byte of length, then UTF-8), a byte of type, and a value of that type; AWS's own crate reads
+//! them through a tree of shared buffers, which cost more than all else here, so they are read where they lie. The tests
+//! hold what comes out against that crate.
 
-use aws_smithy_eventstream::frame::read_message_from;
-use aws_smithy_types::event_stream::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use witgate_model::{EventMessage, Field, Frame};
@@ -84,7 +86,7 @@ impl Messages {
     /// The total length of the message that begins with these 12 bytes or more.
     fn length_of(&self, message: &[u8]) -> Result<usize, FramingError> {
         let (total, headers, found) = (number(message, 0), number(message, 4), number(message, 8));
-        let computed = crc32(&message[..8]);
+        let computed = crc32fast::hash(message.get(..8).unwrap_or_default());
         if found != computed {
             return Err(FramingError::Checksum { part: "prelude", offset: self.offset, found, computed });
         }
@@ -107,45 +109,21 @@ impl Messages {
 
     /// One message, which has the length that its prelude says.
     fn parse(&self, bytes: &[u8]) -> Result<EventMessage, FramingError> {
-        let message = match read_message_from(bytes) {
-            Ok(message) => message,
-            // A damaged header fails before the checksum is looked at; the damage is what to report.
-            Err(error) => {
-                let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
-                let (found, computed) = (number(checksum, 0), crc32(content));
-                return Err(if found == computed {
-                    self.malformed(error.to_string())
-                } else {
-                    FramingError::Checksum { part: "message", offset: self.offset, found, computed }
-                });
-            }
-        };
-        let mut headers: Vec<Field> = Vec::with_capacity(message.headers().len());
-        for header in message.headers() {
-            headers.push((header.name().as_str().to_owned(), self.value(header.value())?));
+        let (content, checksum) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM));
+        let (found, computed) = (number(checksum, 0), crc32fast::hash(content));
+        if found != computed {
+            return Err(FramingError::Checksum { part: "message", offset: self.offset, found, computed });
         }
-        Ok(EventMessage { headers, payload: message.payload().to_vec() })
-    }
-
-    /// A header's value as text.
-    fn value(&self, value: &HeaderValue) -> Result<String, FramingError> {
-        Ok(match value {
-            HeaderValue::Bool(value) => value.to_string(),
-            HeaderValue::Byte(value) => value.to_string(),
-            HeaderValue::Int16(value) => value.to_string(),
-            HeaderValue::Int32(value) => value.to_string(),
-            HeaderValue::Int64(value) => value.to_string(),
-            HeaderValue::ByteArray(value) => STANDARD.encode(value),
-            HeaderValue::String(value) => value.as_str().to_owned(),
-            HeaderValue::Timestamp(value) => {
-                (i128::from(value.secs()) * 1000 + i128::from(value.subsec_nanos() / 1_000_000)).to_string()
-            }
-            HeaderValue::Uuid(value) => {
-                let hex = format!("{value:032x}");
-                [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-            }
-            _ => return Err(self.malformed("a header has a value of a type that is not known here".to_owned())),
-        })
+        let content = content.get(PRELUDE..).unwrap_or_default();
+        let Some((mut rest, payload)) = content.split_at_checked(number(bytes, 4) as usize) else {
+            return Err(self.malformed("its headers are longer than it is".to_owned()));
+        };
+        // Three of them are on every message of AWS's.
+        let mut headers: Vec<Field> = Vec::with_capacity(if rest.is_empty() { 0 } else { 3 });
+        while !rest.is_empty() {
+            headers.push(header(&mut rest).map_err(|reason| self.malformed(reason))?);
+        }
+        Ok(EventMessage { headers, payload: payload.to_vec() })
     }
 
     fn malformed(&self, reason: String) -> FramingError {
@@ -153,39 +131,57 @@ impl Messages {
     }
 }
 
+/// Takes one header, its value as text. The error says what is wrong with it.
+fn header(rest: &mut &[u8]) -> Result<Field, String> {
+    let length = array::<1>(rest)?[0];
+    let name = text(take(rest, length.into())?, "name")?;
+    let value = match array::<1>(rest)?[0] {
+        0 => "true".to_owned(),
+        1 => "false".to_owned(),
+        2 => i8::from_be_bytes(array(rest)?).to_string(),
+        3 => i16::from_be_bytes(array(rest)?).to_string(),
+        4 => i32::from_be_bytes(array(rest)?).to_string(),
+        // A timestamp, of type 8, counts milliseconds.
+        5 | 8 => i64::from_be_bytes(array(rest)?).to_string(),
+        6 => {
+            let length = u16::from_be_bytes(array(rest)?);
+            STANDARD.encode(take(rest, length.into())?)
+        }
+        7 => {
+            let length = u16::from_be_bytes(array(rest)?);
+            text(take(rest, length.into())?, "value")?
+        }
+        9 => {
+            let hex = format!("{:032x}", u128::from_be_bytes(array(rest)?));
+            [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        }
+        unknown => return Err(format!("its header `{name}` has a value of type {unknown}: types are 0 to 9")),
+    };
+    Ok((name, value))
+}
+
+/// Takes so many bytes.
+fn take<'b>(rest: &mut &'b [u8], length: usize) -> Result<&'b [u8], String> {
+    let (taken, after) = rest.split_at_checked(length).ok_or_else(|| {
+        let have = rest.len();
+        format!("a header has {length} more bytes, where only {have} are left of all headers")
+    })?;
+    *rest = after;
+    Ok(taken)
+}
+
+/// Takes a number's bytes.
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
+    let taken = take(rest, N)?;
+    taken.try_into().map_err(|_| "a header was cut".to_owned())
+}
+
+/// Text of a header.
+fn text(bytes: &[u8], what: &str) -> Result<String, String> {
+    str::from_utf8(bytes).map(str::to_owned).map_err(|error| format!("a header's {what} is not UTF-8: {error}"))
+}
+
 /// The big-endian number in the four bytes from `at` on; the callers have seen that they are there.
 fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..at + 4].iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
-}
-
-/// CRC-32 as in Ethernet and gzip: for preludes, and to name the fault of a message. Good messages are verified by
-/// `read_message_from`.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        while index < 256 {
-            let mut value = index as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc: u32, &byte| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::crc32;
-
-    #[test]
-    fn the_checksum_is_the_one_of_the_published_check_value() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-        assert_eq!(crc32(b""), 0);
-    }
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

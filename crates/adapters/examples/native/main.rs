@@ -1,0 +1,43 @@
+//! What each built-in adapter costs on this machine, natively: `cargo run --release -p witgate-adapters --example native`.
+//!
+//! Medians on one thread. Encode: a chat of so many bytes; "image" is a chat with a picture of 1 MB in base64. Decode: a
+//! stream of chunks of one word, in reads of 16 KiB. Beside it what it costs to copy its bytes once, and the floor: what
+//! the contract has to be copied and allocated for these chunks by anybody.
+#![allow(clippy::print_stdout)]
+
+mod cost;
+
+use cost::Failure;
+use witgate_adapters::bedrock::Bedrock;
+use witgate_adapters::sagemaker::SageMaker;
+use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi};
+use witgate_model::Adapter;
+
+fn native<A: Adapter>(name: &str, settings: &str) -> Result<(), Failure> {
+    for (what, request) in cost::requests() {
+        println!("{name:<10} encode {what:<7} {:>9.2} us", cost::encoded::<A>(settings, &request)?);
+    }
+    let stream = cost::stream(name);
+    stream.check::<A>(settings)?;
+    let (copied, floor, framed) = (stream.copied()?, stream.floor()?, stream.framed()?);
+    let decoded = stream.decoded::<A>(settings)?;
+    println!(
+        "{name:<10} decode a chunk of {} bytes {:.3} us; of a MB: copied {copied:.0} us, floor {floor:.0} us, framed \
+         {framed:.0} us ({:.2} x), decoded {decoded:.0} us ({:.2} x, {:.0} x copied)",
+        stream.chunk,
+        decoded * stream.chunk as f64 / 1e6,
+        framed / floor,
+        decoded / floor,
+        decoded / copied,
+    );
+    Ok(())
+}
+
+fn main() -> Result<(), Failure> {
+    native::<OpenAi>("openai", "{}")?;
+    native::<LlamaCpp>("llama-cpp", "{}")?;
+    native::<Anthropic>("anthropic", "{}")?;
+    native::<Ollama>("ollama", "{}")?;
+    native::<Bedrock>("bedrock", r#"{"region":"us-east-1","api":"converse"}"#)?;
+    native::<SageMaker>("sagemaker", r#"{"region":"us-east-1","codec":"vllm"}"#)
+}
