@@ -28,7 +28,9 @@ pub mod ollama;
 mod openai;
 pub mod openai_shape;
 mod prompt;
+mod repeat;
 pub mod sagemaker;
+mod scan;
 mod stub;
 
 pub use anthropic::Anthropic;

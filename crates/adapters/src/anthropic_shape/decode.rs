@@ -14,6 +14,7 @@ use super::error;
 use super::{Context, Flavour, MESSAGES, Operation};
 use crate::openai_shape::json::{Loose, Members, Text, complaint, count_of, object_of, text_of};
 use crate::openai_shape::object;
+use crate::repeat::{Repeat, inside};
 
 /// Most bytes of a whole answer.
 const WHOLE: usize = 32 * 1024 * 1024;
@@ -205,6 +206,7 @@ pub struct Decoder {
     answered: bool,
     /// The last known input, cache reads and cache writes: later usage objects may leave them out.
     input: [Option<u64>; 3],
+    repeat: Repeat,
 }
 
 impl Decoder {
@@ -224,12 +226,13 @@ impl Decoder {
             calls: false,
             answered: false,
             input: [None; 3],
+            repeat: Repeat::default(),
         }
     }
 
     /// One event of a stream, as JSON text. A failure is told in `out`, like everything else.
-    pub fn event(&mut self, json: &str, out: &mut Vec<Event>) {
-        self.guarded(out, |decoder, out| decoder.stream(None, json, out));
+    pub fn event(&mut self, json: impl Into<String>, out: &mut Vec<Event>) {
+        self.guarded(out, |decoder, out| decoder.stream(None, json.into(), out));
     }
 
     /// Ends the answer by a failure that the caller knows of; nothing where it has ended.
@@ -279,7 +282,7 @@ impl Decoder {
 
     fn frame(&mut self, frame: Frame, out: &mut Vec<Event>) -> Result<(), Error> {
         match frame {
-            Frame::Sse(event) if self.is_success() => self.stream(event.event.as_deref(), &event.data, out),
+            Frame::Sse(event) if self.is_success() => self.stream(event.event.as_deref(), event.data, out),
             Frame::Bytes(bytes) => {
                 let most = if self.is_success() { WHOLE } else { ERROR_BODY };
                 if self.is_success() && self.body.len() + bytes.len() > most {
@@ -303,8 +306,24 @@ impl Decoder {
     }
 
     /// One event of a stream; `name` is its `event:` field.
-    fn stream(&mut self, name: Option<&str>, json: &str, out: &mut Vec<Event>) -> Result<(), Error> {
-        if json.trim().is_empty() || name == Some("ping") {
+    fn stream(&mut self, name: Option<&str>, json: String, out: &mut Vec<Event>) -> Result<(), Error> {
+        if name == Some("ping") {
+            return Ok(());
+        }
+        let json = match self.repeat.next(json) {
+            Ok(event) => {
+                out.push(event);
+                return Ok(());
+            }
+            Err(json) => json,
+        };
+        self.repeat.forget();
+        self.read(name, &json, out)
+    }
+
+    /// One event of a stream that is not as the one before.
+    fn read(&mut self, name: Option<&str>, json: &str, out: &mut Vec<Event>) -> Result<(), Error> {
+        if json.trim().is_empty() {
             return Ok(());
         }
         let event: StreamEvent<'_> = serde_json::from_str(json).map_err(|error| {
@@ -340,7 +359,13 @@ impl Decoder {
             "content_block_delta" => {
                 let number = number()?;
                 let delta = event.delta.ok_or_else(|| self.malformed("a delta that holds nothing"))?;
-                self.delta(number, delta, out)
+                let before = out.len();
+                let text = self.delta(number, delta, out)?;
+                // Without a type, the name of the event counts.
+                if let Some(text) = text.and_then(inside).filter(|_| event.kind.0.is_some()) {
+                    self.repeat.note(json, text, None, out.get(before..).unwrap_or_default());
+                }
+                Ok(())
             }
             "content_block_stop" => {
                 let number = number()?;
@@ -513,8 +538,13 @@ impl Decoder {
         Ok(())
     }
 
-    /// More of an open block.
-    fn delta(&mut self, number: u64, raw: &RawValue, out: &mut Vec<Event>) -> Result<(), Error> {
+    /// More of an open block. Gives the text that it is.
+    fn delta<'a>(
+        &mut self,
+        number: u64,
+        raw: &'a RawValue,
+        out: &mut Vec<Event>,
+    ) -> Result<Option<&'a RawValue>, Error> {
         let delta: Delta<'_> = serde_json::from_str(raw.get()).map_err(|error| self.unreadable("a delta", &error))?;
         let backend = self.flavour.backend();
         let Some(open) = self.open.iter_mut().find(|open| open.number == number) else {
@@ -533,7 +563,7 @@ impl Decoder {
                     let members = format!("{{\"citations\":[{}]}}", citation.get());
                     out.push(Event::other(MESSAGES, Scope::Block(index), members));
                 }
-                return Ok(());
+                return Ok(None);
             }
             ("text_delta" | "thinking_delta" | "signature_delta" | "input_json_delta", kind) if kind != Kind::Other => {
                 let kind = delta.kind.0.unwrap_or_default();
@@ -541,7 +571,7 @@ impl Decoder {
             }
             _ => {
                 out.push(Event::other(MESSAGES, Scope::Block(index), format!("{{\"delta\":{}}}", raw.get())));
-                return Ok(());
+                return Ok(None);
             }
         };
         if let Some(text) = value.and_then(text_of).filter(|text| !text.is_empty()) {
@@ -554,7 +584,7 @@ impl Decoder {
             members.push('}');
             out.push(Event::other(MESSAGES, Scope::Block(index), members));
         }
-        Ok(())
+        Ok(value)
     }
 
     /// The message has ended, where a reason is given.

@@ -7,6 +7,7 @@ use witgate_model::{CacheMark, Error, MediaKind, MediaPart, MediaSource};
 use super::Flavour;
 use super::encode::{At, Encoder};
 use super::write::{Object, separate};
+use crate::scan;
 
 /// First characters of base64 that tell the type of an image whose sender did not.
 const MAGIC: &[(&str, &str)] =
@@ -174,12 +175,7 @@ impl Encoder<'_> {
 
 /// Refuses base64 that is none, and nothing at all.
 fn check_base64(data: &str, at: At) -> Result<(), Error> {
-    let digits = data.trim_end_matches('=');
-    let fits = data.len().is_multiple_of(4)
-        && !digits.is_empty()
-        && data.len() - digits.len() <= 2
-        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    if fits { Ok(()) } else { Err(not_base64(at)) }
+    if scan::base64_len(data).is_some_and(|bytes| bytes > 0) { Ok(()) } else { Err(not_base64(at)) }
 }
 
 fn not_base64(at: At) -> Error {

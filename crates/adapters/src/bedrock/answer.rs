@@ -1,6 +1,6 @@
 //! What the answers of all APIs have in common: their head, AWS's event streams, AWS's error bodies.
 
-use witgate_model::{Error, EventMessage, Framing, ResponseHead};
+use witgate_model::{Error, Event, EventMessage, Frame, Framing, ResponseHead};
 
 use super::error::{Fault, bare};
 
@@ -102,4 +102,89 @@ impl Head {
 /// The value of a header of the answer.
 pub(super) fn header<'h>(head: &'h ResponseHead, name: &str) -> Option<&'h str> {
     head.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+}
+
+/// What has come of an answer of one of Bedrock's own APIs.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub head: Head,
+    /// What came whole, or an error.
+    body: Vec<u8>,
+    messages: u64,
+    /// The last event has been told.
+    pub ended: bool,
+}
+
+impl Arrived {
+    pub fn new(head: Head) -> Self {
+        Arrived { head, body: Vec::new(), messages: 0, ended: false }
+    }
+}
+
+/// An API whose answers come as AWS event streams, or whole.
+pub(super) trait Api {
+    fn arrived(&mut self) -> &mut Arrived;
+
+    /// One message of the stream.
+    fn message(&mut self, message: EventMessage, events: &mut Vec<Event>) -> Result<(), Error>;
+
+    /// A body that came whole: an error, or an answer.
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error>;
+
+    /// The stream has ended without a last event.
+    fn cut_off(&mut self, events: &mut Vec<Event>) -> Result<(), Error>;
+
+    /// What is told in front of a failure.
+    fn spent(&self) -> Option<Event> {
+        None
+    }
+
+    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
+        let mut events = Vec::with_capacity(frames.len() + 2);
+        for frame in frames {
+            if self.arrived().ended {
+                break;
+            }
+            let arrived = self.arrived();
+            let result = match frame {
+                Frame::Bytes(bytes) => arrived.head.collect(&mut arrived.body, bytes),
+                Frame::Message(message) => {
+                    arrived.messages += 1;
+                    self.message(message, &mut events)
+                }
+                Frame::Sse(_) | Frame::Line(_) => {
+                    Err(arrived.head.malformed("it came as text lines, not as an AWS event stream"))
+                }
+            };
+            self.told(result, &mut events);
+        }
+        events
+    }
+
+    fn finish(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let arrived = self.arrived();
+        if arrived.ended {
+            return events;
+        }
+        let result = if arrived.head.whole || !arrived.head.is_success() || !arrived.body.is_empty() {
+            let body = std::mem::take(&mut arrived.body);
+            self.whole(&body, &mut events)
+        } else if arrived.messages == 0 {
+            Err(arrived.head.malformed("status 200, but not one event"))
+        } else {
+            self.cut_off(&mut events)
+        };
+        self.told(result, &mut events);
+        events
+    }
+
+    /// Tells a failure; nothing may follow.
+    fn told(&mut self, result: Result<(), Error>, events: &mut Vec<Event>) {
+        if let Err(error) = result {
+            self.arrived().ended = true;
+            events.extend(self.spent());
+            events.push(Event::Failed(error));
+        }
+    }
 }

@@ -136,6 +136,11 @@ pub(super) fn raw(value: &(impl Serialize + ?Sized)) -> Result<Cow<'static, RawV
     serde_json::value::to_raw_value(value).map(Cow::Owned)
 }
 
+/// Text that needs no escapes as a JSON string. It is written out as it is, where a string is searched byte by byte.
+pub(super) fn plain(text: &str) -> Result<Cow<'static, RawValue>, serde_json::Error> {
+    RawValue::from_string(["\"", text, "\""].concat()).map(Cow::Owned)
+}
+
 /// `{"name": value}` as text.
 pub(super) fn wrap(name: &str, value: &(impl Serialize + ?Sized)) -> String {
     struct One<'a, T: ?Sized>(&'a str, &'a T);

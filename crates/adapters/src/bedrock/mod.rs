@@ -116,7 +116,7 @@ use witgate_model::{
     Adapter, Description, Error, ErrorKind, Event, Frame, HttpRequest, Input, Request, ResponseHead, SecretSlot,
 };
 
-use answer::Head;
+use answer::{Api as _, Head};
 use converse::DIALECT;
 use http::Encoding;
 use model::Family;

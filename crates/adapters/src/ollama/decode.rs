@@ -14,6 +14,7 @@ use super::{Context, Operation, UNNAMED, error, time};
 use crate::openai_shape::chunk::Others;
 use crate::openai_shape::error::is_error;
 use crate::openai_shape::json::{self, complaint, count_of, object_of, text_of};
+use crate::repeat::{Repeat, inside};
 
 /// Most bytes of a whole answer.
 const WHOLE: usize = 32 * 1024 * 1024;
@@ -52,6 +53,7 @@ pub struct OllamaDecoder {
     ids: BTreeSet<String>,
     /// Unknown members that were told: `true` for those of the message.
     remembered: Vec<(bool, String, String)>,
+    repeat: Repeat,
 }
 
 impl OllamaDecoder {
@@ -67,6 +69,7 @@ impl OllamaDecoder {
             calls: 0,
             ids: BTreeSet::new(),
             remembered: Vec::new(),
+            repeat: Repeat::default(),
         }
     }
 
@@ -81,7 +84,13 @@ impl OllamaDecoder {
 
     fn frame(&mut self, frame: Frame, out: &mut Vec<Event>) -> Result<(), Error> {
         match frame {
-            Frame::Line(line) if self.is_success() => self.line(&line, out),
+            Frame::Line(line) if self.is_success() => match self.repeat.next(line) {
+                Ok(event) => {
+                    out.push(event);
+                    Ok(())
+                }
+                Err(line) => self.line(&line, out),
+            },
             Frame::Line(line) => self.frame(Frame::Bytes(line.into_bytes()), out),
             Frame::Bytes(bytes) => {
                 let most = if self.is_success() { WHOLE } else { ERROR_BODY };
@@ -116,6 +125,7 @@ impl OllamaDecoder {
 
     /// One line of a stream, or the whole of an answer that is none.
     fn line(&mut self, text: &str, out: &mut Vec<Event>) -> Result<(), Error> {
+        self.repeat.forget();
         let mut chunk: Chunk<'_> = serde_json::from_str(text).map_err(|error| not_promised(&error))?;
         if let Some(error) = chunk.error.filter(|error| is_error(error)) {
             return Err(error::of_object(error.get(), text));
@@ -131,6 +141,14 @@ impl OllamaDecoder {
         };
         let content = content.map(|text| text.0).unwrap_or_default();
         let thinking = thinking.map(|text| text.0).unwrap_or_default();
+        let said = match (&content, &thinking) {
+            (Cow::Borrowed(text), thinking) if thinking.is_empty() => *text,
+            (content, Cow::Borrowed(text)) if content.is_empty() => *text,
+            _ => "",
+        };
+        // To a client of another dialect, the time of a line is told with the last one only.
+        let time = chunk.created_at.filter(|_| !self.context.native).and_then(inside);
+        let before = out.len();
         let logprobs = chunk.logprobs.and_then(|logprobs| self.logprobs(logprobs.get()));
         let (done, native) = (chunk.done == Some(true), self.context.native);
         // `other` of a line stands in front of its text: a renderer of this dialect writes it into the same line.
@@ -167,6 +185,8 @@ impl OllamaDecoder {
             self.tell(Scope::Envelope, &beside, out);
             out.extend(usage(self.dialect(), &chunk.metrics));
             self.finished(word, out);
+        } else {
+            self.repeat.note(text, said, time, out.get(before..).unwrap_or_default());
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::json::{Loose, Text, too_many};
+use crate::repeat::inside;
 
 /// Most choices in one answer.
 pub(super) const CHOICES: usize = 128;
@@ -62,6 +63,8 @@ pub(super) struct Envelope<'a> {
     pub(super) choices: Vec<Choice<'a>>,
     pub(super) usage: Option<&'a RawValue>,
     pub(super) error: Option<&'a RawValue>,
+    /// Of random length, so that the length of a chunk does not tell that of its text.
+    pub(super) padding: Option<&'a RawValue>,
     pub(super) others: Others<'a>,
 }
 
@@ -72,9 +75,32 @@ object!(Envelope, "an object with `choices`", |map, this, name| {
     "choices" => this.choices = map.next_value::<Option<List<Choice<'de>, CHOICES>>>()?.unwrap_or_default().0,
     "usage" => this.usage = map.next_value()?,
     "error" => this.error = map.next_value()?,
-    // The dialect names the kind of object, and the padding says nothing.
-    "object" | "obfuscation" => drop(map.next_value::<IgnoredAny>()?),
+    "obfuscation" => this.padding = map.next_value()?,
+    // The dialect names the kind of object.
+    "object" => drop(map.next_value::<IgnoredAny>()?),
 });
+
+impl<'a> Envelope<'a> {
+    /// The text of a chunk that has but one, as it was written, and the padding.
+    pub(super) fn text(&self) -> Option<(&'a str, Option<&'a str>)> {
+        let [choice] = self.choices.as_slice() else { return None };
+        let text = match (&choice.text, &choice.message) {
+            (Some(Content::Text(Cow::Borrowed(text))), None) => text,
+            (None, Some(message)) => {
+                let thoughts = [message.reasoning_content, message.reasoning];
+                let mut thoughts = thoughts.into_iter().flatten().filter(|thought| thought.get() != "\"\"");
+                // One and the same reasoning may stand under both names: what comes of it depends on both.
+                match (&message.content, thoughts.next(), thoughts.next()) {
+                    (Content::Text(Cow::Borrowed(text)), None, _) => text,
+                    (Content::Text(Cow::Borrowed("")) | Content::Nothing, Some(thought), None) => inside(thought)?,
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        Some((text, self.padding.and_then(inside)))
+    }
+}
 
 /// One choice.
 #[derive(Debug, Default)]

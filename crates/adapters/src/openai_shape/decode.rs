@@ -16,6 +16,7 @@ use super::chunk::{
 use super::json::{self, Members, complaint, count_of, object_of, text_of};
 use super::lift::{Lift, Piece};
 use super::{Flavour, error};
+use crate::repeat::Repeat;
 
 /// Most bytes of arguments that may come before their tool call has a name.
 const EARLY_ARGUMENTS: usize = 1024 * 1024;
@@ -51,6 +52,7 @@ pub(super) struct Generation {
     ids: BTreeSet<String>,
     remembered: Remembered,
     usage: UsageState,
+    repeat: Repeat,
 }
 
 /// Members beside `choices` that were told, to be told again only when they change.
@@ -204,6 +206,7 @@ impl Generation {
             ids: BTreeSet::new(),
             remembered: Remembered::default(),
             usage: UsageState::default(),
+            repeat: Repeat::default(),
         }
     }
 
@@ -213,8 +216,20 @@ impl Generation {
     }
 
     /// One event of a stream.
-    pub(super) fn sse(&mut self, event: &SseEvent, out: &mut Vec<Event>) -> Result<(), Error> {
-        let data = event.data.trim();
+    pub(super) fn sse(&mut self, event: SseEvent, out: &mut Vec<Event>) -> Result<(), Error> {
+        let named_error = event.event.is_some_and(|name| name == "error");
+        if named_error {
+            self.repeat.forget();
+        }
+        let text = match self.repeat.next(event.data) {
+            Ok(event) => {
+                out.push(event);
+                return Ok(());
+            }
+            Err(text) => text,
+        };
+        self.repeat.forget();
+        let data = text.trim();
         if data.is_empty() {
             return Ok(());
         }
@@ -227,10 +242,16 @@ impl Generation {
             let what = complaint(&error);
             Error::malformed(format!("the backend sent an event that is not a chunk of an answer: {what}"))
         })?;
-        if event.event.as_deref() == Some("error") && envelope.error.is_none() {
+        if named_error && envelope.error.is_none() {
             return Err(error::of_object(None, data));
         }
-        self.envelope(envelope, false, out)
+        let (text, before) = (envelope.text(), out.len());
+        self.envelope(envelope, false, out)?;
+        // Text that was lifted depends on what was before.
+        if let Some((text, padding)) = text.filter(|_| self.choices.iter().all(|choice| choice.lift.is_none())) {
+            self.repeat.note(data, text, padding, out.get(before..).unwrap_or_default());
+        }
+        Ok(())
     }
 
     /// The whole answer, in one JSON object.

@@ -78,7 +78,7 @@ impl Decoder {
     fn frame(&mut self, frame: Frame, out: &mut Vec<Event>) -> Result<(), Error> {
         match frame {
             Frame::Sse(event) if self.is_success() => match &mut self.operation {
-                Operation::Generation(generation) => generation.sse(&event, out),
+                Operation::Generation(generation) => generation.sse(event, out),
                 Operation::Responses(responses) => responses.sse(&event, out),
                 Operation::Embedding(_) | Operation::Models | Operation::Llm => {
                     Err(Error::malformed("the answer came as a stream, where one JSON object was expected"))

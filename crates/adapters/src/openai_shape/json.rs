@@ -11,6 +11,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::scan;
+
 macro_rules! names {
     ($($variant:ident $text:literal,)*) => {
         /// Every member name that an encoder of the OpenAI shape may write.
@@ -169,47 +171,16 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Where in eight bytes the first one is that must be escaped: a control character, a quotation mark or a backslash.
-fn first_to_escape(chunk: [u8; 8]) -> Option<usize> {
-    let word = u64::from_le_bytes(chunk);
-    // A byte's high bit is set where the byte is meant; borrows can set wrong ones, but only above a right one.
-    let below = |limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let equal = |byte: u8| {
-        let difference = word ^ (ONES * u64::from(byte));
-        difference.wrapping_sub(ONES) & !difference
-    };
-    let found = (below(0x20) | equal(b'"') | equal(b'\\')) & HIGHS;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
-}
-
-/// Writes text as the inside of a JSON string: eight bytes at a time where nothing has to be escaped.
+/// Writes text as the inside of a JSON string.
 pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let (mut copied, mut at) = (0, 0);
-    while at < bytes.len() {
-        match bytes[at..].first_chunk::<8>() {
-            Some(chunk) => match first_to_escape(*chunk) {
-                Some(offset) => at += offset,
-                None => {
-                    at += 8;
-                    continue;
-                }
-            },
-            None if bytes[at] < 0x20 || bytes[at] == b'"' || bytes[at] == b'\\' => {}
-            None => {
-                at += 1;
-                continue;
-            }
-        }
-        out.extend_from_slice(&bytes[copied..at]);
-        escaped(out, bytes[at]);
-        at += 1;
-        copied = at;
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, after) = rest.split_at(scan::plain(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = after.split_first() else { return };
+        escaped(out, *byte);
+        rest = after;
     }
-    out.extend_from_slice(&bytes[copied..]);
 }
 
 /// Writes the escape of one byte.

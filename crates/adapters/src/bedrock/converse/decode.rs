@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use witgate_model::{
-    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, EventMessage, Finish, FinishReason, Frame,
-    OtherEvent, Retry, Scope, Started, ToolCallStart, Usage,
+    BlockDelta, BlockKind, BlockStart, DialectJson, Error, Event, EventMessage, Finish, FinishReason, OtherEvent,
+    Retry, Scope, Started, ToolCallStart, Usage,
 };
 
-use super::super::answer::Head;
+use super::super::answer::{Api, Arrived, Head};
 use super::super::json::{Members, wrap};
 use super::DIALECT;
+use crate::repeat::{Repeat, inside};
 
 /// Most blocks in one answer: what one frame closes stays below the contract's bound on events.
 const MOST_BLOCKS: u32 = 1024;
@@ -18,18 +19,16 @@ const MOST_BLOCKS: u32 = 1024;
 /// Decodes one answer of Converse or ConverseStream.
 #[derive(Debug)]
 pub(in super::super) struct Decoder {
-    head: Head,
+    arrived: Arrived,
     /// Mapped tool names to the client's own.
     tools: BTreeMap<String, String>,
-    body: Vec<u8>,
-    messages: u64,
     started: bool,
-    ended: bool,
     /// Open blocks by the backend's number.
     open: BTreeMap<u64, Open>,
     next: u32,
     stop: Option<Stop>,
     metadata: bool,
+    repeat: Repeat,
 }
 
 #[derive(Debug)]
@@ -55,26 +54,19 @@ struct Stop {
 impl Decoder {
     pub fn new(tools: BTreeMap<String, String>, head: Head) -> Self {
         Decoder {
-            head,
+            arrived: Arrived::new(head),
             tools,
-            body: Vec::new(),
-            messages: 0,
             started: false,
-            ended: false,
             open: BTreeMap::new(),
             next: 0,
             stop: None,
             metadata: false,
+            repeat: Repeat::default(),
         }
     }
 
-    fn fail(&mut self, error: Error, events: &mut Vec<Event>) {
-        self.ended = true;
-        events.push(Event::Failed(error));
-    }
-
     fn malformed(&self, message: impl std::fmt::Display) -> Error {
-        self.head.malformed(message)
+        self.arrived.head.malformed(message)
     }
 
     fn start(&mut self, events: &mut Vec<Event>) {
@@ -85,24 +77,8 @@ impl Decoder {
         }
     }
 
-    fn frame(&mut self, frame: Frame, events: &mut Vec<Event>) -> Result<(), Error> {
-        match frame {
-            Frame::Bytes(bytes) => self.head.collect(&mut self.body, bytes),
-            Frame::Message(message) => self.message(&message, events),
-            Frame::Sse(_) | Frame::Line(_) => Err(self.malformed("it came as text lines, not as an AWS event stream")),
-        }
-    }
-
-    fn message(&mut self, message: &EventMessage, events: &mut Vec<Event>) -> Result<(), Error> {
-        self.messages += 1;
-        let kind = self.head.event(message)?;
-        let payload = Members::parse_bytes(&message.payload)
-            .map_err(|error| self.malformed(format_args!("the payload of {kind}: {error}")))?;
-        self.start(events);
-        self.event(kind, &payload, events)
-    }
-
-    fn event(&mut self, kind: &str, payload: &Members, events: &mut Vec<Event>) -> Result<(), Error> {
+    /// One event; `payload` is read from `json`.
+    fn event(&mut self, kind: &str, json: &[u8], payload: &Members, events: &mut Vec<Event>) -> Result<(), Error> {
         let block = || {
             payload
                 .number("contentBlockIndex")
@@ -122,7 +98,9 @@ impl Decoder {
                 let block = block()?;
                 let delta = payload.object("delta");
                 let delta = delta.ok_or_else(|| self.malformed("contentBlockDelta without a delta"))?;
+                let before = events.len();
                 self.delta(block, &delta, events)?;
+                self.note(json, payload, &delta, events.get(before..).unwrap_or_default());
                 &["delta", "contentBlockIndex", "p"]
             }
             "contentBlockStop" => {
@@ -153,12 +131,33 @@ impl Decoder {
         };
         let rest = payload.without(known);
         if !rest.is_empty() {
+            self.repeat.forget();
             events.push(Event::other(DIALECT, Scope::Envelope, wrap(kind, &rest)));
         }
         if self.metadata && self.stop.is_some() {
             self.complete(events);
         }
         Ok(())
+    }
+
+    /// Notes a delta that is a piece of text.
+    fn note(&mut self, json: &[u8], payload: &Members, delta: &Members, events: &[Event]) {
+        let Ok(json) = str::from_utf8(json) else { return };
+        let padding = payload.get("p").and_then(inside);
+        let part = match events {
+            [Event::Text(_)] => return self.noted(json, delta.get("text"), padding, events),
+            [Event::Reasoning(_)] => delta.object("reasoningContent"),
+            [Event::Arguments(_)] => delta.object("toolUse"),
+            _ => return,
+        };
+        let name = if matches!(events, [Event::Reasoning(_)]) { "text" } else { "input" };
+        self.noted(json, part.as_ref().and_then(|part| part.get(name)), padding, events);
+    }
+
+    fn noted(&mut self, json: &str, text: Option<&RawValue>, padding: Option<&str>, events: &[Event]) {
+        if let Some(text) = text.and_then(inside) {
+            self.repeat.note(json, text, padding, events);
+        }
     }
 
     /// The number of a new block of this kind.
@@ -291,7 +290,7 @@ impl Decoder {
         for open in std::mem::take(&mut self.open).into_values() {
             events.push(Event::BlockStop(open.index));
         }
-        self.ended = true;
+        self.arrived.ended = true;
         let reason = match stop.reason.as_str() {
             "end_turn" | "stop_sequence" => FinishReason::Stop,
             "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
@@ -312,37 +311,6 @@ impl Decoder {
         let finish = Finish { choice: 0, reason, raw: Some(stop.reason), stop_sequence: stop.sequence };
         events.push(Event::Finish(finish));
         events.push(Event::Done);
-    }
-
-    /// A body that came whole: an error, or a Converse answer.
-    fn whole(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
-        let body = std::mem::take(&mut self.body);
-        let answer = Members::parse_bytes(&body).ok().filter(|_| self.head.is_answer());
-        let Some(answer) = answer.filter(|answer| answer.get("output").is_some() || answer.get("stopReason").is_some())
-        else {
-            return Err(self.head.error_body(&body));
-        };
-        self.start(events);
-        let output = answer.object("output");
-        let message = output.as_ref().and_then(|output| output.object("message"));
-        let message = message.ok_or_else(|| self.malformed("it has no output.message"))?;
-        let blocks =
-            message.get("content").and_then(|content| serde_json::from_str::<Vec<&RawValue>>(content.get()).ok());
-        let blocks = blocks.ok_or_else(|| self.malformed("output.message.content is not a list"))?;
-        for (number, block) in (0..).zip(blocks) {
-            let block = Members::of(block).ok_or_else(|| self.malformed("a content block is not an object"))?;
-            self.content_block(number, &block, events)?;
-            if let Some(open) = self.open.remove(&number) {
-                events.push(Event::BlockStop(open.index));
-            }
-        }
-        other(Scope::Message(0), &message.without(&["role", "content"]), events);
-        usage(answer.object("usage"), answer.get("usage"), events);
-        self.stop(&answer, events)?;
-        let known = ["output", "stopReason", "usage", "additionalModelResponseFields"];
-        other(Scope::Envelope, &answer.without(&known), events);
-        self.complete(events);
-        Ok(())
     }
 
     fn content_block(&mut self, number: u64, block: &Members, events: &mut Vec<Event>) -> Result<(), Error> {
@@ -389,40 +357,68 @@ impl Decoder {
     }
 }
 
-impl witgate_model::Decoder for Decoder {
-    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        let mut events = Vec::new();
-        for frame in frames {
-            if self.ended {
-                break;
-            }
-            if let Err(error) = self.frame(frame, &mut events) {
-                self.fail(error, &mut events);
-            }
-        }
-        events
+impl Api for Decoder {
+    fn arrived(&mut self) -> &mut Arrived {
+        &mut self.arrived
     }
 
-    fn finish(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.ended {
-            return events;
+    fn message(&mut self, mut message: EventMessage, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.arrived.head.event(&message)? == "contentBlockDelta" {
+            message.payload = match String::from_utf8(std::mem::take(&mut message.payload)) {
+                Ok(json) => match self.repeat.next(json) {
+                    Ok(event) => {
+                        events.push(event);
+                        return Ok(());
+                    }
+                    Err(json) => json.into_bytes(),
+                },
+                Err(error) => error.into_bytes(),
+            };
         }
-        let result = if self.head.whole || !self.head.is_success() || !self.body.is_empty() {
-            self.whole(&mut events)
-        } else if self.messages == 0 {
-            Err(self.malformed("status 200, but not one event"))
-        } else if self.stop.is_some() {
-            // Without the usage, but the model has finished.
-            self.complete(&mut events);
-            Ok(())
-        } else {
-            Err(self.malformed("the stream ended before messageStop"))
+        self.repeat.forget();
+        let kind = self.arrived.head.event(&message)?;
+        let payload = Members::parse_bytes(&message.payload)
+            .map_err(|error| self.malformed(format_args!("the payload of {kind}: {error}")))?;
+        self.start(events);
+        self.event(kind, &message.payload, &payload, events)
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        let answer = Members::parse_bytes(body).ok().filter(|_| self.arrived.head.is_answer());
+        let Some(answer) = answer.filter(|answer| answer.get("output").is_some() || answer.get("stopReason").is_some())
+        else {
+            return Err(self.arrived.head.error_body(body));
         };
-        if let Err(error) = result {
-            self.fail(error, &mut events);
+        self.start(events);
+        let output = answer.object("output");
+        let message = output.as_ref().and_then(|output| output.object("message"));
+        let message = message.ok_or_else(|| self.malformed("it has no output.message"))?;
+        let blocks =
+            message.get("content").and_then(|content| serde_json::from_str::<Vec<&RawValue>>(content.get()).ok());
+        let blocks = blocks.ok_or_else(|| self.malformed("output.message.content is not a list"))?;
+        for (number, block) in (0..).zip(blocks) {
+            let block = Members::of(block).ok_or_else(|| self.malformed("a content block is not an object"))?;
+            self.content_block(number, &block, events)?;
+            if let Some(open) = self.open.remove(&number) {
+                events.push(Event::BlockStop(open.index));
+            }
         }
-        events
+        other(Scope::Message(0), &message.without(&["role", "content"]), events);
+        usage(answer.object("usage"), answer.get("usage"), events);
+        self.stop(&answer, events)?;
+        let known = ["output", "stopReason", "usage", "additionalModelResponseFields"];
+        other(Scope::Envelope, &answer.without(&known), events);
+        self.complete(events);
+        Ok(())
+    }
+
+    fn cut_off(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.stop.is_none() {
+            return Err(self.malformed("the stream ended before messageStop"));
+        }
+        // Without the usage, but the model has finished.
+        self.complete(events);
+        Ok(())
     }
 }
 

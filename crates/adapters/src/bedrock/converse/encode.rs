@@ -11,11 +11,12 @@ use witgate_model::{
 
 use super::super::Context;
 use super::super::http::{Encoding, internal};
-use super::super::json::{Members, raw};
+use super::super::json::{Members, plain, raw};
 use super::super::model::Family;
 use super::super::names::Names;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
+use crate::scan::base64_len;
 
 /// Most images and most documents in one message.
 const MOST_IMAGES: usize = 20;
@@ -453,7 +454,7 @@ impl<'a> Encoder<'a> {
         let source = match &part.source {
             MediaSource::Base64(data) => {
                 media::check_bytes(&part.kind, data, &at)?;
-                wire::Source::Bytes(data)
+                wire::Source::Bytes(plain(data).map_err(internal)?)
             }
             MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
             MediaSource::Text(text) if part.kind == MediaKind::Document => {
@@ -502,7 +503,7 @@ impl<'a> Encoder<'a> {
             turn.blocks.push(wire::Block::ReasoningContent(wire::Reasoning::ReasoningText(text)));
         }
         if let Some(redacted) = &part.redacted {
-            if media::decoded_len(redacted).is_none() {
+            if base64_len(redacted).is_none() {
                 let message = "encrypted reasoning of Bedrock is base64; this is from another backend, or damaged";
                 return Err(Error::invalid(at.to_string(), message));
             }

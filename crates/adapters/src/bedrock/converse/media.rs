@@ -2,6 +2,8 @@
 
 use witgate_model::{Error, ErrorKind, MediaKind, MediaPart, MediaSource, Retry};
 
+use crate::scan::base64_len;
+
 /// Largest image, in bytes behind the base64 (3.75 MiB, which is 5 MiB of base64).
 pub(super) const LARGEST_IMAGE: usize = 3_932_160;
 
@@ -130,7 +132,7 @@ pub(super) fn format(part: &MediaPart, at: &str) -> Result<&'static str, Error> 
 
 /// Refuses base64 that is none, nothing at all, and what is too large.
 pub(super) fn check_bytes(kind: &MediaKind, data: &str, at: &str) -> Result<(), Error> {
-    let bytes = decoded_len(data).filter(|bytes| *bytes > 0).ok_or_else(|| {
+    let bytes = base64_len(data).filter(|bytes| *bytes > 0).ok_or_else(|| {
         Error::invalid(at, "the data must be base64 with padding (RFC 4648 section 4), and not empty")
     })?;
     let (what, most, words) = match kind {
@@ -158,16 +160,6 @@ pub(super) fn check_text(text: &str, at: &str) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::TooLarge, message).with_param(at).with_retry(Retry::OtherTarget));
     }
     Ok(())
-}
-
-/// Bytes behind base64 text; `None` where the text is not base64.
-pub(super) fn decoded_len(data: &str) -> Option<usize> {
-    let digits = data.trim_end_matches('=');
-    let padding = data.len() - digits.len();
-    let fits = data.len().is_multiple_of(4)
-        && padding <= 2
-        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    fits.then(|| data.len() / 4 * 3 - padding)
 }
 
 /// An address in S3, which is the only kind of address that Converse takes.
@@ -202,17 +194,6 @@ pub(super) fn document_name(name: Option<&str>, number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_size_behind_base64_is_told_without_decoding() {
-        assert_eq!(decoded_len(""), Some(0));
-        assert_eq!(decoded_len("QQ=="), Some(1));
-        assert_eq!(decoded_len("QUI="), Some(2));
-        assert_eq!(decoded_len("QUJD"), Some(3));
-        for wrong in ["QQ", "QQ=", "Q===", "QU-_", "QUJD\n", "Q=Q="] {
-            assert_eq!(decoded_len(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn document_names_keep_to_the_alphabet_of_bedrock() {

@@ -102,7 +102,7 @@ pub(super) struct Media<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) enum Source<'a> {
     /// Base64, as JSON carries blobs.
-    Bytes(&'a str),
+    Bytes(Cow<'a, RawValue>),
     S3Location(S3Location<'a>),
     /// Documents only.
     Text(&'a str),

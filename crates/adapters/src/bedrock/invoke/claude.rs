@@ -86,7 +86,7 @@ impl Decoder {
         self.messages += 1;
         let Some(bytes) = super::chunk(&self.head, message)? else { return Ok(()) };
         let text = String::from_utf8(bytes).map_err(|_| self.head.malformed("a chunk is not UTF-8"))?;
-        self.inner.event(&text, out);
+        self.inner.event(text, out);
         Ok(())
     }
 

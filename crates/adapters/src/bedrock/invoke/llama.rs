@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use witgate_model::{
-    CompletionPrompt, DialectJson, Error, Event, EventMessage, Finish, FinishReason, Frame, Message, Request,
-    ResponseFormat, ResponseHead, Scope, Started, ToolChoice, Usage,
+    CompletionPrompt, DialectJson, Error, Event, EventMessage, Finish, FinishReason, Message, Request, ResponseFormat,
+    ResponseHead, Scope, Started, ToolChoice, Usage,
 };
 
-use super::super::answer::Head;
+use super::super::answer::{Api, Arrived, Head};
 use super::super::http::{Encoding, GUARDRAIL, internal};
 use super::super::json::Members;
 use super::super::model::Family;
@@ -141,10 +141,8 @@ fn send(encoding: Encoding<'_>, request: &Request, prompt: &str) -> Result<witga
 /// Decodes one answer.
 #[derive(Debug)]
 pub(in super::super) struct Decoder {
-    head: Head,
+    arrived: Arrived,
     counts: Counts,
-    body: Vec<u8>,
-    messages: u64,
     started: bool,
     open: bool,
     stop: Option<(FinishReason, Option<String>)>,
@@ -152,16 +150,13 @@ pub(in super::super) struct Decoder {
     metrics: Option<Usage>,
     input: Option<u64>,
     output: Option<u64>,
-    ended: bool,
 }
 
 impl Decoder {
     pub fn new(head: &ResponseHead) -> Self {
         Decoder {
             counts: Counts::new(head),
-            head: Head::new(head),
-            body: Vec::new(),
-            messages: 0,
+            arrived: Arrived::new(Head::new(head)),
             started: false,
             open: false,
             stop: None,
@@ -169,40 +164,7 @@ impl Decoder {
             metrics: None,
             input: None,
             output: None,
-            ended: false,
         }
-    }
-
-    fn fail(&mut self, error: Error, events: &mut Vec<Event>) {
-        self.ended = true;
-        if self.output.is_some() {
-            // What was spent is told.
-            events.push(Event::Usage(Usage { output_tokens: self.output, ..Usage::default() }));
-        }
-        events.push(Event::Failed(error));
-    }
-
-    fn frame(&mut self, frame: Frame, events: &mut Vec<Event>) -> Result<(), Error> {
-        match frame {
-            Frame::Bytes(bytes) => self.head.collect(&mut self.body, bytes),
-            Frame::Message(message) => self.message(&message, events),
-            Frame::Sse(_) | Frame::Line(_) => {
-                Err(self.head.malformed("it came as text lines, not as an AWS event stream"))
-            }
-        }
-    }
-
-    fn message(&mut self, message: &EventMessage, events: &mut Vec<Event>) -> Result<(), Error> {
-        self.messages += 1;
-        let Some(bytes) = super::chunk(&self.head, message)? else { return Ok(()) };
-        let answer = Members::parse_bytes(&bytes)
-            .map_err(|error| self.head.malformed(format_args!("the chunk is not a JSON object: {error}")))?;
-        self.answer(&answer, events)?;
-        // The metrics come with the stop, or behind it.
-        if self.stop.is_some() && self.metrics.is_some() {
-            self.complete(events);
-        }
-        Ok(())
     }
 
     /// One piece of the answer, or all of it.
@@ -213,7 +175,7 @@ impl Decoder {
         }
         if let Some(text) = answer.string("generation").filter(|text| !text.is_empty()) {
             if self.stop.is_some() {
-                return Err(self.head.malformed("it goes on after its stop_reason"));
+                return Err(self.arrived.head.malformed("it goes on after its stop_reason"));
             }
             if !self.open {
                 self.open = true;
@@ -223,7 +185,7 @@ impl Decoder {
         }
         if let Some(prompt) = answer.number("prompt_token_count").filter(|_| self.input.is_none()) {
             self.input = Some(prompt);
-            if !self.head.whole {
+            if !self.arrived.head.whole {
                 // Told at once: who leaves in the middle has used it too.
                 events.push(Event::Usage(Usage { input_tokens: self.input, ..Usage::default() }));
             }
@@ -258,7 +220,7 @@ impl Decoder {
     }
 
     fn complete(&mut self, events: &mut Vec<Event>) {
-        self.ended = true;
+        self.arrived.ended = true;
         if self.open {
             events.push(Event::BlockStop(0));
         }
@@ -278,52 +240,45 @@ impl Decoder {
         events.push(Event::Finish(Finish { choice: 0, reason, raw, stop_sequence: None }));
         events.push(Event::Done);
     }
+}
 
-    fn whole(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
-        let body = std::mem::take(&mut self.body);
-        let answer = Members::parse_bytes(&body).ok().filter(|_| self.head.is_answer());
+impl Api for Decoder {
+    fn arrived(&mut self) -> &mut Arrived {
+        &mut self.arrived
+    }
+
+    fn message(&mut self, message: EventMessage, events: &mut Vec<Event>) -> Result<(), Error> {
+        let Some(bytes) = super::chunk(&self.arrived.head, &message)? else { return Ok(()) };
+        let answer = Members::parse_bytes(&bytes)
+            .map_err(|error| self.arrived.head.malformed(format_args!("the chunk is not a JSON object: {error}")))?;
+        self.answer(&answer, events)?;
+        // The metrics come with the stop, or behind it.
+        if self.stop.is_some() && self.metrics.is_some() {
+            self.complete(events);
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        let answer = Members::parse_bytes(body).ok().filter(|_| self.arrived.head.is_answer());
         let Some(answer) = answer.filter(|answer| answer.string("generation").is_some()) else {
-            return Err(self.head.error_body(&body));
+            return Err(self.arrived.head.error_body(body));
         };
         self.answer(&answer, events)?;
         self.complete(events);
         Ok(())
     }
-}
 
-impl witgate_model::Decoder for Decoder {
-    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        let mut events = Vec::new();
-        for frame in frames {
-            if self.ended {
-                break;
-            }
-            if let Err(error) = self.frame(frame, &mut events) {
-                self.fail(error, &mut events);
-            }
+    fn cut_off(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.stop.is_none() {
+            return Err(self.arrived.head.malformed("the stream ended before its stop_reason"));
         }
-        events
+        // Without the metrics, but the model has finished.
+        self.complete(events);
+        Ok(())
     }
 
-    fn finish(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.ended {
-            return events;
-        }
-        let result = if self.head.whole || !self.head.is_success() || !self.body.is_empty() {
-            self.whole(&mut events)
-        } else if self.messages == 0 {
-            Err(self.head.malformed("status 200, but not one event"))
-        } else if self.stop.is_some() {
-            // Without the metrics, but the model has finished.
-            self.complete(&mut events);
-            Ok(())
-        } else {
-            Err(self.head.malformed("the stream ended before its stop_reason"))
-        };
-        if let Err(error) = result {
-            self.fail(error, &mut events);
-        }
-        events
+    fn spent(&self) -> Option<Event> {
+        self.output.map(|_| Event::Usage(Usage { output_tokens: self.output, ..Usage::default() }))
     }
 }

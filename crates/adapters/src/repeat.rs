@@ -1,0 +1,201 @@
+//! Chunks that are as the one before, but for their text.
+//!
+//! While a model writes, a backend sends the same JSON again and again: only the text differs, and sometimes a padding or a
+//! time that says nothing here. So a decoder reads such a chunk once by its general path and notes ([`Repeat::note`])
+//! where in it the text stood, and what came of it. A chunk that has the same bytes around a text of its own
+//! ([`Repeat::next`]) gives the same event with that text, and need not be parsed.
+//!
+//! This is right where three things hold, and who notes a chunk has seen to them:
+//!
+//! - The chunk gave exactly one event, and reading it once more would leave the decoder as it is. Every chunk that is read
+//!   by the general path makes what was noted before forgotten ([`Repeat::forget`]), so that nothing can have come
+//!   between.
+//! - The event's text is that of one JSON string, and nothing but the event depends on that string, as long as it is not
+//!   empty.
+//! - On the padding nothing depends at all.
+//!
+//! What is compared is bytes, so a chunk whose members come in another order, or with other blanks, is not taken for the
+//! same: it goes the general path, and is noted in its turn. Only blanks around the last brace are free, since
+//! Anthropic pads with them. The tests of each decoder hold this path against the general one.
+
+use std::ops::Range;
+
+use witgate_model::{BlockDelta, Event};
+
+use crate::openai_shape::json::Text;
+use crate::scan;
+
+/// Longest chunk that is noted, in bytes.
+const LONGEST: usize = 4096;
+
+/// Largest chunk whose memory becomes that of its text, in bytes. Of a larger one the text is copied out.
+const KEPT: usize = 1024;
+
+/// A chunk without its text.
+#[derive(Debug, Default)]
+pub(crate) struct Repeat {
+    /// What stands in front of, between and behind the holes, in a row, but for the last brace.
+    around: String,
+    /// Where in `around` the holes are: that of the text, and that of the padding where there is one.
+    holes: Vec<usize>,
+    /// Which of the holes is the text's.
+    text: usize,
+    /// What the text is of; `None` where nothing is noted.
+    kind: Option<(Kind, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    Reasoning,
+    Arguments,
+}
+
+impl Repeat {
+    /// Notes that the object `json` gave just these events, where that is one event of nothing but text. `text` is the
+    /// inside of the JSON string that held the text, `padding` that of another string, both as they stand in `json`.
+    pub fn note(&mut self, json: &str, text: &str, padding: Option<&str>, events: &[Event]) {
+        self.kind = match events {
+            [Event::Text(delta)] => noted(Kind::Text, delta),
+            [Event::Reasoning(delta)] => noted(Kind::Reasoning, delta),
+            [Event::Arguments(delta)] => noted(Kind::Arguments, delta),
+            _ => None,
+        };
+        if self.kind.is_some() && (text.is_empty() || self.cut(json, text, padding).is_none()) {
+            self.kind = None;
+        }
+    }
+
+    /// Notes where the holes are.
+    fn cut(&mut self, json: &str, text: &str, padding: Option<&str>) -> Option<()> {
+        if json.len() > LONGEST {
+            return None;
+        }
+        let text = place(json, text)?;
+        let padding = match padding {
+            Some(padding) => Some(place(json, padding)?),
+            None => None,
+        };
+        let end = trim(json).strip_suffix('}').map(trim)?.len();
+        self.text = usize::from(padding.as_ref().is_some_and(|padding| padding.start < text.start));
+        let mut holes = [Some(text), padding];
+        holes.sort_unstable_by_key(|hole| hole.as_ref().map(|hole| hole.start));
+        self.around.clear();
+        self.holes.clear();
+        let mut from = 0;
+        for hole in holes.into_iter().flatten() {
+            self.around.push_str(json.get(from..hole.start)?);
+            self.holes.push(self.around.len());
+            from = hole.end;
+        }
+        self.around.push_str(json.get(from..end)?);
+        Some(())
+    }
+
+    /// Nothing is noted.
+    pub fn forget(&mut self) {
+        self.kind = None;
+    }
+
+    /// The event of a chunk that is as the one that was noted; else the chunk.
+    pub fn next(&self, json: String) -> Result<Event, String> {
+        let Some((kind, index)) = self.kind else { return Err(json) };
+        let Some((text, escaped)) = self.find(&json) else { return Err(json) };
+        let text = if escaped {
+            let quoted = json.get(text.start.saturating_sub(1)..=text.end).unwrap_or_default();
+            match serde_json::from_str::<Text<'_>>(quoted) {
+                Ok(text) => text.0.into_owned(),
+                Err(_) => return Err(json),
+            }
+        } else if json.len() > KEPT {
+            json.get(text).unwrap_or_default().to_owned()
+        } else {
+            let mut json = json;
+            json.truncate(text.end);
+            json.drain(..text.start);
+            json
+        };
+        let delta = BlockDelta { index, text, logprobs: None };
+        Ok(match kind {
+            Kind::Text => Event::Text(delta),
+            Kind::Reasoning => Event::Reasoning(delta),
+            Kind::Arguments => Event::Arguments(delta),
+        })
+    }
+
+    /// Where the text is, and whether there are escapes in it; `None` where it is empty, or the chunk is another.
+    fn find(&self, json: &str) -> Option<(Range<usize>, bool)> {
+        let (json, around) = (json.as_bytes(), self.around.as_bytes());
+        let (mut at, mut from, mut text) = (0, 0, None);
+        for (number, hole) in self.holes.iter().enumerate() {
+            let literal = around.get(from..*hole)?;
+            let rest = strip(json.get(at..)?, literal)?;
+            at += literal.len();
+            let (length, escaped) = string(rest)?;
+            if number == self.text {
+                text = Some((at..at + length, escaped));
+            } else if escaped {
+                // Whether these escapes are JSON, the general path has to say.
+                return None;
+            }
+            at += length;
+            from = *hole;
+        }
+        let end = strip(json.get(at..)?, around.get(from..)?)?;
+        let ends = end == b"}" || blanks(end).strip_prefix(b"}").is_some_and(|end| blanks(end).is_empty());
+        text.filter(|(text, _)| ends && !text.is_empty())
+    }
+}
+
+fn noted(kind: Kind, delta: &BlockDelta) -> Option<(Kind, u32)> {
+    (delta.logprobs.is_none() && !delta.text.is_empty()).then_some((kind, delta.index))
+}
+
+/// The inside of a JSON string as it was written; `None` for any other value.
+pub(crate) fn inside(value: &serde_json::value::RawValue) -> Option<&str> {
+    value.get().strip_prefix('"')?.strip_suffix('"')
+}
+
+/// Where in `json` this piece of it stands, which is the inside of a string.
+fn place(json: &str, piece: &str) -> Option<Range<usize>> {
+    let start = piece.as_ptr().addr().checked_sub(json.as_ptr().addr())?;
+    let range = start..start.checked_add(piece.len())?;
+    let quoted = json.get(start.checked_sub(1)?..=range.end)?;
+    (quoted.strip_prefix('"')?.strip_suffix('"')? == piece).then_some(range)
+}
+
+/// Text without the blanks of JSON at its end.
+fn trim(json: &str) -> &str {
+    json.trim_end_matches([' ', '\n', '\r', '\t'])
+}
+
+/// Bytes without the blanks of JSON at their begin.
+fn blanks(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+    bytes.get(end.unwrap_or(bytes.len())..).unwrap_or_default()
+}
+
+/// What stands behind `start`. Eight bytes at a time: a component has no other fast way to compare.
+fn strip<'b>(bytes: &'b [u8], start: &[u8]) -> Option<&'b [u8]> {
+    let (head, rest) = bytes.split_at_checked(start.len())?;
+    let ((ours, end), (theirs, their_end)) = (head.as_chunks::<8>(), start.as_chunks::<8>());
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let difference = ours.iter().zip(theirs).fold(0, |found, (one, other)| found | (word(one) ^ word(other)));
+    (difference == 0 && end == their_end).then_some(rest)
+}
+
+/// How many bytes the string has whose inside begins here, and whether there are escapes in it.
+fn string(bytes: &[u8]) -> Option<(usize, bool)> {
+    let (mut at, mut escaped) = (0, false);
+    loop {
+        at += scan::plain(bytes.get(at..)?);
+        match bytes.get(at)? {
+            b'"' => return Some((at, escaped)),
+            b'\\' => {
+                escaped = true;
+                at += 2;
+            }
+            _ => return None,
+        }
+    }
+}
