@@ -199,3 +199,112 @@ fn string(bytes: &[u8]) -> Option<(usize, bool)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes a chunk, of which these pieces are text and padding.
+    fn noted(json: &str, text: &str, padding: Option<&str>) -> Repeat {
+        let place = |piece: &str| json.find(piece).map(|at| &json[at..at + piece.len()]).unwrap();
+        let mut repeat = Repeat::default();
+        repeat.note(json, place(text), padding.map(place), &[Event::text(3, text)]);
+        repeat
+    }
+
+    fn next(repeat: &Repeat, json: &str) -> Option<Event> {
+        let result = repeat.next(json.to_owned());
+        if let Err(given_back) = &result {
+            assert_eq!(given_back, json);
+        }
+        result.ok()
+    }
+
+    #[test]
+    fn a_chunk_that_differs_only_in_its_text_is_read_by_it() {
+        let repeat = noted(r#"{"index":0,"text":"word"}"#, "word", None);
+        for (text, said) in [
+            ("word", "word"),
+            ("a", "a"),
+            ("grüße 🦙", "grüße 🦙"),
+            (r"\n\u00e9\\", "\n\u{e9}\\"),
+            (
+                "a text that is much longer than any word of the other",
+                "a text that is much longer than any word of the other",
+            ),
+        ] {
+            let json = format!(r#"{{"index":0,"text":"{text}"}}"#);
+            assert_eq!(next(&repeat, &json), Some(Event::text(3, said)), "{json}");
+        }
+    }
+
+    #[test]
+    fn padding_may_be_any_plain_text_on_either_side_and_the_last_brace_may_stand_apart() {
+        for shape in [r#"{"p":"PAD","text":"TEXT"}"#, r#"{"text":"TEXT","a":[1],"p":"PAD"}"#] {
+            let repeat = noted(shape, "TEXT", Some("PAD"));
+            for (padding, spaces) in [("", ""), ("abcdefghijkl", ""), ("é", " "), ("x", "     \n")] {
+                let json = shape.replace("PAD", padding).replace("TEXT", "b");
+                let json = format!("{}{spaces}}}{spaces}", json.strip_suffix('}').unwrap());
+                assert_eq!(next(&repeat, &json), Some(Event::text(3, "b")), "{json}");
+            }
+            assert_eq!(next(&repeat, &shape.replace("PAD", r"\n")), None);
+        }
+    }
+
+    #[test]
+    fn any_other_chunk_is_given_back() {
+        let repeat = noted(r#"{"index":0,"text":"word","more":null}"#, "word", None);
+        for json in [
+            "",
+            "{",
+            r#"{"index":0,"text":"#,
+            r#"{"index":0,"text":"word"#,
+            r#"{"index":0,"text":"word\"#,
+            r#"{"index":0,"text":"","more":null}"#,
+            r#"{"index":1,"text":"word","more":null}"#,
+            r#"{"index":0,"text":"word","more":1234}"#,
+            r#"{"index":0,"text":"word","more":null"#,
+            r#"{"index":0,"text":"word","more":null},"#,
+            r#"{"index":0,"text":"word","more":null}}"#,
+            r#"{"index":0,"text":"wo"rd","more":null}"#,
+            r#"{"index":0,"text":"wo\xrd","more":null}"#,
+            r#"{"index":0,"text":"\ud800","more":null}"#,
+            "{\"index\":0,\"text\":\"wo\trd\",\"more\":null}",
+        ] {
+            assert_eq!(next(&repeat, json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_noted_of_a_chunk_that_gave_more_than_a_text_or_is_too_long() {
+        let json = r#"{"text":"word"}"#;
+        let text = &json[9..13];
+        let log = Event::Text(BlockDelta { index: 0, text: "word".into(), logprobs: Some("{}".into()) });
+        for events in [
+            vec![],
+            vec![Event::Done],
+            vec![Event::text(0, "")],
+            vec![log],
+            vec![Event::text_start(0, 0), Event::text(0, "word")],
+        ] {
+            let mut repeat = noted(json, "word", None);
+            repeat.note(json, text, None, &events);
+            assert_eq!(next(&repeat, json), None, "{events:?}");
+        }
+        let mut repeat = noted(json, "word", None);
+        repeat.note(json, "word", None, &[Event::text(0, "word")]);
+        assert_eq!(next(&repeat, json), None, "a text from elsewhere");
+        let long = format!(r#"{{"pad":"{}","text":"word"}}"#, "x".repeat(LONGEST));
+        assert_eq!(next(&noted(&long, "word", None), &long), None);
+        let mut repeat = noted(json, "word", None);
+        repeat.forget();
+        assert_eq!(next(&repeat, json), None);
+    }
+
+    #[test]
+    fn a_small_text_does_not_hold_the_memory_of_a_large_chunk() {
+        let json = format!(r#"{{"pad":"{}","text":"word"}}"#, "x".repeat(KEPT));
+        let Some(Event::Text(delta)) = next(&noted(&json, "word", None), &json) else { panic!("not known") };
+        assert!(delta.text.capacity() < KEPT, "{}", delta.text.capacity());
+    }
+}

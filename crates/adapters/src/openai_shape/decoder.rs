@@ -136,28 +136,30 @@ impl Decoder {
             }
         }
     }
-}
 
-impl witgate_model::Decoder for Decoder {
-    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        let mut out = Vec::with_capacity(frames.len() + 2);
+    /// As [`feed`](witgate_model::Decoder::feed), to where the events are collected.
+    pub(crate) fn take(&mut self, frames: impl IntoIterator<Item = Frame>, out: &mut Vec<Event>) {
         for frame in frames {
             if self.ended {
                 break;
             }
             let before = out.len();
-            if let Err(error) = self.frame(frame, &mut out) {
-                self.fail(error, &mut out);
+            if let Err(error) = self.frame(frame, out) {
+                self.fail(error, out);
             }
-            self.ended |= out.last().is_some_and(Event::is_last);
+            self.ended |= out.get(before..).and_then(<[Event]>::last).is_some_and(Event::is_last);
             if out.len() - before > EVENTS {
                 out.truncate(before);
-                self.fail(
-                    Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")),
-                    &mut out,
-                );
+                self.fail(Error::malformed(format!("one piece of the answer makes more than {EVENTS} events")), out);
             }
         }
+    }
+}
+
+impl witgate_model::Decoder for Decoder {
+    fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
+        let mut out = Vec::with_capacity(frames.len() + 2);
+        self.take(frames, &mut out);
         out
     }
 

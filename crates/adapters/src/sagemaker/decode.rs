@@ -27,6 +27,8 @@ pub struct SageMakerDecoder {
     hosted: Hosted,
     /// What is not a stream: the container's whole answer, or an error.
     body: Vec<u8>,
+    /// Of the container's stream, those that one message completed: empty between messages.
+    frames: Vec<Frame>,
     ended: bool,
     account: Account,
     failure: Option<Error>,
@@ -106,7 +108,7 @@ impl SageMakerDecoder {
         };
         let cut = if head.framing == Framing::AwsEventstream { Cut::Unknown } else { Cut::Whole };
         let account = Account { prompt: context.words, ..Account::default() };
-        SageMakerDecoder { head, cut, hosted, body: Vec::new(), ended: false, account, failure }
+        SageMakerDecoder { head, cut, hosted, body: Vec::new(), frames: Vec::new(), ended: false, account, failure }
     }
 
     fn is_success(&self) -> bool {
@@ -181,13 +183,12 @@ impl SageMakerDecoder {
                 (false, _) => self.pieces(&Framing::Sse)?,
             };
         }
-        let mut frames = Vec::new();
         let result = match &mut self.cut {
-            Cut::Pieces(framer) => framer.push(&bytes, &mut frames),
+            Cut::Pieces(framer) => framer.push(&bytes, &mut self.frames),
             Cut::Unknown | Cut::Whole => return self.hold(bytes),
         };
         // What is in front of the fault counts.
-        self.pieces_came(frames, out)?;
+        self.pieces_came(out)?;
         if self.ended { Ok(()) } else { result.map_err(|error| self.malformed(error)) }
     }
 
@@ -198,8 +199,8 @@ impl SageMakerDecoder {
     }
 
     /// Events, or lines, of the container's stream.
-    fn pieces_came(&mut self, mut frames: Vec<Frame>, out: &mut Vec<Event>) -> Result<(), Error> {
-        for frame in &mut frames {
+    fn pieces_came(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
+        for frame in &mut self.frames {
             if let Frame::Line(data) = frame {
                 *frame = Frame::Sse(SseEvent { event: None, data: std::mem::take(data), id: None });
             }
@@ -207,7 +208,7 @@ impl SageMakerDecoder {
         if let Hosted::Generated(state) = &mut self.hosted {
             let mut read = 0;
             let mut changes = false;
-            for frame in &frames {
+            for frame in &self.frames {
                 let Frame::Sse(event) = frame else { continue };
                 let data = event.data.trim();
                 // TGI ends by its last event: an end like OpenAI's says nothing here.
@@ -224,20 +225,26 @@ impl SageMakerDecoder {
                 read += 1;
             }
             if !changes {
+                self.frames.clear();
                 return Ok(());
             }
             if state.has_started() {
                 return Err(self.malformed("the container changes from one shape of answer to another"));
             }
-            frames.drain(..read);
+            self.frames.drain(..read);
             self.hosted = Hosted::Open(Box::new(open(Some("completion 1"), true)));
         }
         if let Hosted::Open(decoder) = &mut self.hosted
-            && !frames.is_empty()
+            && !self.frames.is_empty()
         {
-            let events = decoder.feed(frames);
-            self.ended = events.last().is_some_and(Event::is_last);
-            out.extend(events.into_iter().map(error::known));
+            decoder.take(self.frames.drain(..), out);
+            self.ended = out.last().is_some_and(Event::is_last);
+            // Only the last event can be a failure.
+            if self.ended
+                && let Some(last) = out.pop()
+            {
+                out.push(error::known(last));
+            }
         }
         Ok(())
     }
@@ -256,9 +263,8 @@ impl SageMakerDecoder {
             Cut::Unknown | Cut::Whole if body.trim_ascii().is_empty() => return Err(self.malformed("it is empty")),
             Cut::Unknown | Cut::Whole => return self.whole(body, out),
         };
-        let mut frames = Vec::new();
-        let result = framer.finish(&mut frames);
-        self.pieces_came(frames, out)?;
+        let result = framer.finish(&mut self.frames);
+        self.pieces_came(out)?;
         if self.ended {
             return Ok(());
         }
