@@ -1,4 +1,5 @@
-//! What each built-in adapter costs on this machine, natively: `cargo run --release -p witgate-adapters --example native`.
+//! What each built-in adapter costs on this machine, natively: `cargo run --release -p witgate-adapters --example native`,
+//! with names of adapters behind `--` only those.
 //!
 //! Medians on one thread. Encode: a chat of so many bytes; "image" is a chat with a picture of 1 MB in base64. Decode: a
 //! stream of chunks of one word, in reads of 16 KiB. Beside it what it costs to copy its bytes once, and the floor: what
@@ -14,6 +15,9 @@ use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi};
 use witgate_model::Adapter;
 
 fn native<A: Adapter>(name: &str, settings: &str) -> Result<(), Failure> {
+    if std::env::args().len() > 1 && !std::env::args().any(|argument| argument == name) {
+        return Ok(());
+    }
     for (what, request) in cost::requests() {
         println!("{name:<10} encode {what:<7} {:>9.2} us", cost::encoded::<A>(settings, &request)?);
     }

@@ -12,6 +12,7 @@ use super::object::Object;
 use super::settings::{PathKind, Settings};
 use super::{Context, Operation, TEXTS, UNNAMED};
 use crate::openai_shape::json::{self, Members, complaint, utf8};
+use crate::openai_shape::size_hint;
 
 /// Most entries of `http-request.dropped`.
 const DROPPED: usize = 64;
@@ -101,56 +102,6 @@ fn request_to(name: &str, settings: &Settings<'_>, body: Vec<u8>, stream: bool) 
         context: None,
         dropped: Vec::new(),
     }
-}
-
-/// About how many bytes the body will have: only long texts count.
-fn size_hint(request: &Request) -> usize {
-    let media = |media: &MediaPart| match &media.source {
-        MediaSource::Base64(data) => data.len() + 4,
-        _ => 0,
-    };
-    let text = |text: &str| text.len() + text.len() / 16;
-    let part = |part: &Part| match part {
-        Part::Text(part) | Part::Refusal(part) => text(&part.text),
-        Part::Media(part) => media(part),
-        Part::Reasoning(part) => text(&part.text),
-        Part::ToolCall(call) => call.arguments.len() + 96,
-        Part::ToolResult(result) => {
-            let pieces = result.content.iter().map(|piece| match piece {
-                ResultContent::Text(part) => text(&part.text),
-                ResultContent::Media(part) => media(part),
-                ResultContent::Other(_) => 0,
-            });
-            pieces.sum::<usize>() + 96
-        }
-        Part::Other(_) => 0,
-    };
-    let input: usize = match &request.input {
-        Input::Chat(messages) => {
-            messages.iter().map(|message| 48 + message.parts.iter().map(part).sum::<usize>()).sum()
-        }
-        Input::Completion(prompt) => text(&prompt.text) + prompt.suffix.as_deref().map_or(0, text),
-        Input::Embedding(input) => {
-            let texts = input.texts.iter().map(|piece| match piece {
-                EmbeddingText::Text(piece) => text(piece) + 4,
-                EmbeddingText::Tokens(_) => 0,
-            });
-            texts.sum()
-        }
-        _ => return 0,
-    };
-    let tools = request.tools.iter().map(|tool| match tool {
-        Tool::Function(function) => {
-            128 + function.parameters.as_ref().map_or(0, String::len)
-                + function.description.as_ref().map_or(0, String::len)
-        }
-        Tool::Other(json) => json.len(),
-    });
-    let format = match &request.response_format {
-        Some(ResponseFormat::JsonSchema(schema)) => schema.schema.len(),
-        _ => 0,
-    };
-    512 + input + tools.sum::<usize>() + format + request.extra.as_ref().map_or(0, String::len)
 }
 
 /// A conversation that `/api/generate` can hold: at most a system text, then a text with images.

@@ -11,11 +11,12 @@ use witgate_model::{
 
 use super::super::Context;
 use super::super::http::{Encoding, internal};
-use super::super::json::{Members, plain, raw};
+use super::super::json::{Members, raw};
 use super::super::model::Family;
 use super::super::names::Names;
 use super::{DIALECT, media, wire};
 use crate::anthropic_shape::thinking::{self, SMALLEST_BUDGET, is_adaptive};
+use crate::openai_shape::size_hint;
 use crate::scan::base64_len;
 
 /// Most images and most documents in one message.
@@ -61,14 +62,15 @@ pub(in super::super) fn encode(
         }
         body.extra = extra;
     }
-    let body = serde_json::to_vec(&body).map_err(internal)?;
+    let mut written = Vec::with_capacity(size_hint(request));
+    serde_json::to_writer(&mut written, &body).map_err(internal)?;
     let context = encoder.context();
     let (operation, framing) = match request.stream {
         true => ("converse-stream", Framing::AwsEventstream),
         false => ("converse", Framing::Whole),
     };
     let model = encoder.encoding.target.id.clone();
-    encoder.encoding.post(model, operation, framing, Vec::new(), body, &context)
+    encoder.encoding.post(model, operation, framing, Vec::new(), written, &context)
 }
 
 /// The client's own `additionalModelRequestFields`, beside those of the settings.
@@ -454,7 +456,7 @@ impl<'a> Encoder<'a> {
         let source = match &part.source {
             MediaSource::Base64(data) => {
                 media::check_bytes(&part.kind, data, &at)?;
-                wire::Source::Bytes(plain(data).map_err(internal)?)
+                wire::Source::Bytes(data)
             }
             MediaSource::Url(url) => wire::Source::S3Location(wire::S3Location { uri: media::s3(url, &at)? }),
             MediaSource::Text(text) if part.kind == MediaKind::Document => {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::super::json::Members;
+use super::super::json::{Members, long};
 use super::super::settings::Guardrail;
 
 #[derive(Default, Serialize)]
@@ -52,6 +52,7 @@ pub(super) struct Turn<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum SystemBlock<'a> {
+    #[serde(serialize_with = "long")]
     Text(&'a str),
     CachePoint(CachePoint<'a>),
     #[serde(untagged)]
@@ -63,6 +64,7 @@ pub(super) enum SystemBlock<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Block<'a> {
+    #[serde(serialize_with = "long")]
     Text(&'a str),
     Image(Media<'a>),
     Document(Media<'a>),
@@ -81,6 +83,7 @@ pub(super) enum Block<'a> {
 /// Text with members that only the client's dialect knows.
 #[derive(Serialize)]
 pub(super) struct TextWith<'a> {
+    #[serde(serialize_with = "long")]
     pub text: &'a str,
     #[serde(flatten)]
     pub extra: Members<'a>,
@@ -102,9 +105,11 @@ pub(super) struct Media<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) enum Source<'a> {
     /// Base64, as JSON carries blobs.
-    Bytes(Cow<'a, RawValue>),
+    #[serde(serialize_with = "long")]
+    Bytes(&'a str),
     S3Location(S3Location<'a>),
     /// Documents only.
+    #[serde(serialize_with = "long")]
     Text(&'a str),
     #[serde(untagged)]
     Raw(&'a RawValue),
@@ -153,6 +158,7 @@ pub(super) enum Reasoning<'a> {
 
 #[derive(Serialize)]
 pub(super) struct ReasoningText<'a> {
+    #[serde(serialize_with = "long")]
     pub text: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<&'a str>,
