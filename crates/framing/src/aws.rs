@@ -5,8 +5,8 @@
 //! bounds, as soon as its 12 bytes are there: before anything is buffered for the rest.
 //!
 //! A header is its name (a byte of length, then UTF-8), a byte of type, and a value of that type; AWS's own crate reads
-//! them through a tree of shared buffers, which cost more than all else here, so they are read where they lie. The tests
-//! hold what comes out against that crate.
+//! them through a tree of shared buffers, which cost more than all else here, so they are read where they lie, and those
+//! of a message that has the same as the one before are copied. The tests hold what comes out against that crate.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,8 @@ const PRELUDE: usize = 12;
 const CHECKSUM: usize = 4;
 /// AWS's own bound on the headers of one message. Headers can be as short as two bytes and cost a hundred once parsed.
 const MAX_HEADERS: usize = 128 << 10;
+/// Most bytes of headers that are remembered for the next message.
+const REMEMBERED: usize = 1 << 10;
 /// What the buffer may keep of its room for the next message.
 const KEPT_CAPACITY: usize = 32 << 10;
 
@@ -31,12 +33,14 @@ pub(crate) struct Messages {
     /// Where the current message begins.
     offset: u64,
     max: usize,
+    /// The headers of the last message, as they came and as they are handed out: mostly, the next has the same.
+    last: (Vec<u8>, Vec<Field>),
 }
 
 impl Messages {
     /// Messages of at most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Messages { partial: Vec::new(), length: None, offset: 0, max }
+        Messages { partial: Vec::new(), length: None, offset: 0, max, last: Default::default() }
     }
 
     /// Appends the messages that `bytes` complete.
@@ -54,7 +58,7 @@ impl Messages {
                 self.length = Some(self.length_of(&self.partial)?);
                 continue;
             }
-            out.push(Frame::Message(self.parse(&self.partial)?));
+            out.push(Frame::Message(parse(&self.partial, self.offset, &mut self.last)?));
             self.offset += want as u64;
             self.length = None;
             self.partial.clear();
@@ -67,7 +71,7 @@ impl Messages {
                 self.length = Some(length);
                 break;
             };
-            out.push(Frame::Message(self.parse(message)?));
+            out.push(Frame::Message(parse(message, self.offset, &mut self.last)?));
             self.offset += length as u64;
             bytes = rest;
         }
@@ -107,28 +111,35 @@ impl Messages {
         Ok(total)
     }
 
-    /// One message, which has the length that its prelude says.
-    fn parse(&self, bytes: &[u8]) -> Result<EventMessage, FramingError> {
-        let (content, checksum) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM));
-        let (found, computed) = (number(checksum, 0), crc32fast::hash(content));
-        if found != computed {
-            return Err(FramingError::Checksum { part: "message", offset: self.offset, found, computed });
-        }
-        let content = content.get(PRELUDE..).unwrap_or_default();
-        let Some((mut rest, payload)) = content.split_at_checked(number(bytes, 4) as usize) else {
-            return Err(self.malformed("its headers are longer than it is".to_owned()));
-        };
-        // Three of them are on every message of AWS's.
-        let mut headers: Vec<Field> = Vec::with_capacity(if rest.is_empty() { 0 } else { 3 });
-        while !rest.is_empty() {
-            headers.push(header(&mut rest).map_err(|reason| self.malformed(reason))?);
-        }
-        Ok(EventMessage { headers, payload: payload.to_vec() })
-    }
-
     fn malformed(&self, reason: String) -> FramingError {
         FramingError::Malformed { offset: self.offset, reason }
     }
+}
+
+/// One message, which has the length that its prelude says; `last` are the headers of the one before.
+fn parse(bytes: &[u8], offset: u64, last: &mut (Vec<u8>, Vec<Field>)) -> Result<EventMessage, FramingError> {
+    let (content, checksum) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM));
+    let (found, computed) = (number(checksum, 0), crc32fast::hash(content));
+    if found != computed {
+        return Err(FramingError::Checksum { part: "message", offset, found, computed });
+    }
+    let content = content.get(PRELUDE..).unwrap_or_default();
+    let Some((all, payload)) = content.split_at_checked(number(bytes, 4) as usize) else {
+        return Err(FramingError::Malformed { offset, reason: "its headers are longer than it is".to_owned() });
+    };
+    let headers = if !all.is_empty() && *all == *last.0 {
+        last.1.clone()
+    } else {
+        let (mut rest, mut headers) = (all, Vec::new());
+        while !rest.is_empty() {
+            headers.push(header(&mut rest).map_err(|reason| FramingError::Malformed { offset, reason })?);
+        }
+        if all.len() <= REMEMBERED {
+            *last = (all.to_vec(), headers.clone());
+        }
+        headers
+    };
+    Ok(EventMessage { headers, payload: payload.to_vec() })
 }
 
 /// Takes one header, its value as text. The error says what is wrong with it.
