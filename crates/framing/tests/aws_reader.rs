@@ -93,7 +93,7 @@ fn check(framer: &mut Framer, headers: &[u8], payload: &[u8]) -> Result<(), Test
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn good_headers_are_read_as_aws_reads_them(headers in headers(), payload in vec(any::<u8>(), 0..80)) {

@@ -113,56 +113,60 @@ fn message(kind: &str, payload: &str) -> Vec<u8> {
     out
 }
 
-/// The stream of this adapter.
-pub fn stream(adapter: &str) -> Stream {
+/// The stream of this adapter. `alike`: its chunks differ in nothing but their texts, paddings and times, as those of
+/// backends do; else each is written a little otherwise than the one before, so that each has to be parsed.
+pub fn stream(adapter: &str, alike: bool) -> Stream {
     let openai = r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}"#;
-    let (framing, content_type, start, chunk) = match adapter {
+    let anthropic = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" word"}}"#;
+    let ollama = r#"{"model":"m","created_at":"2026-11-21T00:00:00.000000Z","message":{"role":"assistant","content":" word"},"done":false}"#;
+    let aws = (Framing::AwsEventstream, "application/vnd.amazon.eventstream");
+    let sse = (Framing::Sse, "text/event-stream");
+    let ((framing, content_type), start, json, kind) = match adapter {
         "bedrock" => (
-            Framing::AwsEventstream,
-            "application/vnd.amazon.eventstream",
+            aws,
             message("messageStart", r#"{"role":"assistant"}"#),
-            message("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdefgh"}"#),
+            r#"{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdefgh"}"#,
+            "contentBlockDelta",
         ),
-        "sagemaker" => (
-            Framing::AwsEventstream,
-            "application/vnd.amazon.eventstream",
-            Vec::new(),
-            message("PayloadPart", &format!("data: {openai}\n\n")),
-        ),
+        "sagemaker" => (aws, Vec::new(), openai, "PayloadPart"),
         "anthropic" => (
-            Framing::Sse,
-            "text/event-stream",
+            sse,
             b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n".to_vec(),
-            b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" word\"}}\n\n".to_vec(),
+            anthropic,
+            "content_block_delta",
         ),
-        "ollama" => (
-            Framing::Ndjson,
-            "application/x-ndjson",
-            Vec::new(),
-            b"{\"model\":\"m\",\"created_at\":\"2026-11-21T00:00:00.000000Z\",\"message\":{\"role\":\"assistant\",\"content\":\" word\"},\"done\":false}\n".to_vec(),
-        ),
-        _ => (Framing::Sse, "text/event-stream", Vec::new(), format!("data: {openai}\n\n").into_bytes()),
+        "ollama" => ((Framing::Ndjson, "application/x-ndjson"), Vec::new(), ollama, ""),
+        _ => (sse, Vec::new(), openai, ""),
+    };
+    let framed = |json: &str| match adapter {
+        "bedrock" => message(kind, json),
+        "sagemaker" => message(kind, &format!("data: {json}\n\n")),
+        "anthropic" => format!("event: {kind}\ndata: {json}\n\n").into_bytes(),
+        "ollama" => format!("{json}\n").into_bytes(),
+        _ => format!("data: {json}\n\n").into_bytes(),
     };
     let mut body = start.clone();
     for number in 0..CHUNKS {
-        let from = body.len();
-        body.extend_from_slice(&chunk);
         // Ollama stamps each line with its time: no two are the same.
-        if adapter == "ollama" {
-            let at = from + "{\"model\":\"m\",\"created_at\":\"2026-11-21T00:00:00.".len();
-            body[at..at + 6].copy_from_slice(format!("{number:06}").as_bytes());
-        }
+        let json = json.replace(".000000Z", &format!(".{number:06}Z"));
+        body.extend(framed(&match (alike, number % 2) {
+            (true, _) => json,
+            (false, 0) => json.replacen('{', "{ ", 1),
+            (false, _) => json.replacen(',', ", ", 1),
+        }));
     }
+    let chunk = &body[start.len()..start.len() + (body.len() - start.len()) / CHUNKS];
+    let find = |what: &str| chunk.windows(what.len()).position(|window| window == what.as_bytes()).unwrap_or(0);
+    let payload = match adapter {
+        "bedrock" => find("{"),
+        "sagemaker" => find("data: "),
+        _ => 0,
+    };
+    let text = find(WORD) - payload - if framing == Framing::Sse { find("data: ") + 6 } else { 0 };
+    let (start, chunk) = (start.len(), chunk.len());
     let headers = vec![("content-type".into(), content_type.into())];
     let head = ResponseHead { status: 200, headers, framing, stream: true };
-    let find = |what: &str| chunk.windows(what.len()).position(|window| window == what.as_bytes()).unwrap_or(0);
-    let (kind, payload) = match adapter {
-        "bedrock" => ("contentBlockDelta", find("{")),
-        "sagemaker" => ("PayloadPart", find("data: ")),
-        _ => ("", 0),
-    };
-    let text = find(WORD) - payload - if head.framing == Framing::Sse { find("data: ") + 6 } else { 0 };
-    Stream { start: start.len(), chunk: chunk.len(), head, body, kind, payload, text }
+    Stream { head, body, start, chunk, kind, payload, text }
 }
 
 impl Stream {
