@@ -31,6 +31,9 @@ const LONGEST: usize = 4096;
 /// Largest chunk whose memory becomes that of its text, in bytes. Of a larger one the text is copied out.
 const KEPT: usize = 1024;
 
+/// After so many chunks that were not as the one before, only one of so many is noted.
+const UNLIKE: u32 = 8;
+
 /// A chunk without its text.
 #[derive(Debug, Default)]
 pub(crate) struct Repeat {
@@ -42,6 +45,8 @@ pub(crate) struct Repeat {
     text: usize,
     /// What the text is of; `None` where nothing is noted.
     kind: Option<(Kind, u32)>,
+    /// How many chunks were noted, or could have been, since the last one that was alike.
+    unlike: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,10 @@ impl Repeat {
     /// Notes that the object `json` gave just these events, where that is one event of nothing but text. `text` is the
     /// inside of the JSON string that held the text, `padding` that of another string, both as they stand in `json`.
     pub fn note(&mut self, json: &str, text: &str, padding: Option<&str>, events: &[Event]) {
+        self.unlike = self.unlike.wrapping_add(1);
+        if self.unlike > UNLIKE && !self.unlike.is_multiple_of(UNLIKE) {
+            return;
+        }
         self.kind = match events {
             [Event::Text(delta)] => noted(Kind::Text, delta),
             [Event::Reasoning(delta)] => noted(Kind::Reasoning, delta),
@@ -98,7 +107,7 @@ impl Repeat {
     }
 
     /// The event of a chunk that is as the one that was noted; else the chunk.
-    pub fn next(&self, json: String) -> Result<Event, String> {
+    pub fn next(&mut self, json: String) -> Result<Event, String> {
         let Some((kind, index)) = self.kind else { return Err(json) };
         let Some((text, escaped)) = self.find(&json) else { return Err(json) };
         let text = if escaped {
@@ -115,6 +124,7 @@ impl Repeat {
             json.drain(..text.start);
             json
         };
+        self.unlike = 0;
         let delta = BlockDelta { index, text, logprobs: None };
         Ok(match kind {
             Kind::Text => Event::Text(delta),
@@ -212,7 +222,7 @@ mod tests {
         repeat
     }
 
-    fn next(repeat: &Repeat, json: &str) -> Option<Event> {
+    fn next(repeat: &mut Repeat, json: &str) -> Option<Event> {
         let result = repeat.next(json.to_owned());
         if let Err(given_back) = &result {
             assert_eq!(given_back, json);
@@ -222,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_differs_only_in_its_text_is_read_by_it() {
-        let repeat = noted(r#"{"index":0,"text":"word"}"#, "word", None);
+        let mut repeat = noted(r#"{"index":0,"text":"word"}"#, "word", None);
         for (text, said) in [
             ("word", "word"),
             ("a", "a"),
@@ -234,26 +244,26 @@ mod tests {
             ),
         ] {
             let json = format!(r#"{{"index":0,"text":"{text}"}}"#);
-            assert_eq!(next(&repeat, &json), Some(Event::text(3, said)), "{json}");
+            assert_eq!(next(&mut repeat, &json), Some(Event::text(3, said)), "{json}");
         }
     }
 
     #[test]
     fn padding_may_be_any_plain_text_on_either_side_and_the_last_brace_may_stand_apart() {
         for shape in [r#"{"p":"PAD","text":"TEXT"}"#, r#"{"text":"TEXT","a":[1],"p":"PAD"}"#] {
-            let repeat = noted(shape, "TEXT", Some("PAD"));
+            let mut repeat = noted(shape, "TEXT", Some("PAD"));
             for (padding, spaces) in [("", ""), ("abcdefghijkl", ""), ("é", " "), ("x", "     \n")] {
                 let json = shape.replace("PAD", padding).replace("TEXT", "b");
                 let json = format!("{}{spaces}}}{spaces}", json.strip_suffix('}').unwrap());
-                assert_eq!(next(&repeat, &json), Some(Event::text(3, "b")), "{json}");
+                assert_eq!(next(&mut repeat, &json), Some(Event::text(3, "b")), "{json}");
             }
-            assert_eq!(next(&repeat, &shape.replace("PAD", r"\n")), None);
+            assert_eq!(next(&mut repeat, &shape.replace("PAD", r"\n")), None);
         }
     }
 
     #[test]
     fn any_other_chunk_is_given_back() {
-        let repeat = noted(r#"{"index":0,"text":"word","more":null}"#, "word", None);
+        let mut repeat = noted(r#"{"index":0,"text":"word","more":null}"#, "word", None);
         for json in [
             "",
             "{",
@@ -271,7 +281,7 @@ mod tests {
             r#"{"index":0,"text":"\ud800","more":null}"#,
             "{\"index\":0,\"text\":\"wo\trd\",\"more\":null}",
         ] {
-            assert_eq!(next(&repeat, json), None, "{json}");
+            assert_eq!(next(&mut repeat, json), None, "{json}");
         }
     }
 
@@ -289,22 +299,38 @@ mod tests {
         ] {
             let mut repeat = noted(json, "word", None);
             repeat.note(json, text, None, &events);
-            assert_eq!(next(&repeat, json), None, "{events:?}");
+            assert_eq!(next(&mut repeat, json), None, "{events:?}");
         }
         let mut repeat = noted(json, "word", None);
         repeat.note(json, "word", None, &[Event::text(0, "word")]);
-        assert_eq!(next(&repeat, json), None, "a text from elsewhere");
+        assert_eq!(next(&mut repeat, json), None, "a text from elsewhere");
         let long = format!(r#"{{"pad":"{}","text":"word"}}"#, "x".repeat(LONGEST));
-        assert_eq!(next(&noted(&long, "word", None), &long), None);
+        assert_eq!(next(&mut noted(&long, "word", None), &long), None);
         let mut repeat = noted(json, "word", None);
         repeat.forget();
-        assert_eq!(next(&repeat, json), None);
+        assert_eq!(next(&mut repeat, json), None);
     }
 
     #[test]
     fn a_small_text_does_not_hold_the_memory_of_a_large_chunk() {
         let json = format!(r#"{{"pad":"{}","text":"word"}}"#, "x".repeat(KEPT));
-        let Some(Event::Text(delta)) = next(&noted(&json, "word", None), &json) else { panic!("not known") };
+        let Some(Event::Text(delta)) = next(&mut noted(&json, "word", None), &json) else { panic!("not known") };
         assert!(delta.text.capacity() < KEPT, "{}", delta.text.capacity());
+    }
+
+    #[test]
+    fn where_chunks_are_never_alike_few_are_noted_and_the_first_that_are_alike_are_found() {
+        let json = r#"{"text":"word"}"#;
+        let mut repeat = Repeat::default();
+        let note = |repeat: &mut Repeat| {
+            repeat.forget();
+            repeat.note(json, &json[9..13], None, &[Event::text(3, "word")]);
+            repeat.kind.is_some()
+        };
+        let noted: Vec<bool> = (0..3 * UNLIKE).map(|_| note(&mut repeat)).collect();
+        assert_eq!(noted.iter().filter(|noted| **noted).count() as u32, UNLIKE + 2);
+        assert!(noted.ends_with(&[true]));
+        assert!(next(&mut repeat, json).is_some());
+        assert!(note(&mut repeat));
     }
 }
