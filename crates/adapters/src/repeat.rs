@@ -60,27 +60,32 @@ impl Repeat {
     /// Notes that the object `json` gave just these events, where that is one event of nothing but text. `text` is the
     /// inside of the JSON string that held the text, `padding` that of another string, both as they stand in `json`.
     pub fn note(&mut self, json: &str, text: &str, padding: Option<&str>, events: &[Event]) {
+        self.kind = None;
         self.unlike = self.unlike.wrapping_add(1);
         if self.unlike > UNLIKE && !self.unlike.is_multiple_of(UNLIKE) {
             return;
         }
-        self.kind = match events {
-            [Event::Text(delta)] => noted(Kind::Text, delta),
-            [Event::Reasoning(delta)] => noted(Kind::Reasoning, delta),
-            [Event::Arguments(delta)] => noted(Kind::Arguments, delta),
-            _ => None,
+        let (kind, delta) = match events {
+            [Event::Text(delta)] => (Kind::Text, delta),
+            [Event::Reasoning(delta)] => (Kind::Reasoning, delta),
+            [Event::Arguments(delta)] => (Kind::Arguments, delta),
+            _ => return,
         };
-        if self.kind.is_some() && (text.is_empty() || self.cut(json, text, padding).is_none()) {
-            self.kind = None;
+        if delta.logprobs.is_none() && !text.is_empty() && self.cut(json, text, padding, &delta.text).is_some() {
+            self.kind = Some((kind, delta.index));
         }
     }
 
-    /// Notes where the holes are.
-    fn cut(&mut self, json: &str, text: &str, padding: Option<&str>) -> Option<()> {
+    /// Notes where the holes are, where `text` says what was `told`.
+    fn cut(&mut self, json: &str, text: &str, padding: Option<&str>, told: &str) -> Option<()> {
         if json.len() > LONGEST {
             return None;
         }
         let text = place(json, text)?;
+        if json.get(text.clone())? != told {
+            let quoted = json.get(text.start.checked_sub(1)?..=text.end)?;
+            serde_json::from_str::<Text<'_>>(quoted).ok().filter(|text| text.0 == told)?;
+        }
         let padding = match padding {
             Some(padding) => Some(place(json, padding)?),
             None => None,
@@ -155,10 +160,6 @@ impl Repeat {
         let ends = end == b"}" || blanks(end).strip_prefix(b"}").is_some_and(|end| blanks(end).is_empty());
         text.filter(|(text, _)| ends && !text.is_empty())
     }
-}
-
-fn noted(kind: Kind, delta: &BlockDelta) -> Option<(Kind, u32)> {
-    (delta.logprobs.is_none() && !delta.text.is_empty()).then_some((kind, delta.index))
 }
 
 /// The inside of a JSON string as it was written; `None` for any other value.

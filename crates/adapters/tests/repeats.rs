@@ -77,6 +77,30 @@ const OPENAI: Shapes = Shapes {
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"f","arguments":"$T"}}]}}]}"#,
         ),
         ("", r#"{"choices":[{"index":0,"delta":{"content":"$T"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"$T"}}]}}],"obfuscation":"$P"}"#,
+        ),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"content":"$T","tool_calls":[{"index":0,"function":{"arguments":"$P"}}]}}]}"#,
+        ),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"content":"$T","tool_calls":[{"index":1,"type":"custom","custom":{"input":"x"}}]}}]}"#,
+        ),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"content":"$T","tool_calls":[{"index":2,"function":{"arguments":"{"}}]}}]}"#,
+        ),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":2,"function":{"name":"g","arguments":"$T"}}]}}]}"#,
+        ),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"refusal":"$P","tool_calls":[{"index":3,"function":{"arguments":"$T"}}]}}]}"#,
+        ),
         ("", r#"{"choices":[{"index":0,"text":"$T"}]}"#),
         ("", r#"{"choices":[{"index":0,"text":"$T","delta":{"content":"$P"}}]}"#),
         ("", r#"{"choices":[{"index":0,"delta":{"content":[{"type":"text","text":"$T"}]}}]}"#),
@@ -86,6 +110,18 @@ const OPENAI: Shapes = Shapes {
         ("", "[DONE]"),
     ],
     nothing: ("", " "),
+};
+
+/// As [`OPENAI`], once a tool has been called.
+const OPENAI_CALLED: Shapes = Shapes {
+    start: &[
+        ("", r#"{"id":"c","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant"}}]}"#),
+        (
+            "",
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"f","arguments":""}}]}}]}"#,
+        ),
+    ],
+    ..OPENAI
 };
 
 const OLLAMA: Shapes = Shapes {
@@ -262,6 +298,7 @@ proptest! {
     fn openai_chunks_alike_give_what_parsing_gives(chunks in chunks()) {
         check::<OpenAi>(&OPENAI, &chunks)?;
         check::<OpenAi>(&Shapes { settings: r#"{"reasoning_tag":"think"}"#, ..OPENAI }, &chunks)?;
+        check::<OpenAi>(&OPENAI_CALLED, &chunks)?;
         check::<LlamaCpp>(&OPENAI, &chunks)?;
     }
 

@@ -80,25 +80,53 @@ object!(Envelope, "an object with `choices`", |map, this, name| {
     "object" => drop(map.next_value::<IgnoredAny>()?),
 });
 
+/// What there is but one of in a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Only<'a> {
+    /// Text, or reasoning, as it was written.
+    Text(&'a str),
+    /// A tool call.
+    Call(&'a RawValue),
+}
+
+impl<'a> Only<'a> {
+    /// The text, or the arguments, as they were written.
+    pub(super) fn written(self) -> Option<&'a str> {
+        match self {
+            Only::Text(text) => Some(text),
+            Only::Call(call) => {
+                serde_json::from_str::<ToolCall<'a>>(call.get()).ok()?.function?.arguments.and_then(inside)
+            }
+        }
+    }
+}
+
 impl<'a> Envelope<'a> {
-    /// The text of a chunk that has but one, as it was written, and the padding.
-    pub(super) fn text(&self) -> Option<(&'a str, Option<&'a str>)> {
+    /// What the chunk says, where it says but one thing, and its padding.
+    pub(super) fn only(&self) -> Option<(Only<'a>, Option<&'a str>)> {
         let [choice] = self.choices.as_slice() else { return None };
-        let text = match (&choice.text, &choice.message) {
-            (Some(Content::Text(Cow::Borrowed(text))), None) => text,
+        let only = match (&choice.text, &choice.message) {
+            (Some(Content::Text(Cow::Borrowed(text))), None) => Only::Text(text),
             (None, Some(message)) => {
                 let thoughts = [message.reasoning_content, message.reasoning];
                 let mut thoughts = thoughts.into_iter().flatten().filter(|thought| thought.get() != "\"\"");
-                // One and the same reasoning may stand under both names: what comes of it depends on both.
-                match (&message.content, thoughts.next(), thoughts.next()) {
-                    (Content::Text(Cow::Borrowed(text)), None, _) => text,
-                    (Content::Text(Cow::Borrowed("")) | Content::Nothing, Some(thought), None) => inside(thought)?,
+                let content = match &message.content {
+                    Content::Nothing => "",
+                    Content::Text(Cow::Borrowed(text)) => text,
+                    Content::Text(Cow::Owned(_)) | Content::Parts(_) => return None,
+                };
+                // One and the same reasoning may stand under both names: what comes of it depends on both. A tool call
+                // may be kept without a word, to be told at its end.
+                match (content, thoughts.next(), thoughts.next(), message.tool_calls.as_slice()) {
+                    ("", None, _, [call]) => Only::Call(call),
+                    ("", Some(thought), None, []) => Only::Text(inside(thought)?),
+                    (text, None, _, []) => Only::Text(text),
                     _ => return None,
                 }
             }
             _ => return None,
         };
-        Some((text, self.padding.and_then(inside)))
+        Some((only, self.padding.and_then(inside)))
     }
 }
 

@@ -11,7 +11,7 @@ use witgate_model::{
 };
 
 use super::chunk::{
-    CHOICES, Choice, Content, ContentPart, Envelope, Message, Others, TOOL_CALLS, ToolCall as ToolCallChunk,
+    CHOICES, Choice, Content, ContentPart, Envelope, Message, Only, Others, TOOL_CALLS, ToolCall as ToolCallChunk,
 };
 use super::json::{self, Members, complaint, count_of, object_of, text_of};
 use super::lift::{Lift, Piece};
@@ -245,11 +245,17 @@ impl Generation {
         if named_error && envelope.error.is_none() {
             return Err(error::of_object(None, data));
         }
-        let (text, before) = (envelope.text(), out.len());
+        let (only, before) = (envelope.only(), out.len());
         self.envelope(envelope, false, out)?;
+        let events = out.get(before..).unwrap_or_default();
         // Text that was lifted depends on what was before.
-        if let Some((text, padding)) = text.filter(|_| self.choices.iter().all(|choice| choice.lift.is_none())) {
-            self.repeat.note(data, text, padding, out.get(before..).unwrap_or_default());
+        let lifts = || self.choices.iter().any(|choice| choice.lift.is_some());
+        if let (Some((only @ Only::Call(_), padding)), [Event::Arguments(_)])
+        | (Some((only @ Only::Text(_), padding)), [Event::Text(_) | Event::Reasoning(_)]) = (only, events)
+            && !lifts()
+            && let Some(text) = only.written()
+        {
+            self.repeat.note(data, text, padding, events);
         }
         Ok(())
     }
