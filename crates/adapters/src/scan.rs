@@ -41,13 +41,14 @@ pub(crate) fn plain(bytes: &[u8]) -> usize {
     at + last.unwrap_or(rest.len())
 }
 
-/// Sets the high bit of each byte that is no digit of base64. Each sum stays inside of its byte, since a byte above
-/// 0x7f is found by itself.
+/// Sets the high bit of each byte from `first` to `last`. Each sum stays inside of its byte, since none is above 0x7f.
+fn between(ascii: u64, first: u8, last: u8) -> u64 {
+    (ascii + ONES * u64::from(0x80 - first)) & !(ascii + ONES * u64::from(0x7f - last)) & HIGHS
+}
+
+/// Sets the high bit of each byte that is no digit of base64.
 fn no_digit(word: u64) -> u64 {
     let low = word & !HIGHS;
-    let between = |word: u64, first: u8, last: u8| {
-        (word + ONES * u64::from(0x80 - first)) & !(word + ONES * u64::from(0x7f - last))
-    };
     // The bit 0x20 makes capitals small, and nothing else a letter. `/` stands in front of `0`.
     let digit = between(low | (ONES * 0x20), b'a', b'z') | between(low, b'/', b'9') | between(low, b'+', b'+');
     (word | !digit) & HIGHS
@@ -64,6 +65,26 @@ pub(crate) fn base64_len(text: &str) -> Option<usize> {
     let wrong = words.iter().fold(0, |wrong, word| wrong | no_digit(u64::from_le_bytes(*word)));
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     (wrong == 0 && rest.iter().all(digit)).then(|| text.len() / 4 * 3 - padding)
+}
+
+/// How many words begin in a text, and whether it ends inside of one. `inside`: it begins inside of one.
+pub(crate) fn words(text: &str, mut inside: bool) -> (u64, bool) {
+    let mut count = 0;
+    let (blocks, rest) = if text.is_ascii() { text.as_bytes().as_chunks::<8>() } else { (&[][..], text.as_bytes()) };
+    for block in blocks {
+        let word = u64::from_le_bytes(*block);
+        let blank = between(word, b'\t', b'\r') | between(word, b' ', b' ');
+        let before = blank << 8 | if inside { 0 } else { 0x80 };
+        count += u64::from((!blank & before).count_ones());
+        inside = blank >> 63 == 0;
+    }
+    let rest = text.get(text.len() - rest.len()..).unwrap_or_default();
+    for character in rest.chars() {
+        let more = !character.is_whitespace();
+        count += u64::from(more && !inside);
+        inside = more;
+    }
+    (count, inside)
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ use serde::{Deserialize, Serialize};
 use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};
 
 use crate::openai_shape;
+use crate::scan;
 
 pub use decode::SageMakerDecoder;
 
@@ -106,21 +107,9 @@ struct Words {
 
 impl Words {
     fn add(&mut self, text: &str) {
-        if text.is_ascii()
-            && let [first, rest @ ..] = text.as_bytes()
-        {
-            // Which characters are blank, and then where one is in front of one that is not: many are looked at at once.
-            let inside = |byte: &u8| !matches!(byte, b'\t'..=b'\r' | b' ');
-            let starts = text.as_bytes().iter().zip(rest).filter(|(before, byte)| !inside(before) & inside(byte));
-            self.count += starts.count() as u64 + u64::from(inside(first) && !self.inside);
-            self.inside = inside(rest.last().unwrap_or(first));
-            return;
-        }
-        for character in text.chars() {
-            let inside = !character.is_whitespace();
-            self.count += u64::from(inside && !self.inside);
-            self.inside = inside;
-        }
+        let (count, inside) = scan::words(text, self.inside);
+        self.count += count;
+        self.inside = inside;
     }
 }
 
