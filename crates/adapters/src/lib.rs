@@ -23,6 +23,7 @@
 mod anthropic;
 pub mod anthropic_shape;
 pub mod bedrock;
+mod image;
 mod llama_cpp;
 mod names;
 pub mod ollama;

@@ -7,11 +7,7 @@ use witgate_model::{CacheMark, Error, MediaKind, MediaPart, MediaSource};
 use super::Flavour;
 use super::encode::{At, Encoder};
 use super::write::{Object, separate};
-use crate::scan;
-
-/// First characters of base64 that tell the type of an image whose sender did not.
-const MAGIC: &[(&str, &str)] =
-    &[("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
+use crate::{image, scan};
 
 /// What is written as the member `source`.
 enum Source<'a> {
@@ -107,17 +103,16 @@ impl Encoder<'_> {
         if media.detail.as_deref().is_some_and(|detail| detail != "auto") {
             self.refuse(format!("{at}.detail"), format!("{backend} can't be told how closely to look"))?;
         }
-        let image = media.kind == MediaKind::Image;
+        let is_image = media.kind == MediaKind::Image;
         // `text/plain; charset=utf-8` is `text/plain`.
         let mime = media.mime.as_deref().map(|mime| mime.split(';').next().unwrap_or_default().trim());
         let mime = mime.map(str::to_ascii_lowercase);
         Ok(match &media.source {
-            MediaSource::Base64(data) if image => {
-                let sniffed = || MAGIC.iter().find(|(start, _)| data.starts_with(start)).map(|(_, mime)| *mime);
+            MediaSource::Base64(data) if is_image => {
                 let known = match mime.as_deref() {
-                    None | Some("" | "application/octet-stream") => sniffed(),
+                    None | Some("" | "application/octet-stream") => image::sniffed(data),
                     Some("image/jpeg" | "image/jpg") => Some("image/jpeg"),
-                    Some(mime) => MAGIC.iter().find(|(_, known)| *known == mime).map(|(_, known)| *known),
+                    Some(mime) => image::known(mime),
                 };
                 let Some(known) = known else {
                     let what = mime.as_deref().unwrap_or("an image that names no media type");
@@ -155,7 +150,7 @@ impl Encoder<'_> {
                     return self.refuse(at.to_string(), message).map(|()| None);
                 }
             }
-            MediaSource::Text(data) if !image => Some(Source::Text { mime: Some("text/plain"), data: data.into() }),
+            MediaSource::Text(data) if !is_image => Some(Source::Text { mime: Some("text/plain"), data: data.into() }),
             MediaSource::Url(_) | MediaSource::FileId(_) if self.flavour == Flavour::Bedrock => {
                 let message = "Bedrock fetches nothing and keeps no files: send the data itself in base64";
                 return self.refuse(at.to_string(), message).map(|()| None);

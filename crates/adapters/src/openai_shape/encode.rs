@@ -11,6 +11,7 @@ use super::json::{self, Members, Name, Object, Text};
 use super::policy::Policy;
 use super::settings::{Api, KeyHeader, MaxTokensField, PathKind};
 use super::{CHAT, COMPLETIONS, Flavour, RESPONSES, Settings, embeddings, llm, models, names, responses};
+use crate::image;
 use crate::names::Mapping;
 
 /// The HTTP request for `request`.
@@ -184,13 +185,6 @@ fn is_tool_call(role: &Role, json: &str) -> bool {
 pub(super) fn is_reasoning_model(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// The media type that the first bytes of a picture tell, from the start of their base64.
-pub(super) fn sniffed_image(base64: &str) -> Option<&'static str> {
-    let known =
-        [("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
-    known.iter().find(|(start, _)| base64.starts_with(start)).map(|(_, mime)| *mime)
 }
 
 /// OpenAI's word for the format of a sound. In the same dialect the media type was made of it.
@@ -709,7 +703,7 @@ impl Encoder<'_> {
         }
         let mime = match (&media.mime, &media.source, &media.kind) {
             (Some(mime), ..) => mime.as_str(),
-            (None, MediaSource::Base64(data), MediaKind::Image) => sniffed_image(data).unwrap_or_default(),
+            (None, MediaSource::Base64(data), MediaKind::Image) => image::sniffed(data).unwrap_or_default(),
             _ => "",
         };
         if mime.is_empty() && matches!(media.source, MediaSource::Base64(_)) && media.kind != MediaKind::Document {

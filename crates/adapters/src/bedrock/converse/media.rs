@@ -3,6 +3,7 @@
 use witgate_model::{Error, ErrorKind, MediaKind, MediaPart, MediaSource, Retry};
 
 use crate::scan::base64_len;
+use crate::image;
 
 /// Largest image, in bytes behind the base64 (3.75 MiB, which is 5 MiB of base64).
 pub(super) const LARGEST_IMAGE: usize = 3_932_160;
@@ -91,9 +92,6 @@ const SOUNDS: Formats = &[
     (".m4a", "m4a"),
 ];
 
-/// First characters of base64 that tell the format of an image whose sender did not.
-const MAGIC: &[(&str, &str)] = &[("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp")];
-
 /// The API's name of the part's format.
 pub(super) fn format(part: &MediaPart, at: &str) -> Result<&'static str, Error> {
     let formats = match part.kind {
@@ -112,9 +110,7 @@ pub(super) fn format(part: &MediaPart, at: &str) -> Result<&'static str, Error> 
     };
     let extension = || Some(format!(".{}", file?.rsplit_once('.')?.1.to_ascii_lowercase()));
     let magic = || match (&part.kind, &part.source) {
-        (MediaKind::Image, MediaSource::Base64(data)) => {
-            MAGIC.iter().find(|(start, _)| data.starts_with(start)).map(|(_, format)| *format)
-        }
+        (MediaKind::Image, MediaSource::Base64(data)) => image::sniffed(data).and_then(find),
         _ => None,
     };
     let found = match &mime {

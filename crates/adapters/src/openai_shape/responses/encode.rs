@@ -6,8 +6,9 @@ use witgate_model::{
     ResponseFormat, ResultContent, Role, Sampling, TextPart, Tool, ToolChoice, ToolResult,
 };
 
+use crate::image;
 use crate::names::Mapping;
-use crate::openai_shape::encode::{SHARED, is_reasoning_model, post, size_hint, sniffed_image};
+use crate::openai_shape::encode::{SHARED, is_reasoning_model, post, size_hint};
 use crate::openai_shape::json::{self, Members, Name, Object, Text};
 use crate::openai_shape::policy::Policy;
 use crate::openai_shape::{CHAT, Flavour, RESPONSES, Settings, names};
@@ -294,7 +295,7 @@ impl Encoder {
         let image = media.kind == MediaKind::Image;
         let mime = match (&media.mime, &media.source) {
             (Some(mime), _) => mime.as_str(),
-            (None, MediaSource::Base64(data)) if image => sniffed_image(data).unwrap_or_default(),
+            (None, MediaSource::Base64(data)) if image => image::sniffed(data).unwrap_or_default(),
             _ => "",
         };
         match &media.source {
