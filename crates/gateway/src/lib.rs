@@ -14,6 +14,7 @@ mod chain;
 mod check;
 mod cors;
 mod encoding;
+pub mod event;
 mod failure;
 mod gateway;
 mod health;
