@@ -68,4 +68,4 @@ pub use log::write_json as write_json_record;
 pub use ports::HostPorts;
 pub use server::Server;
 pub use upstream::Body as BackendBody;
-pub use witgate_gateway::{Body, Fault, Outcome, Record, Request, Response};
+pub use witgate_gateway::{Body, Fault, Outcome, Record, Request, Response, event};

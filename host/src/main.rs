@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use witgate_config::{AdapterRef, Config, Model, Origin, Problems, Provider, Target};
 use witgate_host::llama::{self, LlamaServer};
-use witgate_host::{Body, BuildError, Builder, Host, Request};
+use witgate_host::{Body, BuildError, Builder, Host, Request, event};
 
 /// A request makes some hundred small allocations, most of them freed by another step than the one that made them.
 #[global_allocator]
@@ -67,12 +67,12 @@ enum Command {
     Invoke {
         #[command(flatten)]
         source: Source,
-        /// The request's body; `-` is stdin.
+        /// The request's body, or the event of a Lambda function that stands for an HTTP request; `-` is stdin.
         #[arg(default_value = "-")]
         file: PathBuf,
-        /// Where the request goes.
-        #[arg(long, default_value = "/v1/chat/completions")]
-        path: String,
+        /// Where the request goes. Default: where the event says, else /v1/chat/completions.
+        #[arg(long)]
+        path: Option<String>,
         /// Writes the answer's status and headers to stderr.
         #[arg(long, short)]
         include: bool,
@@ -603,7 +603,7 @@ fn adapters(source: &Source, json: bool, log: Log) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn invoke(source: &Source, file: &Path, path: String, include: bool, log: Log) -> ExitCode {
+fn invoke(source: &Source, file: &Path, path: Option<String>, include: bool, log: Log) -> ExitCode {
     match try_invoke(source, file, path, include, log) {
         Ok(code) => code,
         Err(unusable) => {
@@ -613,7 +613,13 @@ fn invoke(source: &Source, file: &Path, path: String, include: bool, log: Log) -
     }
 }
 
-fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Log) -> Result<ExitCode, Unusable> {
+fn try_invoke(
+    source: &Source,
+    file: &Path,
+    path: Option<String>,
+    include: bool,
+    log: Log,
+) -> Result<ExitCode, Unusable> {
     let mut body = Vec::new();
     let read = if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut body)
@@ -622,19 +628,34 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
     };
     read.map_err(|error| Unusable::Other(format!("cannot read {}: {error}", file.display())))?;
     let host = Arc::new(source.host(false, log)?);
-    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    let event = match path {
+        Some(_) => None,
+        None => event::read(&body).map_err(Unusable::Other)?,
+    };
+    let is_event = event.is_some();
+    let mut request = event.unwrap_or_else(|| {
+        let path = path.as_deref().unwrap_or("/v1/chat/completions");
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        Request {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers,
+            body: Bytes::from(body),
+        }
+    });
     let keys = &host.config().access.keys;
-    if let Some(key) = host.config().server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret)) {
-        headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));
+    if let Some(key) = host.config().server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret))
+        && !request.headers.iter().any(|(name, _)| name == "authorization")
+    {
+        request.headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Unusable::Other(error.to_string()))?;
     runtime.block_on(async {
-        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-        let (path, query) = (path.to_owned(), query.to_owned());
-        let request = Request { method: "POST".to_owned(), path, query, headers, body: Bytes::from(body) };
         let answer = host.handle(request).await;
         if include {
             eprintln!("{}", answer.status);
@@ -645,6 +666,13 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
         let mut out = std::io::stdout().lock();
         let mut write = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
         let written = match answer.body {
+            body if is_event => {
+                let body = match body {
+                    Body::Whole(bytes) => bytes.to_vec(),
+                    Body::Stream(stream) => stream.map(|bytes| bytes.to_vec()).concat().await,
+                };
+                write(format!("{}\n", event::answer(answer.status, &answer.headers, &body)).as_bytes())
+            }
             Body::Whole(bytes) => write(&bytes).and_then(|()| write(b"\n")),
             Body::Stream(stream) => {
                 let mut stream = std::pin::pin!(stream);

@@ -269,6 +269,18 @@ def test_invoke_answers_a_request_from_stdin_and_from_a_file(shape, tmp_path, ti
     assert done.returncode == 0 and json.loads(done.stdout)["choices"], done.stderr
 
 
+def test_invoke_takes_the_event_of_a_lambda_function(shape, tmp_path):
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    event = {"httpMethod": "POST", "path": "/v1/chat/completions", "body": json.dumps(body)}
+    done = witgate("invoke", cwd=tmp_path, stdin=json.dumps(event))
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0 and answer["statusCode"] == 200
+    assert json.loads(answer["body"])["choices"][0]["message"]["content"] == "[stub] hello"
+    # Said where it goes, the request is its own body.
+    done = witgate("invoke", "--path", "/v1/chat/completions", cwd=tmp_path, stdin=json.dumps(event))
+    assert done.returncode != 0 and "statusCode" not in done.stdout
+
+
 def test_invoke_shows_an_error_and_fails(shape, tmp_path, tiny):
     config = write(tmp_path, minimal(tiny.url, api_key=UPSTREAM_KEY))
     body = json.dumps({"model": "tinny", "messages": [{"role": "user", "content": "hello"}]})

@@ -19,6 +19,7 @@ mod contract;
 mod cors;
 mod documents;
 mod encoding;
+pub mod event;
 mod failure;
 mod gateway;
 mod health;

@@ -5,7 +5,7 @@ mod world;
 use bytes::Bytes;
 use serde_json::Value;
 use witgate_config::Config;
-use witgate_gateway::Credentials;
+use witgate_gateway::{Credentials, event};
 use world::{Act, Client, Script, World};
 
 /// One step of an example.
@@ -36,6 +36,7 @@ fn steps(document: &str) -> Vec<Step<'_>> {
         steps.push(match fence.split(' ').collect::<Vec<_>>().as_slice() {
             ["env"] => Step::Env(body),
             ["json", "request", path] => Step::Request(path, body),
+            ["json", "event"] => Step::Request("event", body),
             ["json", "answer", status] => Step::Answer(status.parse().unwrap(), body),
             ["json", "sent", url] => Step::Sent(url, body),
             other => panic!("no kind of block: {other:?}"),
@@ -96,9 +97,20 @@ fn every_example_of_coming_from_an_older_service_is_true() {
             Step::Answer(status, expected) => {
                 answers += 1;
                 let (path, body) = asked.take().expect("a request stands in front of its answer");
-                let answer: Client =
-                    world.unwrap().request_with_key(None, path, Bytes::copy_from_slice(body.as_bytes()));
-                let found = json(&String::from_utf8_lossy(&answer.body));
+                let ask = |path: &str, body: Bytes| -> Client { world.unwrap().request_with_key(None, path, body) };
+                let (answer, found) = match path {
+                    "event" => {
+                        let request = event::read(body.as_bytes()).unwrap().expect("the event of an HTTP request");
+                        let answer = ask(&request.path, request.body);
+                        let found = json(&event::answer(answer.status, &answer.headers, &answer.body));
+                        (answer, found)
+                    }
+                    path => {
+                        let answer = ask(path, Bytes::copy_from_slice(body.as_bytes()));
+                        let found = json(&String::from_utf8_lossy(&answer.body));
+                        (answer, found)
+                    }
+                };
                 assert_eq!(answer.status, status, "{body}: {found}");
                 assert!(same(&json(expected), &found), "{body}\nis answered by\n{found}\nnot by\n{expected}");
             }

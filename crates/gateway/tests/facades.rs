@@ -884,6 +884,27 @@ mod smk {
     }
 
     #[test]
+    fn smk_9_the_event_of_the_documents_local_test_is_answered_in_its_kind() {
+        let event = json!({
+            "httpMethod": "POST", "path": "/v1/chat/completions",
+            "body": "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 50}",
+        });
+        let request = witgate_gateway::event::read(event.to_string().as_bytes()).unwrap().unwrap();
+        let world = world(&ENV);
+        world.upstream(vec![generated(" there")]);
+        let told = world.call(&request.method, &request.path, &[], request.body);
+        assert_eq!(sent(&world).1["parameters"]["max_new_tokens"], 50);
+        let answer = witgate_gateway::event::answer(told.status, &told.headers, &told.body);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(
+            (&answer["statusCode"], &answer["headers"]["access-control-allow-origin"]),
+            (&json!(200), &json!("*"))
+        );
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["choices"][0]["message"]["content"], " there");
+    }
+
+    #[test]
     fn smk_10_and_11_ids_have_their_prefix_and_created_is_in_epoch_seconds() {
         for (path, body, prefix) in [(CHAT, request(), "chatcmpl-"), (TEXT, json!({"prompt": "Once"}), "cmpl-")] {
             let world = world(&ENV);

@@ -137,3 +137,36 @@ fn what_is_kept_for_one_client_no_other_one_finds() {
     assert!((400..=404).contains(&on.status), "{on:?}");
     assert_eq!(world.sent(), 1, "nothing of it reached a backend");
 }
+
+#[test]
+fn the_query_pages_the_items_and_streams_a_kept_response_again() {
+    let world = World::new(1, config());
+    answers(&world);
+    let input: Vec<Value> = (0..3).map(|number| json!({"role": "user", "content": format!("m{number}")})).collect();
+    let made = body(&create(&world, &json!({"model": "chain", "input": input})));
+    let id = made["id"].as_str().unwrap();
+    let first = body(&get(&world, &format!("{RESPONSES}/{id}/input_items?limit=2&order=asc")));
+    let said = |page: &Value| -> Vec<String> {
+        let items = page["data"].as_array().unwrap().iter();
+        items.map(|item| item["content"].as_str().or(item["content"][0]["text"].as_str()).unwrap().to_owned()).collect()
+    };
+    assert_eq!((said(&first), &first["has_more"]), (vec!["m0".to_owned(), "m1".to_owned()], &json!(true)));
+    let after = first["last_id"].as_str().unwrap();
+    let rest = body(&get(&world, &format!("{RESPONSES}/{id}/input_items?limit=2&order=asc&after={after}")));
+    assert_eq!((said(&rest), &rest["has_more"]), (vec!["m2".to_owned()], &json!(false)));
+
+    let again = get(&world, &format!("{RESPONSES}/{id}?stream=true&include%5B%5D=message.output_text.logprobs"));
+    assert_eq!(again.header("content-type"), Some("text/event-stream"));
+    let all = events(&again);
+    assert_eq!((&all[0]["type"], &all.last().unwrap()["response"]), (&json!("response.created"), &made));
+    let text: String = all
+        .iter()
+        .filter(|event| event["type"] == "response.output_text.delta")
+        .map(|event| event["delta"].as_str().unwrap())
+        .collect();
+    assert_eq!(text, answer_text());
+    let behind = events(&get(&world, &format!("{RESPONSES}/{id}?stream=true&starting_after=2")));
+    assert_eq!(behind, all[3..]);
+    let wrong = get(&world, &format!("{RESPONSES}/{id}?include=secrets"));
+    assert_eq!((wrong.status, &body(&wrong)["error"]["param"]), (400, &json!("include")));
+}
