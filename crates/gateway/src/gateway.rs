@@ -124,10 +124,12 @@ impl Gateway {
         let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
         let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
         let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
+        let metrics = watch.as_ref().and_then(|watch| watch.metrics.as_ref());
+        let thresholds = metrics.map(|metrics| metrics.thresholds.clone()).unwrap_or_default();
         Gateway {
             watch,
             keys: Keys::new(&config),
-            ledger: Ledger::new(&config),
+            ledger: Ledger::new(&config, thresholds),
             config,
             routes,
             pools,
