@@ -24,6 +24,7 @@ use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::keys::{Client, unavailable, within};
+use crate::metrics::{Threshold, Thresholds};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::Warning;
@@ -83,7 +84,7 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Scope::Key => "key",
             Scope::Tenant => "tenant",
@@ -157,9 +158,12 @@ fn rule(measure: Measure, now: Duration, places: Duration) -> Rule {
     }
 }
 
-/// What the state store was told of before, so that it is told once: hashes.
+/// What the state store was told of before, so that it is told once: hashes. And what the metrics are told.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<HashSet<u64>>);
+pub(crate) struct Told {
+    known: Mutex<HashSet<u64>>,
+    thresholds: Thresholds,
+}
 
 impl Told {
     fn hash(what: impl Hash) -> u64 {
@@ -169,11 +173,11 @@ impl Told {
     }
 
     fn has(&self, what: u64) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&what)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&what)
     }
 
     fn add(&self, what: u64) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= MOST_TOLD {
             told.clear();
         }
@@ -192,14 +196,18 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, thresholds: Thresholds) -> Self {
         let quotas = config.access.models.iter().map(|(model, quota)| {
             let mut all = Vec::new();
             meters(Scope::Model, model, &Terms { quota: *quota, ..Terms::default() }, &mut all);
             (model.clone(), all)
         });
         let longest = config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
-        Ledger { models: quotas.collect(), longest: longest + SLACK, told: Arc::default() }
+        Ledger {
+            models: quotas.collect(),
+            longest: longest + SLACK,
+            told: Arc::new(Told { thresholds, ..Told::default() }),
+        }
     }
 }
 
@@ -406,6 +414,8 @@ impl Hold {
                 within(ports, ports.state().set(now, &key, Some(Bytes::new()), Some(end), Expect::Absent)).await?;
             told.add(hash);
             if first {
+                let threshold = Threshold { scope: self.scope.name(), percent: *percent };
+                told.thresholds.get_or_create(&threshold).inc();
                 ports.warn(&Warning::Budget {
                     request_id,
                     scope: self.scope.name(),

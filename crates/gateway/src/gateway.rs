@@ -145,6 +145,8 @@ impl Gateway {
         let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
         let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
         let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
+        let metrics = watch.as_ref().and_then(|watch| watch.metrics.as_ref());
+        let thresholds = metrics.map(|metrics| metrics.thresholds.clone()).unwrap_or_default();
         let providers = config.providers.values();
         let of = |provider: &Provider| (provider.name.clone(), ProviderKeys::new(provider));
         let provider_keys = providers.clone().map(of).collect();
@@ -160,7 +162,7 @@ impl Gateway {
             jobs: Arc::new(Jobs::new()),
             watch,
             keys: Keys::new(&config),
-            ledger: Ledger::new(&config),
+            ledger: Ledger::new(&config, thresholds),
             provider_keys,
             hedgers,
             cache: Cache::new(&config),

@@ -66,6 +66,17 @@ struct Named {
     alarm: String,
 }
 
+/// A part of a budget that has been reached.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct Threshold {
+    /// `key` or `tenant`.
+    pub scope: &'static str,
+    pub percent: u64,
+}
+
+/// How often budgets have reached parts of their limits.
+pub(crate) type Thresholds = Family<Threshold, Counter>;
+
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -87,6 +98,7 @@ pub(crate) struct Metrics {
     retries: Counter,
     tokens: Family<Tokens, Counter>,
     cost: Family<Served, Counter<f64, AtomicU64>>,
+    pub thresholds: Thresholds,
     duration: Family<Served, Histogram, fn() -> Histogram>,
     first_token: Family<Served, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
@@ -105,6 +117,7 @@ impl Metrics {
             retries: Counter::default(),
             tokens: Family::default(),
             cost: Family::default(),
+            thresholds: Family::default(),
             duration: Family::new_with_constructor(seconds),
             first_token: Family::new_with_constructor(seconds),
             in_flight: Gauge::default(),
@@ -119,6 +132,8 @@ impl Metrics {
         registry.register("witgate_requests", "Requests that have ended", m.requests.clone());
         registry.register("witgate_retries", "Further tries after a failed one", m.retries.clone());
         registry.register("witgate_tokens", "Tokens that backends counted", m.tokens.clone());
+        let help = "Budgets that have reached a part of their limit";
+        registry.register("witgate_budget_thresholds", help, m.thresholds.clone());
         registry.register("witgate_cost_dollars", "What answers cost by the price table", m.cost.clone());
         let help = "From a request's arrival to its end, of complete answers";
         registry.register_with_unit("gen_ai_server_request_duration", help, Unit::Seconds, m.duration.clone());

@@ -147,6 +147,11 @@ fn thresholds_are_told_once_in_a_period() {
     world.pass(Duration::from_secs(86_400));
     (0..5).for_each(|_| drop(world.request(CHAT, bounded("p/m", 7), None)));
     assert_eq!(world.new_warnings().len(), 1, "a new day, 50 % again");
+    let metrics = String::from_utf8(world.bare("GET", "/metrics", &[], Bytes::new()).body).unwrap();
+    for (percent, count) in [(50, 2), (80, 1), (100, 1)] {
+        let line = format!("witgate_budget_thresholds_total{{scope=\"key\",percent=\"{percent}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
 }
 
 #[test]
