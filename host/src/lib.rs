@@ -50,6 +50,7 @@ mod documents;
 mod engine;
 mod host;
 mod instances;
+pub mod keys;
 pub mod llama;
 mod log;
 mod ports;

@@ -11,6 +11,10 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
+fn dollars(nano: u64) -> f64 {
+    nano as f64 / 1e9
+}
+
 /// The line of one request, when it has ended. Its names are those of OpenTelemetry's conventions where there are such.
 pub(crate) fn request(record: &Record) {
     let usage = record.usage.as_ref();
@@ -36,6 +40,9 @@ pub(crate) fn request(record: &Record) {
         cache_read_tokens = usage.and_then(|usage| usage.cache_read_tokens),
         cache_write_tokens = usage.and_then(|usage| usage.cache_write_tokens),
         reasoning_tokens = usage.and_then(|usage| usage.reasoning_tokens),
+        key = record.key.as_deref(),
+        tenant = record.tenant.as_deref(),
+        cost_usd = record.cost.map(dollars),
         error_type = record.error_type.as_deref(),
         cause = record.cause.as_deref(),
         unmapped = (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
@@ -79,6 +86,12 @@ struct Line<'a> {
     cache_write_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +140,9 @@ fn json(record: &Record, at: SystemTime, line: &mut Vec<u8>) -> serde_json::Resu
             cache_read_tokens: usage.and_then(|usage| usage.cache_read_tokens),
             cache_write_tokens: usage.and_then(|usage| usage.cache_write_tokens),
             reasoning_tokens: usage.and_then(|usage| usage.reasoning_tokens),
+            key: record.key.as_deref(),
+            tenant: record.tenant.as_deref(),
+            cost_usd: record.cost.map(dollars),
             error_type: record.error_type.as_deref(),
             cause: record.cause.as_deref(),
             unmapped: (!record.unmapped.is_empty()).then(|| record.unmapped.join("; ")),
@@ -164,6 +180,14 @@ pub(crate) fn warning(warning: &Warning<'_>) {
         }
         Warning::Fault { request_id, fault } => {
             tracing::error!(target: "witgate::fault", request_id, component = fault.component, "{fault}");
+        }
+        Warning::State { why } => tracing::error!(target: "witgate::state", "{why}"),
+        Warning::Budget { request_id, scope, owner, period, percent, used, limit } => {
+            let (used_usd, limit_usd) = (dollars(*used), dollars(*limit));
+            tracing::warn!(
+                target: "witgate::budget", request_id, scope, owner, period, percent, used_usd, limit_usd,
+                "a budget has reached {percent} % of its limit"
+            );
         }
         other => tracing::warn!(target: "witgate", "{other:?}"),
     }

@@ -75,6 +75,11 @@ enum Command {
         #[arg(long, short)]
         include: bool,
     },
+    /// Makes, lists, rotates and revokes the keys of a running gateway. Its admin key is read from WITGATE_ADMIN_KEY.
+    Keys {
+        #[command(flatten)]
+        keys: witgate_host::keys::Keys,
+    },
     /// Becomes another program that ends when its parent does.
     #[command(hide = true)]
     Guard {
@@ -143,7 +148,29 @@ fn main() -> ExitCode {
         Command::Check { source } => check(&source, log),
         Command::Adapters { source, json } => adapters(&source, json, log),
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
+        Command::Keys { keys } => administer(keys),
         Command::Guard { command } => guard(&command),
+    }
+}
+
+/// Runs `witgate keys`.
+fn administer(keys: witgate_host::keys::Keys) -> ExitCode {
+    let done = || {
+        let key = std::env::var("WITGATE_ADMIN_KEY").ok().filter(|key| !key.is_empty());
+        let key = key.ok_or("set WITGATE_ADMIN_KEY to the gateway's admin key ([admin] key)")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        runtime.block_on(keys.run(&witgate_config::Secret::new(key)))
+    };
+    match done() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("witgate: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -576,7 +603,8 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
     read.map_err(|error| Unusable::Other(format!("cannot read {}: {error}", file.display())))?;
     let host = Arc::new(source.host(false, log)?);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    if let Some(key) = host.config().server.api_keys.first() {
+    let keys = &host.config().access.keys;
+    if let Some(key) = host.config().server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret)) {
         headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,13 +1,17 @@
 //! What the gateway needs of the world, on a machine of one's own.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
+    state,
 };
 
 use crate::components::{AdapterComponent, NormaliserComponent};
@@ -120,6 +124,23 @@ impl Ports for HostPorts {
             return (half() << 64) | half();
         }
         u128::from_le_bytes(bytes)
+    }
+
+    fn secret(&self) -> Result<[u8; 32], String> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
+
+    fn after(self: &Arc<Self>, work: Work) {
+        let ports = Arc::clone(self);
+        let mut work = Box::pin(async move { work.run(ports.as_ref()).await });
+        // State in memory is there at once: a task for it would cost more than the work.
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(work);
+        }
     }
 
     fn record(&self, record: &Record) {

@@ -1,6 +1,7 @@
 //! The gateway's ports, over WASI 0.3.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -8,7 +9,8 @@ use serde_json::json;
 use wasip3::clocks::system_clock;
 use wasip3::random::random;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, state,
+    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
+    state,
 };
 
 use crate::Shared;
@@ -103,6 +105,15 @@ impl Ports for Wasi {
         u128::from(random::get_random_u64()) << 64 | u128::from(random::get_random_u64())
     }
 
+    fn secret(&self) -> Result<[u8; 32], String> {
+        random::get_random_bytes(32).try_into().map_err(|_| "the runtime gives too few bytes".to_owned())
+    }
+
+    fn after(self: &Arc<Self>, work: Work) {
+        let ports = Arc::clone(self);
+        wasip3::spawn(async move { work.run(ports.as_ref()).await });
+    }
+
     fn record(&self, record: &Record) {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let usage = record.usage.as_ref();
@@ -125,6 +136,9 @@ impl Ports for Wasi {
             "stream": record.stream,
             "input_tokens": usage.and_then(|usage| usage.input_tokens),
             "output_tokens": usage.and_then(|usage| usage.output_tokens),
+            "key": record.key,
+            "tenant": record.tenant,
+            "cost_usd": record.cost.map(|nano| nano as f64 / 1e9),
             "error_type": record.error_type,
             "cause": record.cause,
             "unmapped": record.unmapped,
@@ -143,6 +157,11 @@ impl Ports for Wasi {
             Warning::Alarm { name, metric, on, value, above } => log(json!({
                 "event": if *on { "alarm" } else { "alarm_over" }, "alarm": name, "metric": metric, "value": value,
                 "above": above,
+            })),
+            Warning::State { why } => log(json!({ "event": "state", "what": why.to_string() })),
+            Warning::Budget { request_id, scope, owner, period, percent, used, limit } => log(json!({
+                "event": "budget", "request_id": request_id, "scope": scope, "owner": owner, "period": period,
+                "percent": percent, "used_usd": *used as f64 / 1e9, "limit_usd": *limit as f64 / 1e9,
             })),
             other => log(json!({ "event": "warning", "what": format!("{other:?}") })),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
 use crate::policy::{Alarm, Choice, Concurrency, EndpointOptions, Fallback, Health, Metrics, Retry};
@@ -45,6 +46,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// When operators are told of the traffic.
     pub alarms: Vec<Alarm>,
+    /// Who may ask for what, and what it may cost.
+    pub access: Access,
     /// Where this came from.
     pub origin: Origin,
     /// Line and column of every value in the file.
@@ -425,6 +428,7 @@ impl Config {
             dialects: BTreeMap::new(),
             metrics: Metrics::default(),
             alarms: Vec::new(),
+            access: Access::default(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),
         };

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::access::{
+    self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, StateTable, Tables, TenantTable,
+};
 use crate::config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Server, Settings, Target, Timeouts,
@@ -33,6 +36,23 @@ const DIALECTS: [&str; 11] = [
     "llm-exe",
     "llm-invocation",
     "ollama-chat",
+    "ollama-generate",
+    "openai-chat",
+    "openai-completions",
+    "openai-embeddings",
+    "openai-responses",
+];
+
+/// All dialects: what a key's routes may name.
+const ROUTES: [&str; 13] = [
+    "anthropic-messages",
+    "awa-llm",
+    "bedrock-chat",
+    "llm-exe",
+    "llm-invocation",
+    "ollama-chat",
+    "ollama-embed",
+    "ollama-embeddings",
     "ollama-generate",
     "openai-chat",
     "openai-completions",
@@ -82,6 +102,19 @@ table! {
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
         alarms: MapOf<watch::AlarmTable>;
+        /// The admin API, under /admin/: keys, spend, health.
+        admin: AdminTable;
+        /// Keys for clients, by name: letters, digits, "_" and "-".
+        keys: MapOf<KeyTable>;
+        /// What all keys of a tenant together may use, by its name.
+        tenants: MapOf<TenantTable>;
+        /// What models cost where it differs from the table that comes with witgate: by "provider/model", "provider/*" or
+        /// the backend's name for a model.
+        prices: MapOf<PriceTable>;
+        /// How requests are counted.
+        accounting: AccountingTable;
+        /// The state store: keys, limits and budgets lie there.
+        state: StateTable;
     }
 }
 
@@ -353,6 +386,8 @@ table! {
         fallback_on_context_length: ListOf<Text>;
         /// Who is asked when a backend's filter has refused.
         fallback_on_content_policy: ListOf<Text>;
+        /// How often all clients together may ask for it.
+        quota: QuotaTable;
     }
 }
 
@@ -640,6 +675,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
 
     let mut models = BTreeMap::new();
     let mut fallbacks = Vec::new();
+    let mut quotas = Vec::new();
     for entry in table.models.map(|at| at.value).unwrap_or_default() {
         let alias = entry.key.name;
         let path = join("models", &alias);
@@ -652,6 +688,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         ];
         let lists = lists.map(|(key, at)| (join(&path, key), at.map(|at| at.value).unwrap_or_default()));
         let choice = choice(value.strategy.take(), value.sticky.take());
+        quotas.extend(value.quota.take().map(|at| (alias.clone(), at)));
         if let Some(targets) = targets(value, &path, &entry.key.span, &provider_names, reader) {
             models.insert(alias.clone(), Model { choice, ..Model::new(alias.as_str(), targets) });
         }
@@ -714,6 +751,17 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         }
     }
 
+    let tables = Tables {
+        admin: table.admin,
+        keys: table.keys,
+        tenants: table.tenants,
+        prices: table.prices,
+        accounting: table.accounting,
+        state: table.state,
+        models: quotas,
+    };
+    let access = access::access(tables, &ROUTES, reader);
+
     let origin = Origin::File(file.into());
     let mut config = Config {
         server,
@@ -729,6 +777,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         dialects,
         metrics,
         alarms,
+        access,
         origin,
         places: BTreeMap::new(),
     };

@@ -43,6 +43,7 @@
 //! written `"15s"`, `"500ms"`, `"2m"`, `"1h"` or as a number of seconds; sizes `"10MiB"`, `"64KiB"` or as a number of
 //! bytes. The file at the root of the repository, `witgate.toml`, shows every key.
 
+mod access;
 mod aws;
 mod config;
 mod endpoint;
@@ -60,6 +61,7 @@ mod settings;
 mod units;
 mod watch;
 
+pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, fits, is_name};
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
     Route, Server, Settings, Target, Timeouts, UnknownModel,

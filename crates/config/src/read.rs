@@ -706,7 +706,7 @@ macro_rules! table {
         $vis struct $name {
             $(
                 $(#[doc = $field_doc])*
-                $field: Option<$crate::read::At<<$kind as $crate::read::Kind>::Value>>,
+                pub(crate) $field: Option<$crate::read::At<<$kind as $crate::read::Kind>::Value>>,
             )*
         }
 

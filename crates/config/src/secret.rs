@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// A password, a key, a token. Printing it in any way gives `[redacted]`; only [`Secret::expose`] gives the text.
@@ -17,6 +18,11 @@ impl Secret {
     /// The text. For the place that signs a request, and no other.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Its SHA-256, by which it can be looked up without being shown.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
     }
 
     /// Whether `text` is this secret, in a time that depends on the lengths alone.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use witgate_config::{AdapterRef, Config, Health, Limits, Origin, Retry, Secret, Sticky, Strategy, Target, Timeouts};
+use witgate_config::{
+    AdapterRef, Config, Health, Limits, OnFailure, Origin, Retry, Secret, Sticky, Strategy, Target, Timeouts, Unpriced,
+};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -831,5 +833,103 @@ fn mistakes_in_routing_say_what_would_be_right() {
             "4:43: models.m.targets[0].regions: no region; write [\"us-east-1\"]",
             "4:80: models.m.targets[1]: both \"regions\" and \"settings.region\"; they say the same: keep \"regions\"",
         ],
+    );
+}
+
+#[test]
+fn keys_tenants_prices_and_accounting_are_read() {
+    let text = r#"
+        [providers.p]
+        adapter = "stub"
+        [models.fast]
+        target = "p"
+        quota = { requests_per_minute = 600 }
+        [admin]
+        key = "${ADMIN}"
+        [keys.alice]
+        secret = "${ALICE}"
+        tenant = "research"
+        metadata = { owner = "alice" }
+        expires = 2030-01-01T00:00:00Z
+        models = ["fast", "p/*"]
+        routes = ["openai-*"]
+        quota = { requests_per_minute = 60, tokens_per_minute = 0, concurrent_requests = 2 }
+        budget = { day = 0.5, total = 20 }
+        [tenants.research]
+        quota.tokens_per_minute = 1000
+        budget.month = "${DOLLARS}"
+        [prices."p/*"]
+        input = 1.5
+        output = 6
+        cache_read = 0.15
+        [accounting]
+        unpriced = "refuse"
+        output_tokens = 256
+        key_ttl = "1s"
+        [state]
+        on_failure = "closed"
+    "#;
+    let env = |name: &str| match name {
+        "DOLLARS" => Some("12.5".to_owned()),
+        _ => Some(format!("secret-{name}")),
+    };
+    let config = Config::from_toml(text, "f", &env).unwrap_or_else(|problems| panic!("{problems}"));
+    let access = &config.access;
+    let alice = &access.keys["alice"];
+    assert_eq!((alice.secret.expose(), alice.tenant.as_deref()), ("secret-ALICE", Some("research")));
+    assert_eq!(alice.expires, Some(Duration::from_secs(1_893_456_000)));
+    assert_eq!(alice.terms.quota.requests_per_minute, Some(60));
+    assert_eq!((alice.terms.quota.tokens_per_minute, alice.terms.quota.concurrent_requests), (None, Some(2)));
+    let budget = &alice.terms.budget;
+    assert_eq!((budget.day, budget.month, budget.total), (Some(500_000_000), None, Some(20_000_000_000)));
+    assert_eq!(access.tenants["research"].budget.month, Some(12_500_000_000));
+    assert_eq!(access.models["fast"].requests_per_minute, Some(600));
+    let price = access.price("p", "anything").unwrap();
+    assert_eq!(
+        (price.input, price.cache_read, price.cache_write, price.reasoning),
+        (1_500_000, 150_000, 1_500_000, 6_000_000)
+    );
+    assert_eq!((access.unpriced, access.on_failure), (Unpriced::Refuse, OnFailure::Closed));
+    assert_eq!((access.output_tokens, access.key_ttl), (256, Duration::from_secs(1)));
+    assert!(!format!("{config:?}").contains("secret-"));
+}
+
+#[test]
+fn what_is_wrong_with_keys_and_prices_is_told() {
+    let text = r#"
+[providers.p]
+adapter = "stub"
+[keys."al ice"]
+secret = ""
+models = []
+routes = ["openai-chatt"]
+expires = 2030-01-01
+budget.day = -1
+[keys.bob]
+[prices.m]
+input = "free"
+output = 1
+[accounting]
+unpriced = "maybe"
+[state]
+on_failure = "opne"
+"#;
+    let problems = Config::from_toml(text, "f", &|_| None).unwrap_err();
+    let found: Vec<_> = problems.iter().map(|problem| problem.to_string()).collect();
+    assert_eq!(
+        found,
+        [
+            "f:4:7: keys.\"al ice\": not a name for a key; write letters, digits, \"_\" and \"-\", at most 64",
+            "f:5:10: keys.\"al ice\".secret: an empty key; write the text that the client brings",
+            "f:6:10: keys.\"al ice\".models: an empty list would allow nothing; leave the key out where all are allowed",
+            "f:7:11: keys.\"al ice\".routes[0]: no dialect \"openai-chatt\"; did you mean \"openai-chat\"?",
+            "f:8:11: keys.\"al ice\".expires: not a moment; write a date and a time with their offset from UTC, as \
+             2027-01-31T00:00:00Z",
+            "f:9:14: keys.\"al ice\".budget.day: the amount is out of range; write one from 0 to 1000000000",
+            "f:10:7: keys.bob: the key \"secret\" is missing",
+            "f:12:9: prices.m.input: expected an amount; write a number of US dollars, as 2.50",
+            "f:15:12: accounting.unpriced: \"maybe\" is no choice here; write \"free\" and \"refuse\"",
+            "f:17:14: state.on_failure: \"opne\" is no choice here; did you mean \"open\"?",
+        ]
     );
 }

@@ -107,6 +107,7 @@ impl Part {
         if let Some(usage) = &record.usage {
             self.tokens += usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
         }
+        self.nano_usd = self.nano_usd.saturating_add(record.cost.unwrap_or(0));
         if latency && record.outcome == Outcome::Complete {
             if self.latencies.is_empty() {
                 self.latencies = vec![0; STEPS];

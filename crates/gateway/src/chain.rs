@@ -213,6 +213,7 @@ impl<N: Normaliser> Run<N> {
                     attempt: flight.record.attempts,
                 });
             }
+            flight.bill.price(gateway.config.access.price(&provider.name, &self.request.model));
             flight.record.attempts += 1;
             flight.record.provider = Some(provider.name.clone());
             match self.attempt(flight, provider, settings, &mut lease, writer).await {
@@ -244,7 +245,7 @@ impl<N: Normaliser> Run<N> {
 impl<P: Ports> Flight<P> {
     /// Notes a try that failed before any content.
     fn failed(&mut self, failed: &Failed, provider: &Provider, model: &str) {
-        self.discard();
+        self.discard(false);
         if self.tried.len() < MOST_TRIES {
             self.tried.push(Try {
                 provider: provider.name.clone(),

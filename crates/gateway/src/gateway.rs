@@ -14,12 +14,14 @@ use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
 use crate::alarms::Watched;
 use crate::aws::Clocks;
+use crate::bill::Ledger;
 use crate::chain::Sequence;
 use crate::cors;
 use crate::encoding;
 use crate::failure::Failed;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::jobs::{self, Behalf, Jobs};
+use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::path::{self, Asked, Ended, Flight};
@@ -39,14 +41,17 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Dialects whose services have always answered to pages of every origin.
 const OPEN: [&str; 1] = ["bedrock-chat"];
 
+/// Dialects whose services answer 403 to a wrong key; others 401. To one without a key all answer 401.
+const WRONG_KEY_FORBIDDEN: [&str; 1] = ["bedrock-chat"];
+
 /// The most targets of one group.
 pub(crate) const MOST_TARGETS: usize = 64;
 
 /// The endpoints of a provider.
-struct Pools {
-    own: Arc<Pool>,
+pub(crate) struct Pools {
+    pub own: Arc<Pool>,
     /// Where the configuration names no endpoint: those of the regions that targets name.
-    regions: Vec<(String, Arc<Pool>)>,
+    pub regions: Vec<(String, Arc<Pool>)>,
 }
 
 /// A provider, and whether it serves; if not, why.
@@ -56,10 +61,14 @@ type State = (String, Result<(), String>);
 pub struct Gateway {
     pub(crate) config: Arc<Config>,
     pub(crate) routes: Vec<Route>,
+    /// Who may ask.
+    pub(crate) keys: Keys,
+    /// What is taken of limits and budgets.
+    pub(crate) ledger: Ledger,
     /// Each provider's settings as JSON text.
     settings: BTreeMap<String, Arc<str>>,
     /// Each provider's endpoints.
-    pools: BTreeMap<String, Pools>,
+    pub(crate) pools: BTreeMap<String, Pools>,
     /// Where the turn is among the targets of each alias that has several.
     turns: BTreeMap<String, Mutex<usize>>,
     /// The headers by which requests are kept together.
@@ -122,6 +131,8 @@ impl Gateway {
         Gateway {
             jobs: Arc::new(Jobs::new(&config)),
             watch,
+            keys: Keys::new(&config),
+            ledger: Ledger::new(&config),
             config,
             routes,
             pools,
@@ -254,11 +265,16 @@ impl Gateway {
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
         if let Some(behalf) = behalf {
-            flight.client = behalf.client;
+            flight.record.key = behalf.client.has_key.then(|| behalf.client.id.clone());
+            flight.record.tenant.clone_from(&behalf.client.tenant);
+            flight.client = Some(behalf.client);
             flight.record.job = behalf.job;
             flight.told = Some(behalf.told);
         }
         flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
+        if self.config.access.admin_key.is_some() && request.path.starts_with("/admin/") {
+            return self.admin(flight, request).await.response();
+        }
         let head_only = request.method == "HEAD";
         let mut response = match self.route(&mut flight, &request).await {
             Ok(Routed::Own(status, json)) => {
@@ -356,8 +372,12 @@ impl Gateway {
             }
             _ => {}
         }
+        let dialect = match endpoint {
+            Endpoint::Dialect(dialect) => Some(dialect),
+            _ => None,
+        };
         if flight.told.is_none() {
-            self.identify(flight, request).await.map_err(|failed| (failed, None))?;
+            self.authenticate(flight, request, dialect).await.map_err(|failed| (failed, None))?;
         }
         // Anthropic's SDKs ask at the same path.
         let shape = if request.header("anthropic-version").is_some() { Shape::Anthropic } else { Shape::OpenAi };
@@ -368,9 +388,9 @@ impl Gateway {
             // Which models a backend holds in memory nobody says; Ollama with none in it says the same.
             Endpoint::Running => Routed::Own(200, models::list(&[], Shape::Ollama).to_string()),
             Endpoint::Version => Routed::Own(200, models::version().to_string()),
-            Endpoint::Tags => Routed::Own(200, models::list(&self.models(flight).await, Shape::Ollama).to_string()),
+            Endpoint::Tags => Routed::Own(200, models::list(&self.allowed(flight).await, Shape::Ollama).to_string()),
             Endpoint::Model(name) => Routed::Own(200, self.model(flight, name).await?.json(shape).to_string()),
-            _ => Routed::Own(200, models::list(&self.models(flight).await, shape).to_string()),
+            _ => Routed::Own(200, models::list(&self.allowed(flight).await, shape).to_string()),
         })
     }
 
@@ -382,7 +402,7 @@ impl Gateway {
             return Err(Failed::ours(404, "not_found_error", "metrics_disabled", message));
         };
         if let Some(key) = &self.config.metrics.key
-            && !bearer(request).is_some_and(|given| key.matches(given))
+            && !http::bearer(&request.headers).is_some_and(|given| key.matches(given))
         {
             let message = "the metrics have a key of their own (metrics.key); send it as `authorization: Bearer KEY`";
             return Err(Failed::ours(401, "authentication_error", "invalid_api_key", message));
@@ -415,9 +435,20 @@ impl Gateway {
         watch.ended(ports.now(), record, waiting, |warning| ports.warn(&warning));
     }
 
+    /// The models that the client may ask for.
+    async fn allowed<P: Ports>(&self, flight: &Flight<P>) -> Arc<Vec<ModelEntry>> {
+        let models = self.models(flight).await;
+        match &flight.client {
+            Some(client) if client.is_restricted() => {
+                Arc::new(models.iter().filter(|model| client.may_ask(&model.id)).cloned().collect())
+            }
+            _ => models,
+        }
+    }
+
     /// The model of this name.
     async fn model<P: Ports>(&self, flight: &Flight<P>, name: &str) -> Result<ModelEntry, (Failed, Option<Field>)> {
-        let models = self.models(flight).await;
+        let models = self.allowed(flight).await;
         models.iter().find(|model| model.id == name).cloned().ok_or_else(|| (self.unknown_model(name), None))
     }
 
@@ -467,28 +498,28 @@ impl Gateway {
         }
     }
 
-    /// Finds out who asks.
-    pub(crate) async fn identify<P: Ports, B>(
+    /// Finds out who asks, and whether they may speak this dialect.
+    pub(crate) async fn authenticate<P: Ports, B>(
         &self,
         flight: &mut Flight<P>,
         request: &Request<B>,
+        dialect: Option<&str>,
     ) -> Result<(), Failed> {
-        flight.client = self.authenticate(request)?;
-        Ok(())
-    }
-
-    /// Compares the client's key with each of ours, in constant time.
-    /// Gives the client's number among the keys; 0 where the server is open.
-    fn authenticate<B>(&self, request: &Request<B>) -> Result<usize, Failed> {
-        let given = bearer(request).or_else(|| request.header("x-api-key")).or_else(|| request.header("api-key"));
-        if let Some(client) = self.config.server.client(given) {
-            return Ok(client);
+        let given = http::bearer(&request.headers)
+            .or_else(|| request.header("x-api-key"))
+            .or_else(|| request.header("api-key"));
+        let wrong = if dialect.is_some_and(|dialect| WRONG_KEY_FORBIDDEN.contains(&dialect)) { 403 } else { 401 };
+        let client = self.keys.find(&self.config, flight.ports.as_ref(), given, wrong).await?;
+        flight.record.key = client.has_key.then(|| client.id.clone());
+        flight.record.tenant.clone_from(&client.tenant);
+        let client = flight.client.insert(client);
+        match dialect {
+            Some(dialect) if !client.may_speak(dialect) => {
+                let message = format!("the API key may not be used for the API \"{dialect}\"");
+                Err(Failed::ours(403, "permission_error", "route_not_allowed", message))
+            }
+            _ => Ok(()),
         }
-        let (code, message) = match given {
-            None => ("missing_api_key", "no API key; send it as `authorization: Bearer KEY`"),
-            Some(_) => ("invalid_api_key", "the API key is not one of this gateway's"),
-        };
-        Err(Failed::ours(401, "authentication_error", code, message))
     }
 
     /// Takes a place among the concurrent requests.
@@ -641,6 +672,7 @@ impl Gateway {
             Ok(Asked::Answer(reply)) => return self.reply(flight, reply).await.response(),
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
+        let body_bytes = body.len();
         drop(body);
         let traceparent = http::header(&headers, "traceparent").and_then(http::traceparent);
         let traceparent = traceparent.map(|(trace, sampled)| format!("00-{trace}-{:016x}-{sampled}", flight.span_id()));
@@ -649,6 +681,9 @@ impl Gateway {
             && let Some(model) = self.config.dialects.get(&dialect).and_then(|dialect| dialect.model.as_ref())
         {
             request.model.clone_from(model);
+        }
+        if let Err(failed) = self.take(&mut flight, &request, body_bytes).await {
+            return flight.refuse(self, &dialect, failed).response();
         }
         let gateway = Arc::clone(self);
         headers.retain(|(name, _)| self.sticky.contains(name));
@@ -686,12 +721,6 @@ impl Gateway {
             First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
         }
     }
-}
-
-/// The key that a request brings as a bearer.
-fn bearer<B>(request: &Request<B>) -> Option<&str> {
-    let (scheme, key) = request.header("authorization")?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
 /// The region that settings name.

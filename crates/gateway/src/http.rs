@@ -11,7 +11,7 @@ pub struct Request<B> {
     pub method: String,
     /// Path without the query, percent-encoded as it came.
     pub path: String,
-    /// The query without its `?`, as it came; empty for none.
+    /// The query, without its `?`, percent-encoded as it came; empty for none.
     pub query: String,
     /// Headers, names in lower case; values that are not UTF-8 left out.
     pub headers: Vec<Field>,
@@ -28,6 +28,12 @@ impl<B> Request<B> {
 /// The first value of a header.
 pub(crate) fn header<'a>(headers: &'a [Field], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// The key that a client brings as `authorization: Bearer KEY`.
+pub(crate) fn bearer(headers: &[Field]) -> Option<&str> {
+    let (scheme, key) = header(headers, "authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
 /// A request's body, read when the gateway has decided that it wants it.

@@ -7,8 +7,10 @@
 //! [`Gateway::handle`] runs that line. A runtime brings [`Ports`]: how to send, what time it is, where the components
 //! are. This crate does no IO, reads no clock and no environment, so that its tests run on a simulated clock from a seed.
 
+mod admin;
 mod alarms;
 mod aws;
+mod bill;
 mod cause;
 mod chain;
 mod check;
@@ -19,6 +21,7 @@ mod gateway;
 mod health;
 mod http;
 mod jobs;
+mod keys;
 mod metrics;
 mod models;
 mod path;
@@ -35,6 +38,7 @@ pub mod state;
 mod stream;
 
 pub use aws_credential_types::Credentials;
+pub use bill::Work;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use jobs::{is_public, leaves_work};

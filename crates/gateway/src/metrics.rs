@@ -5,6 +5,7 @@
 //! request, so names are counted: beyond [`MAX_NAMES`] they are told as `other`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ pub(crate) struct Metrics {
     requests: Family<Ended, Counter>,
     retries: Counter,
     tokens: Family<Tokens, Counter>,
+    cost: Family<Served, Counter<f64, AtomicU64>>,
     duration: Family<Served, Histogram, fn() -> Histogram>,
     first_token: Family<Served, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
@@ -102,6 +104,7 @@ impl Metrics {
             requests: Family::default(),
             retries: Counter::default(),
             tokens: Family::default(),
+            cost: Family::default(),
             duration: Family::new_with_constructor(seconds),
             first_token: Family::new_with_constructor(seconds),
             in_flight: Gauge::default(),
@@ -116,6 +119,7 @@ impl Metrics {
         registry.register("witgate_requests", "Requests that have ended", m.requests.clone());
         registry.register("witgate_retries", "Further tries after a failed one", m.retries.clone());
         registry.register("witgate_tokens", "Tokens that backends counted", m.tokens.clone());
+        registry.register("witgate_cost_dollars", "What answers cost by the price table", m.cost.clone());
         let help = "From a request's arrival to its end, of complete answers";
         registry.register_with_unit("gen_ai_server_request_duration", help, Unit::Seconds, m.duration.clone());
         let help = "From a request's arrival to its first content";
@@ -163,6 +167,9 @@ impl Metrics {
         }
         if let Some(first) = record.first_token {
             self.first_token.get_or_create(&served).observe(first.as_secs_f64());
+        }
+        if let Some(cost) = record.cost.filter(|cost| *cost > 0) {
+            self.cost.get_or_create(&served).inc_by(cost as f64 / 1e9);
         }
         let Some(usage) = &record.usage else { return };
         for (gen_ai_token_type, count) in [

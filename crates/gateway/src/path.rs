@@ -15,12 +15,14 @@ use witgate_model::normaliser::{
 use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
 
 use crate::aws;
+use crate::bill::Bill;
 use crate::cause;
 use crate::check::{Order, add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
 use crate::jobs::{Slot, Told};
+use crate::keys;
 use crate::pool::Lease;
 use crate::ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest};
 use crate::record::{Outcome, Record, Warning};
@@ -36,10 +38,12 @@ pub(crate) struct Flight<P: Ports> {
     pub start: Duration,
     /// The tries that failed before any content.
     pub tried: Vec<Try>,
-    /// Which client it is: the number of its key.
-    pub client: usize,
+    /// Who asks; none before that is known.
+    pub client: Option<Arc<keys::Client>>,
     /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
     pub told: Option<Slot>,
+    /// What it takes of limits and budgets.
+    pub bill: Bill,
     /// Where it is counted, if that is wanted.
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
@@ -72,6 +76,9 @@ impl<P: Ports> Flight<P> {
             attempts: 0,
             stream: false,
             usage: None,
+            key: None,
+            tenant: None,
+            cost: None,
             error_type: None,
             cause: None,
             unmapped: Vec::new(),
@@ -83,8 +90,9 @@ impl<P: Ports> Flight<P> {
             place: None,
             start,
             tried: Vec::new(),
-            client: 0,
+            client: None,
             told: None,
+            bill: Bill::default(),
             gateway: None,
             spent: None,
             ended: false,
@@ -95,18 +103,32 @@ impl<P: Ports> Flight<P> {
     pub fn end(&mut self, status: u16, outcome: Outcome) {
         if !self.ended {
             self.ended = true;
+            self.bill.close(self.record.usage.as_ref(), outcome == Outcome::Complete);
+            self.record.cost = self.bill.cost();
             self.record.usage = add(self.spent.take(), self.record.usage.take());
             self.record.status = status;
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
             if let Some(told) = &self.told {
-                told.set(Told { record: self.record.clone() });
+                let mut bill = std::mem::take(&mut self.bill);
+                if outcome != Outcome::ClientGone {
+                    told.set(Told { record: self.record.clone(), bill });
+                    return;
+                }
+                // It was interrupted: there is no answer, and so nothing is charged.
+                bill.void();
+                if let Some(work) = bill.work(&self.record.request_id) {
+                    self.ports.after(work);
+                }
                 return;
             }
             if let Some(gateway) = self.gateway.take() {
                 gateway.watched(self.ports.as_ref(), Some(&self.record));
             }
             self.ports.record(&self.record);
+            if let Some(work) = self.bill.work(&self.record.request_id) {
+                self.ports.after(work);
+            }
         }
     }
 
@@ -115,8 +137,9 @@ impl<P: Ports> Flight<P> {
         self.ended = true;
     }
 
-    /// What was counted is of an answer that the client does not get to see.
-    pub fn discard(&mut self) {
+    /// What was counted is of an answer that the client does not get to see; whether it was a whole one.
+    pub fn discard(&mut self, complete: bool) {
+        self.bill.close(self.record.usage.as_ref(), complete);
         self.spent = add(self.spent.take(), self.record.usage.take());
     }
 
@@ -129,7 +152,10 @@ impl<P: Ports> Flight<P> {
     pub fn own(&self, at: DocumentRef) -> DocumentRef {
         match at.kind.as_str() {
             "configuration" => at,
-            _ => DocumentRef { key: format!("{}/{}", self.client, at.key), ..at },
+            _ => {
+                let owner = self.client.as_ref().map_or("", |client| &client.id);
+                DocumentRef { key: format!("{owner}/{}", at.key), ..at }
+            }
         }
     }
 
@@ -140,6 +166,7 @@ impl<P: Ports> Flight<P> {
 
     fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
+        headers.extend(self.bill.headers.iter().cloned());
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
         }
@@ -403,7 +430,7 @@ impl<N: Normaliser> Run<N> {
                     again += 1;
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
-                    flight.discard();
+                    flight.discard(true);
                     if let Err(fault) = self.start(&flight) {
                         return self.fail(flight, Failed::fault(&fault, None), writer).await;
                     }
@@ -713,6 +740,7 @@ impl Sink {
             return Ok(false);
         }
         let mut content = false;
+        flight.bill.see(&events);
         for event in &events {
             self.order.next(event).map_err(|what| Refused::Fault(Fault { component: component(provider), what }))?;
             content |= event.is_content();

@@ -235,6 +235,15 @@ impl Pool {
         state.endpoints.iter().map(|endpoint| (endpoint.in_flight, endpoint.health.is_fit(now))).collect()
     }
 
+    /// How each endpoint fares: whether it is well, its running requests, and how long it takes to begin an answer.
+    pub fn report(&self, now: Duration) -> Vec<(bool, u32, Duration)> {
+        let state = self.state();
+        let one = |endpoint: &Endpoint| {
+            (endpoint.health.is_fit(now), endpoint.in_flight, Duration::from_micros(endpoint.latency(now)))
+        };
+        state.endpoints.iter().map(one).collect()
+    }
+
     /// A request's first try here.
     pub fn first_try(&self) {
         self.state().budget.first(&self.retry);

@@ -65,6 +65,13 @@ pub trait Ports {
     /// 128 random bits, for ids. Need not be secret.
     fn random(&self) -> u128;
 
+    /// 32 random bytes that nobody can guess, for secrets. The error says for people why there are none.
+    fn secret(&self) -> Result<[u8; 32], String>;
+
+    /// Does work that outlives its request, to its end: the request's client may have left, and with it whoever polls.
+    /// Work that needs no waiting is best done at once.
+    fn after(self: &Arc<Self>, work: crate::bill::Work);
+
     /// One request has ended: write its log line, count it.
     fn record(&self, record: &crate::Record);
 

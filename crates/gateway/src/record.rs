@@ -63,6 +63,12 @@ pub struct Record {
     pub stream: bool,
     /// What it cost, as far as known.
     pub usage: Option<Usage>,
+    /// The id of the client's key; none where the server is open, or the key was refused.
+    pub key: Option<String>,
+    /// Whose key it is.
+    pub tenant: Option<String>,
+    /// What it cost in nano-dollars, tries that the client did not see included; none where no target has a price.
+    pub cost: Option<u64>,
     /// `error.type` of a failure.
     pub error_type: Option<String>,
     /// Why a backend failed this request, or the gateway did: also where its client is only told that something did. The
@@ -98,6 +104,28 @@ pub enum Warning<'a> {
         request_id: &'a str,
         /// What it did.
         fault: &'a crate::Fault,
+    },
+    /// The state store could not be asked.
+    State {
+        /// Why, for people.
+        why: &'a crate::state::StateError,
+    },
+    /// A budget has reached a part of its limit: told once for each part and period.
+    Budget {
+        /// The request with which it did.
+        request_id: &'a str,
+        /// `key` or `tenant`.
+        scope: &'a str,
+        /// The id of the key, or the tenant's name.
+        owner: &'a str,
+        /// `day`, `month` or `total`.
+        period: &'a str,
+        /// 50, 80 or 100.
+        percent: u64,
+        /// What is used, in nano-dollars, running requests included.
+        used: u64,
+        /// Of how much.
+        limit: u64,
     },
     /// A document could not be kept.
     Store {

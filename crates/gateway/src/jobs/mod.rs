@@ -9,7 +9,8 @@
 //! - **None is answered twice.** Everything about a job is one record, changed by compare-and-set. A run may write an
 //!   answer only while the record still has the token of its lease; so the first answer stands, and with it what it cost.
 //!   A backend may well be asked twice (at least once is what can be had), but a client is told of, and charged for, one
-//!   answer.
+//!   answer: what a run took of limits and budgets is settled when its answer is kept, and given back when it is not. Only a
+//!   killed process gives nothing back: what it had reserved of a budget stays so until the period ends.
 //! - **None waits for ever.** A job that was begun `jobs.attempts` times, or that could not be begun within
 //!   `jobs.run_within`, has failed.
 //! - A failure that may pass (408, 429, 5xx) is tried again after a wait, that of its `retry-after` or one that doubles. A
@@ -37,9 +38,11 @@ use sha2::{Digest, Sha256};
 use witgate_config::Config;
 use witgate_model::Field;
 
+use crate::bill::Bill;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::Request;
+use crate::keys::Client;
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::Record;
@@ -85,16 +88,15 @@ impl Jobs {
     }
 
     /// The name of a client among the owners of jobs, of files and of batches. The same in every process.
-    fn owner(&self, client: usize) -> &str {
-        self.owners.get(client).map_or("open", |owner| owner)
+    fn owner(&self, id: &str) -> String {
+        let number = id.strip_prefix("server.").and_then(|number| number.parse::<usize>().ok());
+        number.and_then(|number| self.owners.get(number)).map_or_else(|| id.to_owned(), String::clone)
     }
 
-    /// The client of that name; `None` where there is none any more.
-    pub fn client(&self, owner: &str) -> Option<usize> {
-        if self.owners.is_empty() {
-            return (owner == "open").then_some(0);
-        }
-        self.owners.iter().position(|known| known == owner)
+    /// The id of the client of that name.
+    fn client_id(&self, owner: &str) -> String {
+        let number = self.owners.iter().position(|known| known == owner);
+        number.map_or_else(|| owner.to_owned(), |number| format!("server.{number}"))
     }
 
     /// A place in the queue.
@@ -155,8 +157,7 @@ impl Drop for Place {
 
 /// Who asks in a client's stead: a job.
 pub(crate) struct Behalf {
-    /// The client's number.
-    pub client: usize,
+    pub client: Arc<Client>,
     /// The job's id; none for a record of a queue event.
     pub job: Option<String>,
     pub told: Slot,
@@ -165,6 +166,8 @@ pub(crate) struct Behalf {
 /// What is to be told of a request that has ended.
 pub(crate) struct Told {
     pub record: Record,
+    /// What it took of limits and budgets.
+    pub bill: Bill,
 }
 
 /// Where that goes: it counts when the answer is kept.
@@ -184,13 +187,31 @@ impl Slot {
 impl Gateway {
     /// Whose the jobs, files and batches of a request are.
     fn owner<P: Ports>(&self, flight: &Flight<P>) -> String {
-        self.jobs.owner(flight.client).to_owned()
+        flight.client.as_ref().map_or_else(String::new, |client| self.jobs.owner(&client.id))
     }
 
     /// The answer is kept: it counts.
     fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
         self.watched(ports.as_ref(), Some(&told.record));
         ports.record(&told.record);
+        let Told { record, mut bill } = told;
+        if let Some(work) = bill.work(&record.request_id) {
+            ports.after(work);
+        }
+    }
+
+    /// The answer is not kept: nobody is told of it, and it costs nothing.
+    fn void<P: Ports>(&self, ports: &Arc<P>, told: Told) {
+        let Told { record, mut bill } = told;
+        bill.void();
+        if let Some(work) = bill.work(&record.request_id) {
+            ports.after(work);
+        }
+    }
+
+    /// The client whose a job is; `None` where there is none any more.
+    async fn client_of<P: Ports>(&self, ports: &P, owner: &str) -> Result<Option<Arc<Client>>, StateError> {
+        self.keys.of_id(&self.config, ports, &self.jobs.client_id(owner)).await
     }
 }
 

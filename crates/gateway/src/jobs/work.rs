@@ -375,7 +375,7 @@ impl Gateway {
     }
 
     /// Changes a job that belongs to this run; tries again while its lease lasts. `None` where it is this run's no more.
-    pub(super) async fn change<P: Ports>(
+    pub(super) async fn change_job<P: Ports>(
         &self,
         ports: &P,
         claimed: &Claimed,
@@ -411,7 +411,16 @@ impl Gateway {
     /// Asks what the job's client asked.
     async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job) -> Performed {
         let store = Store(ports.as_ref());
-        let Some(client) = self.jobs.client(&job.owner) else {
+        let client = loop {
+            match self.client_of(ports.as_ref(), &job.owner).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                    ports.sleep_until(ports.now() + AGAIN).await;
+                }
+            }
+        };
+        let Some(client) = client else {
             let message = "the API key that submitted the job is not one of this gateway's any more";
             return self.refusal(ports, job, Failed::ours(401, "authentication_error", "invalid_api_key", message));
         };
@@ -492,7 +501,7 @@ impl Gateway {
             let pause = pause(asked.map(Duration::from_secs), job.attempts, ports.random());
             let due = millis(now + pause);
             let changed = self
-                .change(ports.as_ref(), &claimed, |job| {
+                .change_job(ports.as_ref(), &claimed, |job| {
                     job.status = Status::Queued;
                     job.attempts -= u32::from(refused_here && job.attempts > 0);
                     job.lease = None;
@@ -516,11 +525,14 @@ impl Gateway {
             let expires = now + rules.kept_for;
             // A little longer than the record that says that they are there.
             if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
+                if let Some(told) = told {
+                    self.void(ports, told);
+                }
                 return;
             }
             let kept = Kept { status: answer.status, headers: kept(&answer.headers), bytes: answer.body.len(), run };
             let changed = self
-                .change(ports.as_ref(), &claimed, |job| {
+                .change_job(ports.as_ref(), &claimed, |job| {
                     job.status = if kept.status < 400 { Status::Done } else { Status::Failed };
                     job.finished = Some(millis(now));
                     job.lease = None;
@@ -547,10 +559,10 @@ impl Gateway {
             changed
         };
         // What a run found out that has lost its job, nobody is told, nor charged for.
-        if changed.is_some()
-            && let Some(told) = told
-        {
-            self.tell(ports, told);
+        match told {
+            Some(told) if changed.is_some() => self.tell(ports, told),
+            Some(told) => self.void(ports, told),
+            None => {}
         }
     }
 

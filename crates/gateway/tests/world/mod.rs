@@ -21,9 +21,10 @@ use witgate_adapters::bedrock::Bedrock;
 use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
+use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, StateError, Taken};
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
-    UpstreamRequest, UpstreamResponse, Warning,
+    UpstreamRequest, UpstreamResponse, Warning, Work,
 };
 use witgate_model::normaliser::{
     AnswerStart, Client as Asked, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
@@ -260,6 +261,95 @@ impl Client {
     }
 }
 
+/// What goes on whoever leaves.
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// How the state store fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum StoreIs {
+    #[default]
+    Well,
+    /// Every call fails.
+    Failing,
+    /// Every call takes for ever.
+    Hanging,
+    /// Every call takes so many milliseconds.
+    Slow(u64),
+}
+
+/// The state store in memory, with a switch.
+#[derive(Default)]
+pub struct Store {
+    memory: Memory,
+    is: Cell<StoreIs>,
+    clock: RefCell<Option<std::rc::Weak<State>>>,
+    calls: Cell<usize>,
+}
+
+impl Store {
+    async fn wait(&self) -> Result<(), StateError> {
+        self.calls.set(self.calls.get() + 1);
+        match self.is.get() {
+            StoreIs::Well => Ok(()),
+            StoreIs::Failing => Err(StateError("switched off".to_owned())),
+            StoreIs::Hanging => std::future::pending().await,
+            StoreIs::Slow(ms) => {
+                let state = self.clock.borrow().as_ref().and_then(std::rc::Weak::upgrade);
+                if let Some(state) = state {
+                    state.sleep_until(state.now.get() + Duration::from_millis(ms)).await;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl witgate_gateway::state::State for Store {
+    async fn get(&self, now: Duration, key: &str) -> Result<Option<Bytes>, StateError> {
+        self.wait().await?;
+        self.memory.get(now, key).await
+    }
+    async fn set(
+        &self,
+        now: Duration,
+        key: &str,
+        value: Option<Bytes>,
+        expires: Option<Duration>,
+        expect: Expect<'_>,
+    ) -> Result<bool, StateError> {
+        self.wait().await?;
+        self.memory.set(now, key, value, expires, expect).await
+    }
+    async fn list(
+        &self,
+        now: Duration,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateError> {
+        self.wait().await?;
+        self.memory.list(now, prefix, after, limit).await
+    }
+    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.wait().await?;
+        self.memory.take(now, token, charges).await
+    }
+    async fn settle(
+        &self,
+        now: Duration,
+        token: &str,
+        taken: Duration,
+        corrections: &[Correction],
+    ) -> Result<(), StateError> {
+        self.wait().await?;
+        self.memory.settle(now, token, taken, corrections).await
+    }
+    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+        self.wait().await?;
+        self.memory.used(now, meters).await
+    }
+}
+
 /// The state that ports and test share.
 #[derive(Default)]
 struct State {
@@ -287,6 +377,8 @@ struct State {
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
     store: SimStore,
+    /// What goes on after its request.
+    tasks: RefCell<Vec<Task>>,
 }
 
 impl State {
@@ -363,6 +455,7 @@ impl World {
         let state = Rc::new(State { adapters, ..State::default() });
         state.random.set(seed);
         state.chance.set(!seed);
+        *state.store.inner.clock.borrow_mut() = Some(Rc::downgrade(&state));
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), witgate_dialects::routes().to_vec()));
@@ -501,6 +594,52 @@ impl World {
         *self.state.credentials.borrow_mut() = Some(credentials);
     }
 
+    /// From now on the state store is so.
+    pub fn store_is(&self, is: StoreIs) {
+        self.state.store.inner.is.set(is);
+    }
+
+    /// How often the state store was asked.
+    pub fn store_calls(&self) -> usize {
+        self.state.store.inner.calls.get()
+    }
+
+    /// How much of meters is used.
+    pub fn used(&self, meters: &[(&str, Rule)]) -> Vec<u64> {
+        let meters: Vec<_> = meters.iter().map(|(key, rule)| ((*key).to_owned(), *rule)).collect();
+        let now = self.unix_time();
+        self.run(witgate_gateway::state::State::used(&self.state.store.inner.memory, now, &meters)).expect("in memory")
+    }
+
+    pub fn unix_time(&self) -> Duration {
+        Duration::from_secs(1_700_000_000) + self.state.now.get()
+    }
+
+    /// What the operator was warned of, since the last time.
+    pub fn new_warnings(&self) -> Vec<String> {
+        self.state.warnings.take()
+    }
+
+    /// Any request, without any header but these.
+    pub fn bare(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Client {
+        self.run(self.bare_later(Duration::ZERO, method, path, headers, body, None))
+    }
+
+    /// The same from a time on, of a client that may leave.
+    pub async fn bare_later(
+        &self,
+        at: Duration,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        leaves: Option<Duration>,
+    ) -> Client {
+        self.state.sleep_until(at).await;
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.exchange_with(method, headers, path, body, leaves).await
+    }
+
     pub fn open_bodies(&self) -> usize {
         self.state.open.get()
     }
@@ -598,7 +737,7 @@ impl World {
     }
 
     /// Polls; when nothing can go on, jumps to the next timer.
-    fn run<F: Future>(&self, future: F) -> F::Output {
+    pub fn run<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
@@ -608,6 +747,9 @@ impl World {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
+            let mut tasks = self.state.tasks.take();
+            tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+            self.state.tasks.borrow_mut().append(&mut tasks);
             if woken.0.load(Ordering::Relaxed) {
                 continue;
             }
@@ -727,6 +869,20 @@ impl Ports for SimPorts {
 
     fn record(&self, record: &Record) {
         self.0.records.borrow_mut().push(record.clone());
+    }
+
+    fn secret(&self) -> Result<[u8; 32], String> {
+        let mut bytes = [0; 32];
+        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&State::mix(&self.0.chance).to_le_bytes()));
+        Ok(bytes)
+    }
+
+    fn after(self: &Arc<Self>, work: Work) {
+        let ports = Arc::clone(self);
+        let mut task: Task = Box::pin(async move { work.run(ports.as_ref()).await });
+        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.0.tasks.borrow_mut().push(task);
+        }
     }
 
     fn warn(&self, warning: &Warning<'_>) {

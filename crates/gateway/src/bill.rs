@@ -1,0 +1,710 @@
+//! What a request takes of limits and budgets: reserved when it starts, settled when it ends.
+//!
+//! All meters of a request (of its key, its tenant, its model) are taken from in one call, or none is: a refused request
+//! costs nothing. Reserved are one request, one place, as many tokens as the prompt is estimated to have (a quarter of
+//! its bytes, a thousand for a picture) and the answer may have (the request's own bound, else
+//! `accounting.output_tokens`), and their price at the most expensive target that may answer. At the end, however it
+//! comes, the tokens and the price become those that the backends counted, of answers too that the client did not see;
+//! where a backend had begun an answer and no count came, they are estimated from what came of it.
+//!
+//! A minute's limit refuses what would exceed it. A budget lets requests in until it is used up, those that run
+//! included: it is exceeded by one request's worth at most, and none of it stays out of reach.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use witgate_config::{Config, OnFailure, Price, Quota, Route, Terms, Tokens, Unpriced};
+use witgate_model::{Error, ErrorKind, Event, Field, Input, MediaSource, Message, Part, Request, Retry, Usage};
+
+use crate::failure::Failed;
+use crate::gateway::Gateway;
+use crate::http;
+use crate::keys::{Client, unavailable, within};
+use crate::path::Flight;
+use crate::ports::Ports;
+use crate::record::Warning;
+use crate::state::{Charge, Correction, Expect, Rule, State, StateError, Taken};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: u64 = 86_400;
+/// The end of all time, as far as budgets know it: the year 2286.
+const ETERNITY: Duration = Duration::from_secs(9_999_999_999);
+/// How much longer than a request may take its place is kept for it.
+const SLACK: Duration = Duration::from_secs(60);
+/// The parts of a budget at which the operator is told, in percent.
+const THRESHOLDS: [u64; 3] = [50, 80, 100];
+/// Estimates: the bytes of a token, and the tokens of a picture, a sound, a document.
+const BYTES_PER_TOKEN: u64 = 4;
+const MEDIA_TOKENS: u64 = 1_000;
+/// Of how much this process remembers that the store knows it already.
+const MOST_TOLD: usize = 65_536;
+/// Of a model's name, what spend is recorded under, in bytes.
+const LONGEST_MODEL: usize = 256;
+
+/// What a meter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    Requests,
+    Tokens,
+    Places,
+    Day,
+    Month,
+    Total,
+}
+
+impl Measure {
+    fn is_money(self) -> bool {
+        matches!(self, Measure::Day | Measure::Month | Measure::Total)
+    }
+
+    /// In a meter's name.
+    fn name(self) -> &'static str {
+        match self {
+            Measure::Requests => "rpm",
+            Measure::Tokens => "tpm",
+            Measure::Places => "at-once",
+            Measure::Day => "day",
+            Measure::Month => "month",
+            Measure::Total => "total",
+        }
+    }
+}
+
+/// Who shares a meter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Key,
+    Tenant,
+    Model,
+}
+
+impl Scope {
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Key => "key",
+            Scope::Tenant => "tenant",
+            Scope::Model => "model",
+        }
+    }
+}
+
+/// What somebody may use of one thing.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    measure: Measure,
+    scope: Scope,
+    /// Of the key, the tenant, the model.
+    owner: String,
+    /// In the state store.
+    key: String,
+    limit: u64,
+}
+
+/// The meters of terms.
+pub(crate) fn meters(scope: Scope, owner: &str, terms: &Terms, into: &mut Vec<Meter>) {
+    let Quota { requests_per_minute, tokens_per_minute, concurrent_requests } = terms.quota;
+    let limits = [
+        (Measure::Requests, requests_per_minute.map(u64::from)),
+        (Measure::Tokens, tokens_per_minute.map(u64::from)),
+        (Measure::Places, concurrent_requests.map(u64::from)),
+        (Measure::Day, terms.budget.day),
+        (Measure::Month, terms.budget.month),
+        (Measure::Total, terms.budget.total),
+    ];
+    into.extend(limits.into_iter().filter_map(|(measure, limit)| {
+        let key = format!("meter/{}/{owner}/{}", scope.name(), measure.name());
+        Some(Meter { measure, scope, owner: owner.to_owned(), key, limit: limit? })
+    }));
+}
+
+/// The day of a moment, as `2026-11-21`, and its first second.
+pub(crate) fn day(now: Duration) -> (String, u64) {
+    let date = date(now);
+    (format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day()), now.as_secs() / DAY * DAY)
+}
+
+fn date(now: Duration) -> time::Date {
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH).date()
+}
+
+/// When this month began, and when the next one begins.
+fn month(now: Duration) -> (Duration, Duration) {
+    let date = date(now);
+    let today = now.as_secs() / DAY;
+    let first = today + 1 - u64::from(date.day());
+    let seconds = |days: u64| Duration::from_secs(days * DAY);
+    (seconds(first), seconds(first + u64::from(date.month().length(date.year()))))
+}
+
+fn rule(measure: Measure, now: Duration, places: Duration) -> Rule {
+    match measure {
+        Measure::Requests | Measure::Tokens => Rule::Sliding(MINUTE),
+        Measure::Places => Rule::Held(places),
+        Measure::Day => {
+            let start = now.as_secs() / DAY * DAY;
+            Rule::Period(Duration::from_secs(start), Duration::from_secs(start + DAY))
+        }
+        Measure::Month => {
+            let (start, end) = month(now);
+            Rule::Period(start, end)
+        }
+        Measure::Total => Rule::Period(Duration::ZERO, ETERNITY),
+    }
+}
+
+/// What the state store was told of before, so that it is told once: hashes.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<HashSet<u64>>);
+
+impl Told {
+    fn hash(what: impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn has(&self, what: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&what)
+    }
+
+    fn add(&self, what: u64) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MOST_TOLD {
+            told.clear();
+        }
+        told.insert(what);
+    }
+}
+
+/// What is the same for all requests.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// The meters of models.
+    models: std::collections::BTreeMap<String, Vec<Meter>>,
+    /// Longer than any request takes.
+    longest: Duration,
+    told: Arc<Told>,
+}
+
+impl Ledger {
+    pub fn new(config: &Config) -> Self {
+        let quotas = config.access.models.iter().map(|(model, quota)| {
+            let mut all = Vec::new();
+            meters(Scope::Model, model, &Terms { quota: *quota, ..Terms::default() }, &mut all);
+            (model.clone(), all)
+        });
+        let longest = config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
+        Ledger { models: quotas.collect(), longest: longest + SLACK, told: Arc::default() }
+    }
+}
+
+/// What was taken of one meter.
+#[derive(Debug)]
+struct Hold {
+    measure: Measure,
+    scope: Scope,
+    owner: String,
+    key: String,
+    rule: Rule,
+    limit: u64,
+    amount: u64,
+}
+
+/// What one request has taken, and what it turns out to be.
+#[derive(Debug, Default)]
+pub(crate) struct Bill {
+    /// Names the places that it holds.
+    token: String,
+    /// When it was taken, since 1970.
+    taken: Duration,
+    holds: Vec<Hold>,
+    /// The estimate of the prompt, in tokens.
+    prompt: u64,
+    /// The bytes of the answer that have come, of the current try.
+    seen: u64,
+    /// A price that the current try has; none where there is no price.
+    price: Option<Price>,
+    priced: bool,
+    /// In nano-dollars, of all tries that have ended.
+    cost: u64,
+    tokens: Tokens,
+    /// Where spend is recorded: the day's first second, and the key under which the day's list has it.
+    spend: Option<Spend>,
+    /// What the client is told of its limits.
+    pub headers: Vec<Field>,
+    told: Option<Arc<Told>>,
+}
+
+#[derive(Debug)]
+struct Spend {
+    key: String,
+    value: Bytes,
+    rule: Rule,
+    until: Duration,
+}
+
+impl Bill {
+    /// The next try is at this provider's model.
+    pub fn price(&mut self, price: Option<Price>) {
+        self.priced |= price.is_some();
+        self.price = price;
+    }
+
+    /// Events have come.
+    pub fn see(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::Text(delta) | Event::Reasoning(delta) | Event::Arguments(delta) = event {
+                self.seen = self.seen.saturating_add(delta.text.len() as u64);
+            }
+        }
+    }
+
+    /// A try has ended. `usage` is what the backend counted; `complete`: it has given its whole answer.
+    pub fn close(&mut self, usage: Option<&Usage>, complete: bool) {
+        let mut tokens = usage.map(tokens).unwrap_or_default();
+        let seen = std::mem::take(&mut self.seen).div_ceil(BYTES_PER_TOKEN);
+        if seen > 0 && (!complete || usage.is_none()) {
+            // It was cut off before it told its last count.
+            tokens.input = if tokens.input == 0 { self.prompt } else { tokens.input };
+            tokens.output = tokens.output.max(seen);
+        }
+        self.cost = self.cost.saturating_add(self.price.map_or(0, |price| price.cost(&tokens)));
+        self.tokens.input = self.tokens.input.saturating_add(tokens.input);
+        self.tokens.output = self.tokens.output.saturating_add(tokens.output);
+    }
+
+    /// What it has cost, in nano-dollars; none where no target has a price.
+    pub fn cost(&self) -> Option<u64> {
+        self.priced.then_some(self.cost)
+    }
+
+    /// It is to cost nothing: what was reserved is given back.
+    pub fn void(&mut self) {
+        (self.cost, self.tokens, self.spend) = (0, Tokens::default(), None);
+    }
+
+    /// What is to be done now that the request has ended; none where nothing is.
+    pub fn work(&mut self, request_id: &str) -> Option<Work> {
+        let used = self.tokens.input.saturating_add(self.tokens.output);
+        let mut corrections = Vec::with_capacity(self.holds.len() + 4);
+        let mut budgets = Vec::new();
+        let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        for hold in self.holds.drain(..) {
+            let amount = match hold.measure {
+                Measure::Requests => continue,
+                Measure::Places => 0,
+                Measure::Tokens => signed(used) - signed(hold.amount),
+                _ => signed(self.cost) - signed(hold.amount),
+            };
+            corrections.push(Correction { key: hold.key.clone(), rule: hold.rule, amount });
+            if hold.measure.is_money() {
+                budgets.push(hold);
+            }
+        }
+        let spend = self.spend.take().filter(|_| used > 0 || self.cost > 0);
+        if let Some(spend) = &spend {
+            let amounts = [self.cost, 1, self.tokens.input, self.tokens.output];
+            for (name, amount) in SPEND.iter().zip(amounts) {
+                let key = format!("{}#{name}", spend.key);
+                corrections.push(Correction { key, rule: spend.rule, amount: signed(amount) });
+            }
+        }
+        if corrections.is_empty() {
+            return None;
+        }
+        let told = self.told.take().unwrap_or_default();
+        let token = std::mem::take(&mut self.token);
+        Some(Work { token, taken: self.taken, corrections, budgets, spend, told, request_id: request_id.to_owned() })
+    }
+}
+
+/// What the counters of spend are called.
+pub(crate) const SPEND: [&str; 4] = ["cost", "requests", "input", "output"];
+
+fn tokens(usage: &Usage) -> Tokens {
+    let of = |count: Option<u64>| count.unwrap_or(0);
+    Tokens {
+        input: of(usage.input_tokens),
+        output: of(usage.output_tokens),
+        cache_read: of(usage.cache_read_tokens),
+        cache_write: of(usage.cache_write_tokens),
+        reasoning: of(usage.reasoning_tokens),
+    }
+}
+
+/// What remains to be done for a request that has ended, whoever has left: see [`Ports::after`].
+#[derive(Debug)]
+pub struct Work {
+    token: String,
+    taken: Duration,
+    corrections: Vec<Correction>,
+    budgets: Vec<Hold>,
+    spend: Option<Spend>,
+    told: Arc<Told>,
+    request_id: String,
+}
+
+impl Work {
+    /// Does it. Where the state store cannot be asked, the operator is told, and what was reserved stays taken until its
+    /// time is over: what is not known to be unused is not given back.
+    pub async fn run<P: Ports>(self, ports: &P) {
+        if let Err(error) = self.settle(ports).await {
+            ports.warn(&Warning::State { why: &error });
+        }
+    }
+
+    async fn settle<P: Ports>(&self, ports: &P) -> Result<(), StateError> {
+        let state = ports.state();
+        let now = ports.unix_time();
+        within(ports, state.settle(now, &self.token, self.taken, &self.corrections)).await?;
+        if let Some(spend) = &self.spend {
+            let hash = Told::hash(&spend.key);
+            if !self.told.has(hash) {
+                let value = Some(spend.value.clone());
+                within(ports, state.set(now, &spend.key, value, Some(spend.until), Expect::Absent)).await?;
+                self.told.add(hash);
+            }
+        }
+        if self.budgets.is_empty() {
+            return Ok(());
+        }
+        let meters: Vec<_> = self.budgets.iter().map(|hold| (hold.key.clone(), hold.rule)).collect();
+        let used = within(ports, state.used(now, &meters)).await?;
+        for (hold, used) in self.budgets.iter().zip(used) {
+            hold.tell(ports, &self.told, now, used, &self.request_id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Hold {
+    /// Tells the operator of thresholds that a budget has reached, each once in a period.
+    async fn tell<P: Ports>(
+        &self,
+        ports: &P,
+        told: &Told,
+        now: Duration,
+        used: u64,
+        request_id: &str,
+    ) -> Result<(), StateError> {
+        let Rule::Period(start, end) = self.rule else { return Ok(()) };
+        let reached =
+            |percent: &&u64| u128::from(used) * 100 >= u128::from(self.limit) * u128::from(**percent) && used > 0;
+        for percent in THRESHOLDS.iter().filter(reached) {
+            let hash = Told::hash((&self.key, start, percent));
+            if told.has(hash) {
+                continue;
+            }
+            let key = format!("alert/{}@{}/{percent}", self.key, start.as_secs());
+            let first =
+                within(ports, ports.state().set(now, &key, Some(Bytes::new()), Some(end), Expect::Absent)).await?;
+            told.add(hash);
+            if first {
+                ports.warn(&Warning::Budget {
+                    request_id,
+                    scope: self.scope.name(),
+                    owner: &self.owner,
+                    period: self.measure.name(),
+                    percent: *percent,
+                    used,
+                    limit: self.limit,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The most tokens that a request is expected to take: of its prompt and of its answer.
+fn estimate(request: &Request, body_bytes: usize, default: u32) -> (u64, u64) {
+    let (mut media, mut media_bytes) = (0_u64, 0_u64);
+    let mut count = |messages: &[Message]| {
+        for part in messages.iter().flat_map(|message| &message.parts) {
+            if let Part::Media(part) = part {
+                match &part.source {
+                    MediaSource::Text(_) => continue,
+                    MediaSource::Base64(text) => media_bytes += text.len() as u64,
+                    _ => {}
+                }
+                media += 1;
+            }
+        }
+    };
+    match &request.input {
+        Input::Chat(messages) | Input::CountTokens(messages) => count(messages),
+        _ => {}
+    }
+    let text = (body_bytes as u64).saturating_sub(media_bytes);
+    let input = text.div_ceil(BYTES_PER_TOKEN).saturating_add(media.saturating_mul(MEDIA_TOKENS));
+    if !request.input.is_generation() {
+        return (input, 0);
+    }
+    let sampling = &request.sampling;
+    let bound = sampling.max_completion_tokens.or(sampling.max_tokens).unwrap_or(u64::from(default));
+    (input, bound.saturating_mul(u64::from(sampling.n.unwrap_or(1).max(1))))
+}
+
+/// A time as OpenAI writes it: `1s`, `6m0s`, `20ms`.
+fn reset(time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (minutes, seconds) = (millis / 60_000, millis.div_ceil(1_000) % 60);
+    match millis {
+        0..1_000 => format!("{millis}ms"),
+        1_000..=59_000 => format!("{}s", millis.div_ceil(1_000)),
+        _ if millis.div_ceil(1_000).is_multiple_of(60) => format!("{}m0s", millis.div_ceil(60_000)),
+        _ => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// The most that the targets of a route may ask for so many tokens, in nano-dollars; none where one has no price and that
+/// is not free.
+fn dearest(config: &Config, route: &Route<'_>, tokens: &Tokens) -> Option<u64> {
+    let fallback = route.model.map(|model| &model.fallback);
+    let lists = fallback.into_iter().flat_map(|lists| [&lists.any, &lists.context_length, &lists.content_policy]);
+    let mut most = 0;
+    for target in route.targets.iter().chain(lists.flatten()) {
+        let model = target.model.as_deref();
+        // The name as the client wrote it, where the target has none of its own.
+        let name = model.or_else(|| route.model.map(|model| model.alias.as_str())).unwrap_or_default();
+        match config.access.price(&target.provider, name) {
+            Some(price) => most = most.max(price.cost(tokens)),
+            None if config.access.unpriced == Unpriced::Refuse => return None,
+            None => {}
+        }
+    }
+    Some(most)
+}
+
+impl Gateway {
+    /// Takes what a request may need of its client's limits and budgets, or refuses it.
+    pub(crate) async fn take<P: Ports>(
+        &self,
+        flight: &mut Flight<P>,
+        request: &Request,
+        body_bytes: usize,
+    ) -> Result<(), Failed> {
+        let Some(client) = flight.client.clone() else { return Ok(()) };
+        let access = &self.config.access;
+        let route = self.config.route(&request.model).ok();
+        let alias = route.as_ref().and_then(|route| route.model).map(|model| model.alias.as_str());
+        let name = if request.model.is_empty() { alias.unwrap_or_default() } else { &request.model };
+        if !client.may_ask(name) {
+            let name: String = name.chars().take(128).collect();
+            let message = format!("the API key may not ask for the model \"{name}\"");
+            let mut failed = Failed::ours(403, "permission_error", "model_not_allowed", message);
+            failed.error.param = Some("model".to_owned());
+            return Err(failed);
+        }
+        // An unknown model is refused later, and costs nothing.
+        let Some(route) = route else { return Ok(()) };
+        let now = flight.ports.unix_time();
+        let (input, output) = estimate(request, body_bytes, access.output_tokens);
+        flight.bill.prompt = input;
+        flight.bill.taken = now;
+        flight.bill.told = Some(Arc::clone(&self.ledger.told));
+        if client.has_key && access.admin_key.is_some() {
+            let model = alias.unwrap_or(name);
+            flight.bill.spend = Some(spend(now, access.keep_spend, &client, model));
+        }
+        let of_model = alias.and_then(|alias| self.ledger.models.get(alias)).map_or(&[][..], Vec::as_slice);
+        if client.meters.is_empty() && of_model.is_empty() {
+            return Ok(());
+        }
+        let tokens = Tokens { input, output, ..Tokens::default() };
+        let money = client.meters.iter().any(|meter| meter.measure.is_money());
+        let cost = if money { dearest(&self.config, &route, &tokens) } else { Some(0) };
+        let Some(cost) = cost else {
+            let message = format!("no price is known for the model \"{name}\", and the API key has a budget");
+            return Err(Failed::ours(403, "permission_error", "model_not_priced", message));
+        };
+        let until = now + self.ledger.longest;
+        let all = client.meters.iter().chain(of_model);
+        // What costs nothing needs no budget.
+        let all = all.filter(|meter| !meter.measure.is_money() || cost > 0);
+        let (holds, charges): (Vec<_>, Vec<_>) = all
+            .map(|meter| {
+                let amount = match meter.measure {
+                    Measure::Requests | Measure::Places => 1,
+                    Measure::Tokens => input.saturating_add(output),
+                    _ => cost,
+                };
+                let rule = rule(meter.measure, now, until);
+                // A budget is open until it is used up.
+                let most = match meter.measure.is_money() {
+                    true if meter.limit > 0 => meter.limit.saturating_add(amount) - 1,
+                    _ => meter.limit,
+                };
+                let Meter { measure, scope, ref owner, ref key, limit } = *meter;
+                let hold = Hold { measure, scope, owner: owner.clone(), key: key.clone(), rule, limit, amount };
+                (hold, Charge { key: key.clone(), rule, limit: most, amount })
+            })
+            .unzip();
+        if charges.is_empty() {
+            return Ok(());
+        }
+        let token = http::id(flight.ports.random());
+        let ports = Arc::clone(&flight.ports);
+        match within(ports.as_ref(), ports.state().take(now, &token, &charges)).await {
+            Ok(Taken::All(used)) => {
+                flight.bill.headers = headers(now, holds.iter().zip(&used));
+                flight.bill.token = token;
+                flight.bill.holds = holds;
+                Ok(())
+            }
+            Ok(Taken::Refused { charge, used, after }) => {
+                flight.bill.spend = None;
+                let Some(hold) = holds.into_iter().nth(charge) else { return Err(unavailable()) };
+                if hold.measure.is_money()
+                    && let Err(error) =
+                        hold.tell(ports.as_ref(), &self.ledger.told, now, used, &flight.record.request_id).await
+                {
+                    ports.warn(&Warning::State { why: &error });
+                }
+                flight.bill.headers = refusal_headers(&hold, used, after);
+                Err(refused(&hold, used, after))
+            }
+            Err(error) => {
+                ports.warn(&Warning::State { why: &error });
+                match access.on_failure {
+                    OnFailure::Open => Ok(()),
+                    OnFailure::Closed => Err(unavailable()),
+                }
+            }
+        }
+    }
+}
+
+/// Where a request's spend is recorded.
+fn spend(now: Duration, keep: Duration, client: &Client, model: &str) -> Spend {
+    let (day, start) = day(now);
+    let end = (0..=model.len().min(LONGEST_MODEL)).rev().find(|at| model.is_char_boundary(*at)).unwrap_or(0);
+    let model = model.get(..end).unwrap_or_default();
+    let until = Duration::from_secs(start) + keep;
+    Spend {
+        key: format!("spend/{day}/{}/{model}", client.id),
+        value: client.tenant.clone().map(Bytes::from).unwrap_or_default(),
+        rule: spend_rule(start, keep),
+        until,
+    }
+}
+
+/// How the counters of spend count, of the day that begins at this second.
+pub(crate) fn spend_rule(start: u64, keep: Duration) -> Rule {
+    let start = Duration::from_secs(start);
+    Rule::Period(start, start + keep)
+}
+
+/// `x-ratelimit-…`, of those meters of which least is left.
+fn headers<'h>(now: Duration, meters: impl Iterator<Item = (&'h Hold, &'h u64)> + Clone) -> Vec<Field> {
+    let mut headers = Vec::with_capacity(6);
+    for (measure, name) in [(Measure::Requests, "requests"), (Measure::Tokens, "tokens")] {
+        let of = meters.clone().filter(|(hold, _)| hold.measure == measure);
+        let least = of.min_by_key(|(hold, used)| hold.limit.saturating_sub(**used));
+        if let Some((hold, used)) = least {
+            let (_, forgotten) = crate::state::counter("", hold.rule, now);
+            let wait = if *used == 0 { Duration::ZERO } else { forgotten.saturating_sub(now) };
+            push(&mut headers, name, hold.limit, hold.limit.saturating_sub(*used), wait);
+        }
+    }
+    headers
+}
+
+fn push(headers: &mut Vec<Field>, name: &str, limit: u64, remaining: u64, wait: Duration) {
+    headers.push((format!("x-ratelimit-limit-{name}"), limit.to_string()));
+    headers.push((format!("x-ratelimit-remaining-{name}"), remaining.to_string()));
+    headers.push((format!("x-ratelimit-reset-{name}"), reset(wait)));
+}
+
+fn refusal_headers(hold: &Hold, used: u64, after: Option<Duration>) -> Vec<Field> {
+    let mut headers = Vec::new();
+    let name = match hold.measure {
+        Measure::Requests => "requests",
+        Measure::Tokens => "tokens",
+        _ => return headers,
+    };
+    push(&mut headers, name, hold.limit, hold.limit.saturating_sub(used), after.unwrap_or_default());
+    headers
+}
+
+/// What the client is told of a limit that it has reached.
+fn refused(hold: &Hold, used: u64, after: Option<Duration>) -> Failed {
+    let (scope, limit) = (hold.scope.name(), hold.limit);
+    let whose = format!("{scope} \"{}\"", hold.owner);
+    let dollars = |nano: u64| format!("${:.6}", nano as f64 / 1e9);
+    if hold.measure.is_money() {
+        let period = match hold.measure {
+            Measure::Day => "today",
+            Measure::Month => "this month",
+            _ => "in all",
+        };
+        let message = format!(
+            "the budget of the {whose} is used up: {} of {} {period}, running requests included",
+            dollars(used),
+            dollars(limit)
+        );
+        let error =
+            Error::new(ErrorKind::QuotaExhausted, message).with_code("budget_exceeded").with_retry(Retry::Never);
+        return Failed { error, status: 402, error_type: "insufficient_quota", provider: None };
+    }
+    let wait = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+    let (code, message, wait) = match hold.measure {
+        Measure::Places => {
+            let message =
+                format!("the {whose} has {used} requests at once, and {limit} is its limit; try again shortly");
+            ("concurrency_limit_exceeded", message, Some(1_000))
+        }
+        _ => {
+            let what = if hold.measure == Measure::Requests { "requests" } else { "tokens" };
+            let amount = hold.amount;
+            let tail = match wait {
+                Some(wait) => format!("try again in {}", reset(Duration::from_millis(wait))),
+                None => "this request alone is larger".to_owned(),
+            };
+            let message = format!(
+                "the {whose} has used {used} of {limit} {what} per minute, and this request needs {amount}; {tail}"
+            );
+            ("rate_limit_exceeded", message, wait)
+        }
+    };
+    let retry = wait.map_or(Retry::Never, |wait| Retry::SameTarget(Some(wait)));
+    let error = Error::new(ErrorKind::RateLimited, message).with_code(code).with_retry(retry);
+    Failed { error, status: 429, error_type: "rate_limit_error", provider: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_written_as_openai_writes_it() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (20, "20ms"),
+            (1_000, "1s"),
+            (1_001, "2s"),
+            (59_000, "59s"),
+            (59_001, "1m0s"),
+            (60_000, "1m0s"),
+            (61_500, "1m2s"),
+            (119_001, "2m0s"),
+            (360_000, "6m0s"),
+        ] {
+            assert_eq!(reset(Duration::from_millis(millis)), text, "{millis}");
+        }
+    }
+
+    #[test]
+    fn months_have_their_own_lengths() {
+        let s = Duration::from_secs;
+        let feb = s(1_707_955_200); // 2024-02-15
+        assert_eq!(month(feb), (s(1_706_745_600), s(1_709_251_200)));
+        assert_eq!(month(s(1_709_251_199)), (s(1_706_745_600), s(1_709_251_200)));
+        assert_eq!(month(s(1_709_251_200)).0, s(1_709_251_200));
+        assert_eq!(day(feb + s(5)), ("2024-02-15".to_owned(), 1_707_955_200));
+    }
+}
