@@ -203,6 +203,7 @@ impl<'k> Api<'k> {
             ],
             body: body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
             connect_timeout: CONNECT,
+            public_only: false,
         };
         let asked = async {
             let answer = self.upstream.send(request).await.map_err(|error| error.to_string())?;

@@ -18,6 +18,7 @@ use witgate_gateway::{
     TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse, Warning, Work, state,
 };
 use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
+use witgate_model::policy::{Context, Decision, Filtered};
 use witgate_model::{Adapter as _, Decoder, Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
 struct Native {
@@ -55,6 +56,9 @@ impl Normaliser for Dialects {
     }
     fn end(&mut self) -> Result<Ending, Fault> {
         Ok(self.renderer().end())
+    }
+    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
+        Ok(self.renderer().refuse(failure))
     }
     fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
         Ok(self.renderer().fail(failure))
@@ -100,9 +104,30 @@ impl UpstreamBody for Whole {
     }
 }
 
+/// No policy component is configured.
+enum Nobody {}
+
+impl witgate_gateway::Policy for Nobody {
+    fn on_request(
+        &mut self,
+        _: &Arc<str>,
+        _: &Context,
+        _: &Arc<witgate_model::Request>,
+    ) -> Result<Result<Decision, Error>, Fault> {
+        match *self {}
+    }
+    fn start(&mut self, _: &Arc<str>, _: String) -> Result<(), Fault> {
+        match *self {}
+    }
+    fn feed(&mut self, _: Vec<Event>) -> Result<Filtered, Fault> {
+        match *self {}
+    }
+}
+
 impl Ports for Native {
     type Normaliser = Dialects;
     type Adapter = Stubbed;
+    type Policy = Nobody;
     type Body = Whole;
     type State = state::Memory;
 
@@ -111,6 +136,9 @@ impl Ports for Native {
     }
     fn adapter(&self, _: &str) -> Result<Stubbed, Fault> {
         Ok(Stubbed(None))
+    }
+    fn policy(&self, name: &str) -> Result<Nobody, Fault> {
+        Err(Fault { component: format!("policy \"{name}\""), what: "is not loaded".to_owned() })
     }
     async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse<Whole>, TransportError> {
         let headers = request.headers.into_iter().filter(|(name, _)| name == "content-type").collect();

@@ -291,10 +291,9 @@ impl Bill {
         self.priced.then_some(self.cost)
     }
 
-    /// It does not count: all that was taken is given back.
+    /// It is to cost nothing: what was reserved is given back.
     pub fn void(&mut self) {
-        self.cost = 0;
-        self.tokens = Tokens::default();
+        (self.cost, self.tokens, self.spend) = (0, Tokens::default(), None);
     }
 
     /// What is to be done now that the request has ended; none where nothing is.

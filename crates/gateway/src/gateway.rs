@@ -159,7 +159,7 @@ impl Gateway {
             providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
         };
         Gateway {
-            jobs: Arc::new(Jobs::new()),
+            jobs: Arc::new(Jobs::new(&config)),
             watch,
             keys: Keys::new(&config),
             ledger: Ledger::new(&config, thresholds),
@@ -310,7 +310,9 @@ impl Gateway {
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
         if let Some(behalf) = behalf {
-            flight.client = behalf.client;
+            flight.record.key = behalf.client.has_key.then(|| behalf.client.id.clone());
+            flight.record.tenant.clone_from(&behalf.client.tenant);
+            flight.client = Some(behalf.client);
             flight.record.job = behalf.job;
             flight.told = Some(behalf.told);
         }
@@ -420,7 +422,7 @@ impl Gateway {
             _ => None,
         };
         if flight.told.is_none() {
-            self.identify(flight, request, dialect).await.map_err(|failed| (failed, None))?;
+            self.authenticate(flight, request, dialect).await.map_err(|failed| (failed, None))?;
         } else if let Some(client) = &flight.client {
             // In a client's stead: who it is, is known; what it may do has to be looked at all the same.
             client.check(dialect).map_err(|failed| (failed, None))?;
@@ -545,7 +547,7 @@ impl Gateway {
     }
 
     /// Finds out who asks, and whether they may speak this dialect.
-    pub(crate) async fn identify<P: Ports, B>(
+    pub(crate) async fn authenticate<P: Ports, B>(
         &self,
         flight: &mut Flight<P>,
         request: &Request<B>,

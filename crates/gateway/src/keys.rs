@@ -331,33 +331,6 @@ impl Keys {
         }
     }
 
-    /// Whose things lie under this name; none where that key is valid no more.
-    pub async fn owner<P: Ports>(
-        &self,
-        config: &Config,
-        ports: &P,
-        owner: &str,
-    ) -> Result<Option<Arc<Client>>, Failed> {
-        let now = ports.unix_time();
-        let known = self.open.iter().chain(self.own.values()).find(|client| client.owner == owner);
-        let client = match (known, owner.strip_prefix("key.")) {
-            (Some(client), _) => Some(Arc::clone(client)),
-            (None, Some(id)) => {
-                let record = within(ports, ports.state().get(now, &record_key(id)))
-                    .await
-                    .and_then(|record| record.map(|record| Stored::read(&record)).transpose());
-                let stored = record.map_err(|error| {
-                    ports.warn(&crate::record::Warning::State { why: &error });
-                    unavailable()
-                })?;
-                let valid = stored.filter(|stored| stored.revoked.is_none());
-                valid.map(|stored| Arc::new(Client::of(config, stored.id, &stored.wish)))
-            }
-            _ => None,
-        };
-        Ok(client.filter(|client| client.expires.is_none_or(|expires| expires > now)))
-    }
-
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -425,6 +398,26 @@ impl Keys {
                 }
             }
         }
+    }
+
+    /// The client of that id, where its key is still valid.
+    pub async fn of_id<P: Ports>(
+        &self,
+        config: &Config,
+        ports: &P,
+        id: &str,
+    ) -> Result<Option<Arc<Client>>, StateError> {
+        let own = self.open.iter().chain(self.own.values()).find(|client| client.id == id).cloned();
+        let client = match own {
+            Some(client) => Some(client),
+            None => {
+                let record = within(ports, ports.state().get(ports.unix_time(), &record_key(id))).await?;
+                let stored = record.map(|record| Stored::read(&record)).transpose()?;
+                let valid = stored.filter(|stored| stored.revoked.is_none());
+                valid.map(|stored| Arc::new(Client::of(config, stored.id, &stored.wish)))
+            }
+        };
+        Ok(client.filter(|client| client.expires.is_none_or(|expires| expires > ports.unix_time())))
     }
 
     /// Forgets what was read of the state store: something has changed there.

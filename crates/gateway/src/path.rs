@@ -43,10 +43,10 @@ pub(crate) struct Flight<P: Ports> {
     pub tried: Vec<Try>,
     /// Who asks; none before that is known.
     pub client: Option<Arc<keys::Client>>,
-    /// What it takes of limits and budgets.
-    pub bill: Bill,
     /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
     pub told: Option<Slot>,
+    /// What it takes of limits and budgets.
+    pub bill: Bill,
     /// Where it is counted, if that is wanted.
     pub gateway: Option<Arc<Gateway>>,
     /// What answers have cost that the client does not get to see.
@@ -99,8 +99,8 @@ impl<P: Ports> Flight<P> {
             start,
             tried: Vec::new(),
             client: None,
-            bill: Bill::default(),
             told: None,
+            bill: Bill::default(),
             gateway: None,
             spent: None,
             cache: None,
@@ -119,7 +119,16 @@ impl<P: Ports> Flight<P> {
             self.record.outcome = outcome;
             self.record.latency = self.ports.now().saturating_sub(self.start);
             if let Some(told) = &self.told {
-                told.set(jobs::Told { record: self.record.clone(), bill: std::mem::take(&mut self.bill) });
+                let mut bill = std::mem::take(&mut self.bill);
+                if outcome != Outcome::ClientGone {
+                    told.set(jobs::Told { record: self.record.clone(), bill });
+                    return;
+                }
+                // It was interrupted: there is no answer, and so nothing is charged.
+                bill.void();
+                if let Some(work) = bill.work(&self.record.request_id) {
+                    self.ports.after(work);
+                }
                 return;
             }
             if let Some(gateway) = self.gateway.take() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, join, join_all, select};
 use serde_json::{Value, json};
 use witgate_config::Config;
-use witgate_gateway::state::State as _;
+use witgate_gateway::state::{Rule, State as _};
 use world::{Act, Client, Script, World, answer_text, chat_body, whole_answer};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -796,4 +796,32 @@ fn awa_17_a_job_does_not_fall_back_on_its_own_mistake() {
         assert_eq!((&job["status"], &job["result"]["status"]), (&json!("failed"), &json!(status)));
         assert_eq!(world.hosts_asked(), ["p"]);
     }
+}
+
+#[test]
+fn a_job_is_charged_for_the_answer_that_is_kept_and_one_without_an_answer_costs_nothing() {
+    let more = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\n[prices.\"p/*\"]\ninput = 2\noutput = 8";
+    let world = World::new(1, config_with("", more));
+    world.serve(|_, now| if now < Duration::from_secs(60) { good(20_000) } else { error(400) });
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let used = |world: &World| world.used(&[("meter/key/alice/total", total)])[0];
+    let ask = |method: &'static str, path: String, headers: Vec<(&'static str, &'static str)>| {
+        let (body, world) = (if path == CHAT { chat_body("p/m", false) } else { Bytes::new() }, &world);
+        async move { json_of(&world.ask("alice-key", method, &path, &headers, body).await) }
+    };
+    with_worker(&world, async {
+        let kept = ask("POST", CHAT.to_owned(), vec![LATER]).await["id"].as_str().unwrap().to_owned();
+        let cancelled = ask("POST", CHAT.to_owned(), vec![LATER]).await["id"].as_str().unwrap().to_owned();
+        world.sleep(Duration::from_secs(2)).await;
+        assert_eq!(ask("POST", format!("/v1/jobs/{cancelled}/cancel"), vec![]).await["status"], "cancelled");
+        assert_eq!(ask("GET", format!("/v1/jobs/{kept}?wait=60"), vec![]).await["status"], "done");
+        world.sleep(Duration::from_secs(60)).await;
+        let failed = ask("POST", CHAT.to_owned(), vec![LATER]).await["id"].as_str().unwrap().to_owned();
+        assert_eq!(ask("GET", format!("/v1/jobs/{failed}?wait=60"), vec![]).await["status"], "failed");
+        world.sleep(Duration::from_secs(5)).await;
+    });
+    // The simulated backend counts 3 and 7 tokens.
+    assert_eq!(used(&world), 62_000);
+    let told: Vec<_> = world.records().into_iter().filter(|record| record.cost.is_some_and(|cost| cost > 0)).collect();
+    assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")));
 }

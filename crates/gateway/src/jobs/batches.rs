@@ -373,7 +373,7 @@ impl Gateway {
             Some(Ok(())) => {
                 let now = store.now();
                 let expires = now + self.config.jobs.kept_for;
-                let ended = self.change(ports.as_ref(), &claimed, |job| {
+                let ended = self.change_job(ports.as_ref(), &claimed, |job| {
                     job.status = Status::Done;
                     job.finished = Some(millis(now));
                     job.lease = None;
@@ -607,7 +607,9 @@ impl Gateway {
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
         let kept = Line { run, bytes: bytes.len(), good, expired };
         if store.swap(&line_key(id, number), None, &kept, expires).await?.is_none() {
-            self.waive(ports, told);
+            if let Some(told) = told {
+                self.void(ports, told);
+            }
             return Ok(None);
         }
         // Counted once: only for the answer that is kept.
@@ -630,11 +632,15 @@ impl Gateway {
                 json!({"error": {"message": message, "type": "invalid_request_error", "code": code, "param": null}});
             (status, Vec::new(), Bytes::from(json.to_string()), None)
         };
-        let Some(client) = self.owner_of(ports, &job.owner).await else {
+        let client = match self.client_of(ports.as_ref(), &job.owner).await {
+            Ok(client) => client,
+            Err(error) => return refused(503, "state_unavailable", &error.to_string()),
+        };
+        let Some(client) = client else {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
         let told = Slot::default();
-        let behalf = Behalf { client: Some(client), job: Some(job.id.clone()), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),

@@ -9,7 +9,8 @@
 //! - **None is answered twice.** Everything about a job is one record, changed by compare-and-set. A run may write an
 //!   answer only while the record still has the token of its lease; so the first answer stands, and with it what it cost.
 //!   A backend may well be asked twice (at least once is what can be had), but a client is told of, and charged for, one
-//!   answer.
+//!   answer: what a run took of limits and budgets is settled when its answer is kept, and given back when it is not. Only a
+//!   killed process gives nothing back: what it had reserved of a budget stays so until the period ends.
 //! - **None waits for ever.** A job that was begun `jobs.attempts` times, or that could not be begun within
 //!   `jobs.run_within`, has failed.
 //! - A failure that may pass (408, 429, 5xx) is tried again after a wait, that of its `retry-after` or one that doubles. A
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use witgate_config::Config;
 use witgate_model::Field;
 
 use crate::bill::Bill;
@@ -54,8 +56,6 @@ pub(crate) use serve::Question;
 use bell::{Bell, Bells};
 use store::Store;
 
-/// How long after a failure of the state store it is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
 /// How long the queue's length counts as known: other processes change it too.
 const COUNTED_FOR: Duration = Duration::from_secs(5);
 
@@ -69,16 +69,34 @@ pub(crate) struct Jobs {
     working: AtomicBool,
     /// When the queue was counted, and its length.
     queued: Mutex<(Option<Duration>, usize)>,
+    /// The name of each client among the owners of jobs.
+    owners: Vec<String>,
 }
 
 impl Jobs {
-    pub fn new() -> Self {
+    pub fn new(config: &Config) -> Self {
+        let keys = config.server.api_keys.iter();
+        // Not the key's number: others than its client would get the jobs when the configuration changes.
+        let owners = keys.map(|key| hash(&[b"witgate owner", key.expose().as_bytes()])[..32].to_owned()).collect();
         Jobs {
             bell: Bell::default(),
             bells: Bells::default(),
             working: AtomicBool::new(false),
             queued: Mutex::default(),
+            owners,
         }
+    }
+
+    /// The name of a client among the owners of jobs, of files and of batches. The same in every process.
+    fn owner(&self, id: &str) -> String {
+        let number = id.strip_prefix("server.").and_then(|number| number.parse::<usize>().ok());
+        number.and_then(|number| self.owners.get(number)).map_or_else(|| id.to_owned(), String::clone)
+    }
+
+    /// The id of the client of that name.
+    fn client_id(&self, owner: &str) -> String {
+        let number = self.owners.iter().position(|known| known == owner);
+        number.map_or_else(|| owner.to_owned(), |number| format!("server.{number}"))
     }
 
     /// A place in the queue.
@@ -139,8 +157,7 @@ impl Drop for Place {
 
 /// Who asks in a client's stead: a job.
 pub(crate) struct Behalf {
-    /// The client.
-    pub client: Option<Arc<Client>>,
+    pub client: Arc<Client>,
     /// The job's id; none for a record of a queue event.
     pub job: Option<String>,
     pub told: Slot,
@@ -149,7 +166,7 @@ pub(crate) struct Behalf {
 /// What is to be told of a request that has ended.
 pub(crate) struct Told {
     pub record: Record,
-    /// What it has taken of limits and budgets.
+    /// What it took of limits and budgets.
     pub bill: Bill,
 }
 
@@ -170,35 +187,31 @@ impl Slot {
 impl Gateway {
     /// Whose the jobs, files and batches of a request are.
     fn owner<P: Ports>(&self, flight: &Flight<P>) -> String {
-        flight.client.as_ref().map(|client| client.owner.clone()).unwrap_or_default()
-    }
-
-    /// Whose a job is: asked for until the state store answers. None where that key is valid no more.
-    async fn owner_of<P: Ports>(&self, ports: &Arc<P>, owner: &str) -> Option<Arc<Client>> {
-        loop {
-            match self.keys.owner(&self.config, ports.as_ref(), owner).await {
-                Ok(client) => return client,
-                Err(_) => ports.sleep_until(ports.now() + AGAIN).await,
-            }
-        }
+        flight.client.as_ref().map_or_else(String::new, |client| self.jobs.owner(&client.id))
     }
 
     /// The answer is kept: it counts.
-    fn tell<P: Ports>(&self, ports: &Arc<P>, mut told: Told) {
+    fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
         self.watched(ports.as_ref(), Some(&told.record));
         ports.record(&told.record);
-        if let Some(work) = told.bill.work(&told.record.request_id) {
+        let Told { record, mut bill } = told;
+        if let Some(work) = bill.work(&record.request_id) {
             ports.after(work);
         }
     }
 
-    /// The answer is not kept, another one is: nobody is charged for this one.
-    fn waive<P: Ports>(&self, ports: &Arc<P>, told: Option<Told>) {
-        let Some(mut told) = told else { return };
-        told.bill.void();
-        if let Some(work) = told.bill.work(&told.record.request_id) {
+    /// The answer is not kept: nobody is told of it, and it costs nothing.
+    fn void<P: Ports>(&self, ports: &Arc<P>, told: Told) {
+        let Told { record, mut bill } = told;
+        bill.void();
+        if let Some(work) = bill.work(&record.request_id) {
             ports.after(work);
         }
+    }
+
+    /// The client whose a job is; `None` where there is none any more.
+    async fn client_of<P: Ports>(&self, ports: &P, owner: &str) -> Result<Option<Arc<Client>>, StateError> {
+        self.keys.of_id(&self.config, ports, &self.jobs.client_id(owner)).await
     }
 }
 

@@ -109,7 +109,7 @@ impl Gateway {
         let Request { method, path, query, headers, body } = request;
         let read = async {
             let asked = Request { method: method.clone(), path: path.clone(), query: query.clone(), headers, body: () };
-            self.identify(&mut flight, &asked, Some(dialect)).await?;
+            self.authenticate(&mut flight, &asked, Some(dialect)).await?;
             flight.place = Some(self.admit()?);
             let body = self.body(body, &asked.headers).await?;
             Ok((asked.headers, body))
@@ -261,7 +261,8 @@ impl Gateway {
         payload: Bytes,
     ) -> (u16, Bytes) {
         let slot = Slot::default();
-        let behalf = Behalf { client: flight.client.clone(), job: None, told: slot.clone() };
+        let Some(client) = flight.client.clone() else { return (401, Bytes::new()) };
+        let behalf = Behalf { client, job: None, told: slot.clone() };
         let headers: Vec<Field> =
             vec![("content-type".to_owned(), "application/json".to_owned()), ("x-request-id".to_owned(), request_id)];
         let (method, path) = ("POST".to_owned(), path.to_owned());

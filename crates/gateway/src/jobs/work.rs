@@ -12,7 +12,7 @@ use futures_util::future::{Either, pending, select};
 use futures_util::stream::FuturesUnordered;
 
 use super::store::{self, Called, Job, Kept, Status, Store, Work, millis};
-use super::{AGAIN, Behalf, Slot, Told};
+use super::{Behalf, Slot, Told};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, Whole};
@@ -23,6 +23,8 @@ use crate::state::StateError;
 
 /// How often the queue is looked at for what other processes did.
 const POLL: Duration = Duration::from_secs(1);
+/// How long after a failure of the state store it is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How many entries of the queue are looked at together.
 const PAGE: usize = 64;
 /// How long an entry of the queue may wait for its job to be written.
@@ -373,7 +375,7 @@ impl Gateway {
     }
 
     /// Changes a job that belongs to this run; tries again while its lease lasts. `None` where it is this run's no more.
-    pub(super) async fn change<P: Ports>(
+    pub(super) async fn change_job<P: Ports>(
         &self,
         ports: &P,
         claimed: &Claimed,
@@ -409,7 +411,16 @@ impl Gateway {
     /// Asks what the job's client asked.
     async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job) -> Performed {
         let store = Store(ports.as_ref());
-        let Some(client) = self.owner_of(ports, &job.owner).await else {
+        let client = loop {
+            match self.client_of(ports.as_ref(), &job.owner).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                    ports.sleep_until(ports.now() + AGAIN).await;
+                }
+            }
+        };
+        let Some(client) = client else {
             let message = "the API key that submitted the job is not one of this gateway's any more";
             return self.refusal(ports, job, Failed::ours(401, "authentication_error", "invalid_api_key", message));
         };
@@ -427,7 +438,7 @@ impl Gateway {
             }
         };
         let told = Slot::default();
-        let behalf = Behalf { client: Some(client), job: Some(job.id.clone()), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
         let (method, path, query) = (job.method.clone(), job.path.clone(), job.query.clone());
@@ -490,7 +501,7 @@ impl Gateway {
             let pause = pause(asked.map(Duration::from_secs), job.attempts, ports.random());
             let due = millis(now + pause);
             let changed = self
-                .change(ports.as_ref(), &claimed, |job| {
+                .change_job(ports.as_ref(), &claimed, |job| {
                     job.status = Status::Queued;
                     job.attempts -= u32::from(refused_here && job.attempts > 0);
                     job.lease = None;
@@ -514,12 +525,14 @@ impl Gateway {
             let expires = now + rules.kept_for;
             // A little longer than the record that says that they are there.
             if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
-                self.waive(ports, told);
+                if let Some(told) = told {
+                    self.void(ports, told);
+                }
                 return;
             }
             let kept = Kept { status: answer.status, headers: kept(&answer.headers), bytes: answer.body.len(), run };
             let changed = self
-                .change(ports.as_ref(), &claimed, |job| {
+                .change_job(ports.as_ref(), &claimed, |job| {
                     job.status = if kept.status < 400 { Status::Done } else { Status::Failed };
                     job.finished = Some(millis(now));
                     job.lease = None;
@@ -546,9 +559,10 @@ impl Gateway {
             changed
         };
         // What a run found out that has lost its job, nobody is told, nor charged for.
-        match (changed.is_some(), told) {
-            (true, Some(told)) => self.tell(ports, told),
-            (_, told) => self.waive(ports, told),
+        match told {
+            Some(told) if changed.is_some() => self.tell(ports, told),
+            Some(told) => self.void(ports, told),
+            None => {}
         }
     }
 

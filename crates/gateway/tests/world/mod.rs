@@ -21,7 +21,7 @@ use witgate_adapters::bedrock::Bedrock;
 use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
-use witgate_gateway::state::{Charge, Correction, Expect, Rule, StateError, Taken};
+use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, StateError, Taken};
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
     UpstreamRequest, UpstreamResponse, Warning, Work,
@@ -287,7 +287,7 @@ pub enum StoreIs {
 /// The state store in memory, with a switch.
 #[derive(Default)]
 pub struct Store {
-    memory: SimStore,
+    memory: Memory,
     is: Cell<StoreIs>,
     clock: RefCell<Option<std::rc::Weak<State>>>,
     calls: Cell<usize>,
@@ -384,7 +384,7 @@ struct State {
     adapters: std::collections::BTreeMap<String, &'static Functions>,
     /// What was kept, and what operators stored, by kind and key.
     documents: RefCell<std::collections::BTreeMap<(String, String), String>>,
-    store: Store,
+    store: SimStore,
     /// What goes on after its request.
     tasks: RefCell<Vec<Task>>,
     policies: RefCell<BTreeMap<String, Box<dyn Fn() -> Box<dyn Watching>>>>,
@@ -526,7 +526,7 @@ impl World {
         let state = Rc::new(State { adapters, ..State::default() });
         state.random.set(seed);
         state.chance.set(!seed);
-        *state.store.clock.borrow_mut() = Some(Rc::downgrade(&state));
+        *state.store.inner.clock.borrow_mut() = Some(Rc::downgrade(&state));
         let ports = Arc::new(SimPorts(Rc::clone(&state)));
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), witgate_dialects::routes().to_vec()));
@@ -535,12 +535,12 @@ impl World {
 
     /// The state store.
     pub fn kept(&self) -> &SimStore {
-        &self.state.store.memory
+        &self.state.store
     }
 
     /// A new process over the same state.
     pub fn restart(&mut self) {
-        self.state.store.memory.revive();
+        self.state.store.revive();
         self.gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
     }
 
@@ -711,7 +711,7 @@ impl World {
     }
 
     /// The state store.
-    pub fn state(&self) -> &Store {
+    pub fn state(&self) -> &SimStore {
         &self.state.store
     }
 
@@ -722,19 +722,19 @@ impl World {
 
     /// From now on the state store is so.
     pub fn store_is(&self, is: StoreIs) {
-        self.state.store.is.set(is);
+        self.state.store.inner.is.set(is);
     }
 
     /// How often the state store was asked.
     pub fn store_calls(&self) -> usize {
-        self.state.store.calls.get()
+        self.state.store.inner.calls.get()
     }
 
     /// How much of meters is used.
     pub fn used(&self, meters: &[(&str, Rule)]) -> Vec<u64> {
         let meters: Vec<_> = meters.iter().map(|(key, rule)| ((*key).to_owned(), *rule)).collect();
         let now = self.unix_time();
-        self.run(witgate_gateway::state::State::used(&self.state.store.memory, now, &meters)).expect("in memory")
+        self.run(witgate_gateway::state::State::used(&self.state.store.inner.memory, now, &meters)).expect("in memory")
     }
 
     pub fn unix_time(&self) -> Duration {
@@ -911,7 +911,7 @@ impl Ports for SimPorts {
     type Adapter = NativeAdapter;
     type Policy = NativePolicy;
     type Body = SimBody;
-    type State = Store;
+    type State = SimStore;
 
     fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
         Ok(NativeNormaliser(None))
@@ -987,7 +987,7 @@ impl Ports for SimPorts {
             .ok_or_else(|| Fault { component: format!("policy \"{name}\""), what: "is not loaded".to_owned() })
     }
 
-    fn state(&self) -> &Store {
+    fn state(&self) -> &SimStore {
         &self.0.store
     }
 

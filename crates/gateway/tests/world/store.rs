@@ -6,12 +6,12 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, State, StateError, Taken};
+use witgate_gateway::state::{Charge, Correction, Expect, Rule, State, StateError, Taken};
 
-/// Memory that outlives the processes that use it.
+/// A store that outlives the processes that use it.
 #[derive(Default)]
 pub struct SimStore {
-    memory: Memory,
+    pub(super) inner: super::Store,
     operations: Cell<u64>,
     /// At which operation the process dies, and whether that is done all the same.
     kill: Cell<Option<(u64, bool)>>,
@@ -55,8 +55,8 @@ impl SimStore {
     }
 
     async fn at<T>(&self, work: impl Future<Output = Result<T, StateError>>) -> Result<T, StateError> {
-        // Others get their turn before each operation.
-        let mut first = true;
+        // Others get their turn before each operation, where somebody may die.
+        let mut first = self.kill.get().is_some();
         std::future::poll_fn(|cx| {
             if std::mem::take(&mut first) {
                 cx.waker().wake_by_ref();
@@ -97,7 +97,7 @@ impl SimStore {
 
 impl State for SimStore {
     async fn get(&self, now: Duration, key: &str) -> Result<Option<Bytes>, StateError> {
-        self.at(self.memory.get(now, key)).await
+        self.at(self.inner.get(now, key)).await
     }
 
     async fn set(
@@ -108,9 +108,8 @@ impl State for SimStore {
         expires: Option<Duration>,
         expect: Expect<'_>,
     ) -> Result<bool, StateError> {
-        let small = |value: &Bytes| value.len() <= 256 * 1024 || key.starts_with("cache/");
-        assert!(value.as_ref().is_none_or(small), "{key}: values are small");
-        self.at(self.memory.set(now, key, value, expires, expect)).await
+        assert!(value.as_ref().is_none_or(|value| value.len() <= 256 * 1024), "{key}: values are small");
+        self.at(self.inner.set(now, key, value, expires, expect)).await
     }
 
     async fn list(
@@ -120,11 +119,11 @@ impl State for SimStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, StateError> {
-        self.at(self.memory.list(now, prefix, after, limit)).await
+        self.at(self.inner.list(now, prefix, after, limit)).await
     }
 
     async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.at(self.memory.take(now, token, charges)).await
+        self.at(self.inner.take(now, token, charges)).await
     }
 
     async fn settle(
@@ -134,10 +133,10 @@ impl State for SimStore {
         taken: Duration,
         corrections: &[Correction],
     ) -> Result<(), StateError> {
-        self.at(self.memory.settle(now, token, taken, corrections)).await
+        self.at(self.inner.settle(now, token, taken, corrections)).await
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
-        self.at(self.memory.used(now, meters)).await
+        self.at(self.inner.used(now, meters)).await
     }
 }

@@ -2,8 +2,8 @@
 
 use witgate_model::{Error, ErrorKind, MediaKind, MediaPart, MediaSource, Retry};
 
-use crate::scan::base64_len;
 use crate::image;
+use crate::scan::base64_len;
 
 /// Largest image, in bytes behind the base64 (3.75 MiB, which is 5 MiB of base64).
 pub(super) const LARGEST_IMAGE: usize = 3_932_160;

@@ -1,0 +1,150 @@
+"""Asynchronous jobs, files and batches, with the official `openai` package where it has them."""
+
+import base64
+import hashlib
+import hmac
+import http.server
+import io
+import json
+import threading
+import time
+
+import kit
+import openai
+import pytest
+
+pytestmark = pytest.mark.host_only
+
+SECRET = base64.b64encode(b"a secret of the suite, 32 bytes.").decode()
+LATER = {"prefer": "respond-async"}
+
+
+def config(**jobs):
+    return {
+        "server": {"api_keys": ["key-of-one", "key-of-two"]},
+        "providers": {"stub": {"adapter": "stub"}},
+        "models": {"*": {"target": "stub"}},
+        "jobs": {"callback_secret": f"whsec_{SECRET}", "allow_private_callbacks": True} | jobs,
+    }
+
+
+@pytest.fixture
+def jobs(start):
+    return start(config())
+
+
+def submit(gateway, prompt="hello", **headers):
+    answer = gateway.chat("stub", prompt, headers=LATER | {k.replace("_", "-"): v for k, v in headers.items()})
+    assert answer.status == 202, answer
+    return answer
+
+
+def test_bed_r7_a_job_is_submitted_polled_and_its_result_is_what_the_api_answers(jobs):
+    answer = submit(jobs, "Hello")
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert answer.headers["preference-applied"] == "respond-async"
+    ended = jobs.http("GET", f"/v1/jobs/{job['id']}?wait=30s").json()
+    assert ended["status"] == "done"
+    result = jobs.http("GET", f"/v1/jobs/{job['id']}/result")
+    plain = jobs.chat("stub", "Hello")
+    assert (result.status, result.headers["content-type"]) == (plain.status, plain.headers["content-type"])
+    assert result.json()["choices"][0]["message"] == plain.json()["choices"][0]["message"]
+
+
+def test_the_official_client_submits_with_a_header_and_parses_the_result(jobs):
+    client = jobs.client_with(api_key="key-of-one", default_headers={"prefer": "respond-async, wait=30"})
+    answer = client.chat.completions.create(model="stub", messages=[{"role": "user", "content": "Hello"}])
+    assert "Hello" in answer.choices[0].message.content
+
+
+def test_nobody_else_sees_a_job_and_an_idempotency_key_stands_for_one(jobs):
+    first = submit(jobs, idempotency_key="a").json()["id"]
+    assert submit(jobs, idempotency_key="a").json()["id"] == first
+    assert jobs.chat("stub", "other", headers=LATER | {"idempotency-key": "a"}).status == 409
+    other = kit.http("GET", f"{jobs.url}/v1/jobs/{first}", None, {"authorization": "Bearer key-of-two"}, 10)
+    assert other.status == 404
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((dict(self.headers), body))
+        status = 500 if len(self.server.got) <= self.server.failures else 204
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.got, server.failures = [], 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def signed(headers, body):
+    """Whether a callback is signed as Standard Webhooks says."""
+    headers = {name.lower(): value for name, value in headers.items()}
+    text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    own = base64.b64encode(hmac.new(base64.b64decode(SECRET), text, hashlib.sha256).digest()).decode()
+    return f"v1,{own}" in headers["webhook-signature"].split(" ")
+
+
+def test_bed_r7_a_signed_callback_is_sent_once_when_it_is_accepted(jobs, receiver):
+    url = f"http://127.0.0.1:{receiver.server_port}/done"
+    job = submit(jobs, x_witgate_callback=url).json()
+    kit.wait_until(lambda: receiver.got, 15, "the callback")
+    time.sleep(3)
+    assert len(receiver.got) == 1
+    headers, body = receiver.got[0]
+    assert signed(headers, body)
+    told = json.loads(body)
+    assert (told["type"], told["data"]["id"]) == ("job.done", job["id"])
+
+
+def test_a_callback_does_not_reach_this_machine_unless_it_may(start, receiver):
+    gateway = start(config(allow_private_callbacks=False))
+    for host in ("127.0.0.1", "localhost", "[::1]", "2130706433"):
+        headers = LATER | {"x-witgate-callback": f"http://{host}:{receiver.server_port}/"}
+        assert gateway.chat("stub", headers=headers).status == 400, host
+    assert receiver.got == []
+
+
+def lines(count):
+    body = {"model": "stub", "messages": [{"role": "user", "content": "Hello"}]}
+    all = [
+        {"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(count)
+    ]
+    return "\n".join(json.dumps(line) for line in all).encode()
+
+
+def test_the_official_client_s_files_and_batches(jobs):
+    client = jobs.client_with(api_key="key-of-one")
+    file = client.files.create(file=("in.jsonl", io.BytesIO(lines(50))), purpose="batch")
+    assert (file.bytes, file.filename, file.purpose) == (len(lines(50)), "in.jsonl", "batch")
+    assert client.files.content(file.id).read() == lines(50)
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
+    )
+    assert batch.status == "validating" and batch.metadata == {"a": "b"}
+
+    def ended():
+        now = client.batches.retrieve(batch.id)
+        return now if now.status in ("completed", "failed", "expired") else None
+
+    done = kit.wait_until(ended, 60, "the end of the batch", every=0.2)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 50, 0)
+    output = [json.loads(line) for line in client.files.content(done.output_file_id).text.splitlines()]
+    assert [line["custom_id"] for line in output] == [f"r{n}" for n in range(50)]
+    assert all("Hello" in line["response"]["body"]["choices"][0]["message"]["content"] for line in output)
+    assert [b.id for b in client.batches.list()] == [batch.id]
+    assert {f.id for f in client.files.list()} == {file.id, done.output_file_id}
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
