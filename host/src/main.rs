@@ -155,7 +155,7 @@ fn main() -> ExitCode {
 
 /// Runs `witgate keys`.
 fn administer(keys: witgate_host::keys::Keys) -> ExitCode {
-    let done = || {
+    let done = || -> Result<String, String> {
         let key = std::env::var("WITGATE_ADMIN_KEY").ok().filter(|key| !key.is_empty());
         let key = key.ok_or("set WITGATE_ADMIN_KEY to the gateway's admin key ([admin] key)")?;
         let runtime =
@@ -612,7 +612,7 @@ fn try_invoke(source: &Source, file: &Path, path: String, include: bool, log: Lo
         .build()
         .map_err(|error| Unusable::Other(error.to_string()))?;
     runtime.block_on(async {
-        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let (path, query) = path.split_once('?').unwrap_or((path.as_str(), ""));
         let (path, query) = (path.to_owned(), query.to_owned());
         let request = Request { method: "POST".to_owned(), path, query, headers, body: Bytes::from(body) };
         let answer = host.handle(request).await;
