@@ -161,7 +161,7 @@ fn main() -> ExitCode {
 
 /// Runs `witgate keys`.
 fn administer(keys: witgate_host::keys::Keys) -> ExitCode {
-    let done = || {
+    let done = || -> Result<String, String> {
         let key = std::env::var("WITGATE_ADMIN_KEY").ok().filter(|key| !key.is_empty());
         let key = key.ok_or("set WITGATE_ADMIN_KEY to the gateway's admin key ([admin] key)")?;
         let runtime =
