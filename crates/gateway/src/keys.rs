@@ -309,7 +309,7 @@ impl Keys {
         let plain = |id: String| Client::of(config, id, &Wish::default());
         // Not the key's number: others than its client would get what is kept when the configuration changes.
         let numbered_client = |at: usize, secret: &Secret| {
-            let owner = hex(&hash(&format!("witgate owner {}", hex(&hashed(secret)))));
+            let owner = hex(&hash(&format!("witgate owner {}", hex(&secret.digest()))));
             let owner = format!("server.{}", owner.get(..32).unwrap_or_default());
             Client { owner, ..plain(format!("server.{at}")) }
         };

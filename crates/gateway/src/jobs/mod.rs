@@ -77,7 +77,7 @@ impl Jobs {
     pub fn new(config: &Config) -> Self {
         let keys = config.server.api_keys.iter();
         // Not the key's number: others than its client would get the jobs when the configuration changes.
-        let owners = keys.map(|key| hash(&[b"witgate owner", key.expose().as_bytes()])[..32].to_owned()).collect();
+        let owners = keys.map(|key| hash(&[b"witgate owner", &key.digest()])[..32].to_owned()).collect();
         Jobs {
             bell: Bell::default(),
             bells: Bells::default(),

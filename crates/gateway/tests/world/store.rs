@@ -108,7 +108,7 @@ impl State for SimStore {
         expires: Option<Duration>,
         expect: Expect<'_>,
     ) -> Result<bool, StateError> {
-        assert!(value.as_ref().is_none_or(|value| value.len() <= 256 * 1024), "{key}: values are small");
+        assert!(value.as_ref().is_none_or(|value| value.len() <= 512 * 1024), "{key}: values are small");
         self.at(self.inner.set(now, key, value, expires, expect)).await
     }
 
