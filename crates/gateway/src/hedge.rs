@@ -178,6 +178,7 @@ struct Been {
 }
 
 /// Who has answered, if anybody.
+#[allow(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
 enum End<'a> {
     First(Result<(), Failed>),
     /// The second one; the first has failed so, or is still at it.

@@ -164,10 +164,10 @@ fn soak(seed: u64) -> [usize; 4] {
             Fault::Stalled if !stream && (0..host).any(|other| matches!(shared.fault(other, at), Fault::Stalled)) => {
                 dead
             }
-            Fault::Stalled if random % 2 == 0 => Script::new(vec![(1, Act::Stall)]),
+            Fault::Stalled if random.is_multiple_of(2) => Script::new(vec![(1, Act::Stall)]),
             Fault::Stalled => Script::new(vec![(1, Act::Head(200, kind)), (0, Act::Stall)]),
             Fault::Throttled => error(429, &[("retry-after", "20")]),
-            Fault::Flapping if now.as_secs() / 5 % 2 == 0 => well,
+            Fault::Flapping if (now.as_secs() / 5).is_multiple_of(2) => well,
             Fault::Flapping => error(500, &[]),
             Fault::Loading => error(503, &[("retry-after", "5")]),
             Fault::Breaking => Script::new(vec![(1, Act::Head(200, kind)), (3, Act::Break)]),
@@ -221,6 +221,6 @@ fn while_one_backend_is_sound_no_client_sees_a_failure_and_every_token_is_accoun
         }
     }
     let [requests, hedged, cached, again] = all;
-    println!("{requests} requests: {hedged} hedged, {cached} from the cache, {again} tried more than once");
+    eprintln!("{requests} requests: {hedged} hedged, {cached} from the cache, {again} tried more than once");
     assert!(seeds().len() == 1 || (hedged > 100 && cached > 1_000 && again > 5_000), "{all:?}");
 }
