@@ -54,6 +54,7 @@ mod instances;
 pub mod keys;
 pub mod llama;
 mod log;
+pub mod new;
 mod ports;
 mod server;
 mod state;

@@ -134,6 +134,12 @@ fn wit(check: bool) -> Result<()> {
     let policies = docs::generate(&[adapter, policy], "wit/policy", "the contract of policies", ["hooks", "types"])?;
     write(check, "docs/policy-contract.md", &policies)?;
     let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
+    let types = std::fs::read_to_string(root().join("wit/adapter/types.wit"))?;
+    for language in ["python", "js"] {
+        let folder = format!("templates/witgate-adapter-{language}/content/wit");
+        write(check, &format!("{folder}/chat.wit"), &chat)?;
+        write(check, &format!("{folder}/types.wit"), &types)?;
+    }
     let policy = std::fs::read_to_string(root().join("wit/policy/policy.wit"))?;
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat, &policy)?)
 }
