@@ -16,8 +16,8 @@ pub type Failure = Box<dyn std::error::Error>;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many chunks a stream has.
-const CHUNKS: usize = 2_000;
+/// How many chunks a stream has: a pass must be shorter than what the scheduler gives a process at once.
+const CHUNKS: usize = 500;
 
 /// How many bytes come with one network read.
 const READ: usize = 16 * 1024;
