@@ -74,16 +74,20 @@ fn cargo(folder: &Path, target: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a component of a core module that carries its WIT.
+/// Makes a component of a core module that carries its WIT; takes what a linker has made one already as it is.
 fn wrap(folder: &Path, package: &str, name: &str) -> Result<()> {
     let module = folder.join(format!("{}.wasm", package.replace('-', "_")));
     let bytes = std::fs::read(&module).with_context(|| module.display().to_string())?;
+    let file = dir().join(format!("{name}.wasm"));
+    if bytes.starts_with(b"\0asm\x0d\0\x01\0") {
+        return write(&file, &bytes);
+    }
     let component = ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
         .and_then(|encoder| encoder.encode())
         .with_context(|| format!("make a component of {}", module.display()))?;
-    write(&dir().join(format!("{name}.wasm")), &component)
+    write(&file, &component)
 }
 
 /// Writes a file unless it is the same already, so that what depends on it is not built again.

@@ -80,6 +80,10 @@ fn test() -> Result<()> {
     wit(true)?;
     build()?;
     run(cargo().args(["test", "--release"]))?;
+    run(cargo()
+        .current_dir(root().join("examples/adapter-rust"))
+        .args(["test", "--target-dir"])
+        .arg(root().join("target")))?;
     python()?;
     run(&mut Process::new(root().join("tests/e2e/run")))
 }

@@ -105,7 +105,8 @@ fn invariant_2_no_crate_under_crates_does_io_reads_a_clock_or_the_environment() 
 fn unsafe_code_is_forbidden_in_every_crate() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     assert!(manifest.contains("unsafe_code = \"forbid\""));
-    // Components hold what wit-bindgen generates; all else takes the workspace's lints.
+    // Components, and the SDK for them, hold what wit-bindgen generates; all else takes the workspace's lints.
+    assert!(std::fs::read_to_string(root().join("sdk/src/lib.rs")).unwrap().contains("#![deny(unsafe_code)]"));
     for folder in crates().into_iter().chain([root().join("host"), root().join("xtask"), root().join("tests/wasi")]) {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{}", folder.display());

@@ -12,10 +12,10 @@ use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{
     AnswerStart, Attempt as Try, Client, Document, DocumentRef, Limits, Parsed, Reply as OwnReply, Step,
 };
-use witgate_model::{Auth, Event, Field, Frame, Input, ResponseHead, Retry, Usage};
+use witgate_model::{Auth, Event, Field, Frame, Input, Order, ResponseHead, Retry, Usage};
 
 use crate::aws;
-use crate::check::{Order, add, merge};
+use crate::check::{add, merge};
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
@@ -623,7 +623,7 @@ impl<'p, P: Ports> Reply<'p, P> {
     pub async fn all(mut self, input: &Input) -> Result<Vec<Event>, Failed> {
         let mut order = Order::new(input);
         let mut all = Vec::new();
-        while !order.ended {
+        while !order.ended() {
             for event in self.events(false).await? {
                 order
                     .next(&event)
@@ -693,7 +693,7 @@ impl Sink {
             },
             _ => None,
         };
-        let done = self.order.ended && failed.is_none();
+        let done = self.order.ended() && failed.is_none();
         if content {
             answer.content(flight);
         }

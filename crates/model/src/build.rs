@@ -1,8 +1,9 @@
 //! Constructors that keep the code which builds these types short.
 
 use crate::types::{
-    BlockDelta, BlockKind, BlockStart, CompletionPrompt, DialectJson, Error, ErrorKind, Event, Finish, FinishReason,
-    Input, Message, OtherEvent, Part, Request, Retry, Role, Sampling, Scope, TextPart,
+    Auth, BlockDelta, BlockKind, BlockStart, CompletionPrompt, DialectJson, Error, ErrorKind, Event, Finish,
+    FinishReason, Framing, HeaderAuth, HttpRequest, Input, Message, OtherEvent, Part, Request, Retry, Role, Sampling,
+    Scope, TextPart,
 };
 
 impl Part {
@@ -73,6 +74,54 @@ impl DialectJson {
     /// `value` as `dialect` means it.
     pub fn new(dialect: impl Into<String>, value: impl Into<String>) -> Self {
         DialectJson { dialect: dialect.into(), value: value.into() }
+    }
+}
+
+impl Auth {
+    /// `authorization: Bearer` and the secret of this slot.
+    pub fn bearer(slot: impl Into<String>) -> Self {
+        Auth::Header(HeaderAuth { name: "authorization".into(), prefix: "Bearer ".into(), slot: slot.into() })
+    }
+}
+
+impl HttpRequest {
+    /// A request without a body, header or secret, whose answer is one value.
+    pub fn get(path: &[&str]) -> Self {
+        HttpRequest {
+            method: "GET".into(),
+            path: path.iter().map(|segment| (*segment).to_owned()).collect(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            auth: Auth::None,
+            framing: Framing::Whole,
+            context: None,
+            dropped: Vec::new(),
+        }
+    }
+
+    /// A request with a JSON body, whose answer is one value.
+    pub fn post_json(path: &[&str], body: impl Into<Vec<u8>>) -> Self {
+        HttpRequest {
+            method: "POST".into(),
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: body.into(),
+            ..HttpRequest::get(path)
+        }
+    }
+
+    /// Sets how the gateway authenticates it.
+    #[must_use]
+    pub fn with_auth(mut self, auth: Auth) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    /// Sets how the answer is cut.
+    #[must_use]
+    pub fn with_framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
     }
 }
 

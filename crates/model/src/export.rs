@@ -13,10 +13,19 @@ macro_rules! export_adapter {
             });
         }
 
+        $crate::adapter_shell!($adapter, bindings);
+    };
+}
+
+/// What a component of an [`Adapter`](crate::Adapter) consists of, over the bindings in the module `$bindings`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! adapter_shell {
+    ($adapter:ty, $bindings:ident) => {
         struct Shell;
 
-        impl bindings::exports::witgate::adapter::chat::Guest for Shell {
-            type Decoder = Decoder;
+        impl $bindings::exports::witgate::adapter::chat::Guest for Shell {
+            type Decoder = ShellDecoder;
 
             fn describe() -> $crate::Description {
                 <$adapter as $crate::Adapter>::describe()
@@ -31,11 +40,11 @@ macro_rules! export_adapter {
             }
         }
 
-        struct Decoder(std::cell::RefCell<<$adapter as $crate::Adapter>::Decoder>);
+        struct ShellDecoder(std::cell::RefCell<<$adapter as $crate::Adapter>::Decoder>);
 
-        impl bindings::exports::witgate::adapter::chat::GuestDecoder for Decoder {
+        impl $bindings::exports::witgate::adapter::chat::GuestDecoder for ShellDecoder {
             fn new(settings: String, context: Option<String>, head: $crate::ResponseHead) -> Self {
-                Decoder(std::cell::RefCell::new(<$adapter as $crate::Adapter>::decoder(&settings, context, head)))
+                ShellDecoder(std::cell::RefCell::new(<$adapter as $crate::Adapter>::decoder(&settings, context, head)))
             }
 
             fn feed(&self, frames: Vec<$crate::Frame>) -> Vec<$crate::Event> {
@@ -47,6 +56,6 @@ macro_rules! export_adapter {
             }
         }
 
-        bindings::export!(Shell with_types_in bindings);
+        $bindings::export!(Shell with_types_in $bindings);
     };
 }

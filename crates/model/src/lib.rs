@@ -18,8 +18,10 @@ mod build;
 mod export;
 #[rustfmt::skip]
 pub mod normaliser;
+mod order;
 #[rustfmt::skip]
 pub mod types;
 
 pub use adapter::{Adapter, Decoder};
+pub use order::Order;
 pub use types::*;

@@ -48,8 +48,9 @@ pub(crate) fn is_error(value: &RawValue) -> bool {
     !matches!(value.get(), "null" | "false" | "0" | "\"\"" | "{}" | "[]")
 }
 
-/// The failure that an error answer tells.
-pub(crate) fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
+/// The failure that an error answer tells: by its status, and by what its body says in OpenAI's `{"error": {…}}` or in a
+/// like object. A body that is no JSON is quoted; a wait is read from the headers. Headers' names are in lower case.
+pub fn of_answer(status: u16, headers: &[Field], body: &[u8]) -> Error {
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim();
     let members = Members::parse(Some(trimmed)).ok();

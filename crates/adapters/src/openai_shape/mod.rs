@@ -58,6 +58,7 @@ mod settings;
 pub(crate) use chunk::object;
 pub use decoder::Decoder;
 pub(crate) use encode::{context, encode, get, size_hint};
+pub use error::of_answer as error_of_answer;
 pub(crate) use json::string as write_json_string;
 pub(crate) use settings::{Readiness, Settings};
 
