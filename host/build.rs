@@ -1,11 +1,13 @@
 //! Finds the components that the library includes: in `$WITGATE_COMPONENTS_DIR`, else in `target/components`, where
-//! `cargo xtask components` puts them.
+//! `cargo xtask components` puts them. Lists the canonical requests, which it includes too.
 #![allow(clippy::print_stdout)]
 
 use std::env;
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 fn main() {
+    canonical_requests();
     println!("cargo::rerun-if-env-changed=WITGATE_COMPONENTS_DIR");
     let dir = match env::var_os("WITGATE_COMPONENTS_DIR") {
         Some(dir) => PathBuf::from(dir),
@@ -22,5 +24,40 @@ fn main() {
         }
         let variable = name.to_uppercase().replace('-', "_");
         println!("cargo::rustc-env=WITGATE_{variable}={}", file.display());
+    }
+}
+
+/// Writes the list of `tests/fixtures/requests`: the name of each, as `anthropic-messages/tools`, and its text.
+fn canonical_requests() {
+    let folder =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../tests/fixtures/requests");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut all = Vec::new();
+    list(&folder, "", &mut all);
+    all.sort();
+    let mut code = String::from("/// The canonical requests.\nconst CANONICAL: &[(&str, &str)] = &[\n");
+    for (name, file) in all {
+        let _ = writeln!(code, "    ({name:?}, include_str!({file:?})),");
+    }
+    code.push_str("];\n");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("canonical.rs");
+    if let Err(error) = std::fs::write(&out, code) {
+        println!("cargo::error=cannot write {}: {error}", out.display());
+    }
+}
+
+fn list(folder: &Path, prefix: &str, all: &mut Vec<(String, PathBuf)>) {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return println!("cargo::error=cannot read {}: {error}", folder.display()),
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            println!("cargo::rerun-if-changed={}", path.display());
+            list(&path, &format!("{name}/"), all);
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            all.push((format!("{prefix}{name}"), std::path::absolute(&path).unwrap_or(path)));
+        }
     }
 }

@@ -225,7 +225,8 @@ impl Wanted {
     }
 }
 
-fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+/// The bytes of a component's file.
+pub(crate) fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     let length = std::fs::metadata(file)?.len();
     if length > MAX_COMPONENT {
         let message = format!("it has {length} bytes; at most {MAX_COMPONENT} are allowed");

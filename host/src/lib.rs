@@ -44,6 +44,7 @@
 mod builtin;
 mod cache;
 mod components;
+pub mod conformance;
 mod credentials;
 mod documents;
 mod engine;

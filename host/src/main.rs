@@ -1,6 +1,8 @@
 //! `witgate`: the gateway as a program. `witgate --help` says what it does.
 #![allow(clippy::print_stdout)]
 
+mod conformance_command;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -75,6 +77,9 @@ enum Command {
         #[arg(long, short)]
         include: bool,
     },
+    /// Checks an adapter component against the contract, and says what fails and what would be right. Exits with 1 if
+    /// something does.
+    Conformance(conformance_command::Conformance),
     /// Becomes another program that ends when its parent does.
     #[command(hide = true)]
     Guard {
@@ -143,6 +148,7 @@ fn main() -> ExitCode {
         Command::Check { source } => check(&source, log),
         Command::Adapters { source, json } => adapters(&source, json, log),
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
+        Command::Conformance(command) => command.run(),
         Command::Guard { command } => guard(&command),
     }
 }

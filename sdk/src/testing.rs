@@ -18,7 +18,7 @@
 //! ```
 
 use witgate_framing::{Framer, Limits, effective};
-use witgate_model::{Adapter, Decoder, DialectJson, Event, Framing, Input, Order, ResponseHead};
+use witgate_model::{Adapter, Decoder, Event, Framing, Order, ResponseHead};
 
 /// An answer of a backend.
 #[derive(Clone, Debug)]
@@ -126,15 +126,9 @@ pub fn events<A: Adapter>(answer: &Answer, cuts: &[usize]) -> Vec<Event> {
 /// Where they are not.
 pub fn every_cut<A: Adapter>(answer: &Answer) -> Vec<Event> {
     let whole = events::<A>(answer, &[]);
-    // What was asked for decides what events there may be; they tell which.
-    let vectors = whole.iter().any(|event| matches!(event, Event::Embedding(_) | Event::Model(_)));
-    let generation = vectors || whole.iter().any(|event| matches!(event, Event::Finish(_) | Event::BlockStart(_)));
-    let input = if generation && !vectors { Input::Other(DialectJson::default()) } else { Input::Models };
-    let mut order = Order::new(&input);
-    for (number, event) in whole.iter().enumerate() {
-        order.next(event).unwrap_or_else(|what| panic!("event {number}, {event:?}: the adapter {what}"));
+    if let Err((number, what)) = Order::check(&whole) {
+        panic!("event {number}, {:?}: the adapter {what}", whole.get(number));
     }
-    assert!(order.ended(), "the last event is {:?}; it must be `done` or `failed`", whole.last());
     for cut in 1..answer.body.len() {
         assert_eq!(events::<A>(answer, &[cut]), whole, "cut at byte {cut}, the answer has other events");
     }

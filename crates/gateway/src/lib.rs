@@ -11,6 +11,7 @@ mod alarms;
 mod aws;
 mod chain;
 mod check;
+mod contract;
 mod cors;
 mod encoding;
 mod failure;
@@ -32,6 +33,7 @@ pub mod state;
 mod stream;
 
 pub use aws_credential_types::Credentials;
+pub use contract::check_request;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use ports::{Adapter, Fault, Normaliser, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};

@@ -1,6 +1,6 @@
 //! The contract's rules about the order of an answer's events.
 
-use crate::types::{Event, Input};
+use crate::types::{DialectJson, Event, Input};
 
 /// The most blocks of one answer.
 const MAX_BLOCKS: usize = 4096;
@@ -36,6 +36,25 @@ impl Order {
     pub fn new(input: &Input) -> Self {
         let generation = input.is_generation();
         Order { generation, started: false, blocks: Vec::new(), finished: Vec::new(), ended: false }
+    }
+
+    /// Checks a whole answer; what it is an answer to is told by its events.
+    ///
+    /// # Errors
+    /// What is wrong with the first event at fault, or with the end, and the number of that event.
+    pub fn check(events: &[Event]) -> Result<(), (usize, String)> {
+        let says = |event: &Event| matches!(event, Event::BlockStart(_) | Event::Finish(_));
+        let generation = events.iter().any(says);
+        let input = if generation { Input::Other(DialectJson::default()) } else { Input::Models };
+        let mut order = Order::new(&input);
+        for (number, event) in events.iter().enumerate() {
+            order.next(event).map_err(|what| (number, what))?;
+        }
+        let lists = |event: &Event| matches!(event, Event::Embedding(_) | Event::Model(_) | Event::Usage(_));
+        if matches!(events.last(), Some(Event::Done)) && !generation && !events.iter().any(lists) {
+            return Err((events.len() - 1, "ended an answer that holds nothing, not even a finish".into()));
+        }
+        if order.ended { Ok(()) } else { Err((events.len(), "ended without `done` or `failed`".into())) }
     }
 
     /// The last event has come: `done` or `failed`.

@@ -1,0 +1,56 @@
+//! `witgate conformance`: checks an adapter component, and says what fails and what would be right.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use witgate_host::conformance::{Options, run};
+
+/// The command's arguments.
+#[derive(Args)]
+pub(crate) struct Conformance {
+    /// The adapter, a WebAssembly component.
+    file: PathBuf,
+    /// Answers of the backend: chat.sse, chat.json, busy.429.json …, or named by a meta.json.
+    #[arg(long, value_name = "DIR")]
+    samples: Option<PathBuf>,
+    /// The provider's settings, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    settings: String,
+    /// The model that requests name.
+    #[arg(long, default_value = "test-model")]
+    model: String,
+    /// The report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Where compiled components are kept. Without it: $XDG_CACHE_HOME/witgate or ~/.cache/witgate.
+    #[arg(long, env = "WITGATE_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+impl Conformance {
+    /// Runs it. Exits with 1 where the adapter breaks the contract, with 2 where it cannot be checked.
+    pub(crate) fn run(self) -> ExitCode {
+        let mut options = Options::default();
+        options.samples = self.samples;
+        options.settings = self.settings;
+        options.model = self.model;
+        if let Some(dir) = self.cache_dir {
+            options.cache_dir = (!dir.as_os_str().is_empty()).then_some(dir);
+        }
+        match run(&self.file, &options) {
+            Ok(report) => {
+                if self.json {
+                    println!("{:#}", report.json());
+                } else {
+                    print!("{report}");
+                }
+                if report.is_conformant() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            }
+            Err(error) => {
+                eprintln!("witgate: {error}");
+                ExitCode::from(crate::UNUSABLE)
+            }
+        }
+    }
+}
