@@ -141,10 +141,10 @@ fn config(sandbox: &Sandbox, cache: Option<&CheckedCache>) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(sandbox.instances)
         // One component consists of several modules: its own, and small ones that join it to the component model; one made
-        // by componentize-py has 38. These are counts; only memories and tables take address space.
+        // by componentize-py has 38, one by componentize-qjs three memories. These are counts; only memories and tables take address space.
         .max_core_instances_per_component(64)
         .total_core_instances(sandbox.instances.saturating_mul(16))
-        .max_memories_per_component(2)
+        .max_memories_per_component(4)
         .total_memories(sandbox.instances)
         .max_tables_per_component(16)
         .total_tables(sandbox.instances.saturating_mul(4))

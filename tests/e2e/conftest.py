@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 import pathlib
 import signal
 import socket
@@ -397,11 +396,10 @@ def unique():
     return f"p{uuid.uuid4().hex}"
 
 
-@pytest.fixture(scope="session")
-def example_adapter():
-    """The third-party adapter of examples/, built: WITGATE_EXAMPLE_ADAPTER."""
-    default = kit.ROOT / "target/components/adapter-shout.wasm"
-    path = pathlib.Path(os.environ.get("WITGATE_EXAMPLE_ADAPTER") or default)
+@pytest.fixture(scope="session", params=["shout", "shout-py", "shout-js"])
+def example_adapter(request):
+    """The third-party adapter of examples/, built: in Rust, in Python and in JavaScript."""
+    path = kit.ROOT / f"target/components/adapter-{request.param}.wasm"
     if not path.exists():
-        pytest.fail(f"{path} is not built (WITGATE_EXAMPLE_ADAPTER)")
+        pytest.fail(f"{path} is not built: `cargo xtask components` and `examples/adapter-*/build` do")
     return path

@@ -79,6 +79,7 @@ fn build() -> Result<()> {
 fn test() -> Result<()> {
     wit(true)?;
     build()?;
+    guests()?;
     run(cargo().args(["test", "--release"]))?;
     run(cargo()
         .current_dir(root().join("examples/adapter-rust"))
@@ -86,6 +87,13 @@ fn test() -> Result<()> {
         .arg(root().join("target")))?;
     python()?;
     run(&mut Process::new(root().join("tests/e2e/run")))
+}
+
+/// The example's adapters in other languages, built from their registries.
+fn guests() -> Result<()> {
+    run(&mut Process::new(root().join("examples/adapter-python/build")))?;
+    run(&mut Process::new(root().join("examples/adapter-js/build")))?;
+    run(Process::new("node").arg("--test").current_dir(root().join("examples/adapter-js")))
 }
 
 /// What Python checks beside the end-to-end suite: the Bedrock codec against AWS's own models, an adapter in Python.
@@ -96,8 +104,7 @@ fn python() -> Result<()> {
     let bedrock = root().join("tests/fixtures/upstream/bedrock");
     run(Process::new(&python).arg(bedrock.join("make.py")).arg("--check"))?;
     run(Process::new(&python).arg(bedrock.join("check_requests.py")))?;
-    run(&mut Process::new(root().join("tests/guests/python/build")))?;
-    run(Process::new(&python).arg(root().join("tests/guests/python/test_chat.py")))
+    run(Process::new(&python).arg(root().join("examples/adapter-python/test_chat.py")))
 }
 
 /// Cargo in the root. What is built is chosen by its target, never by `--package`: that would choose other features of

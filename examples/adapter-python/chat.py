@@ -1,40 +1,45 @@
-"""An adapter in Python: text chat with servers that speak OpenAI's API. What it can't do it refuses."""
+"""An adapter in Python: text chat with servers that speak OpenAI's API, whose answers are given back in capitals.
+What it can't do it refuses."""
 import json
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import types as t
 
-ROLES = {t.Role_System: "system", t.Role_Developer: "developer", t.Role_User: "user", t.Role_Assistant: "assistant"}
+ROLES = {t.Role_System: "system", t.Role_Developer: "system", t.Role_User: "user", t.Role_Assistant: "assistant"}
 SAMPLING = "temperature top_p frequency_penalty presence_penalty seed max_tokens max_completion_tokens".split()
 LACKING = "top_k min_p repetition_penalty n logit_bias logprobs top_logprobs".split()
 REASONS = {"stop": t.FinishReason_Stop, "length": t.FinishReason_Length, "content_filter": t.FinishReason_ContentFilter}
 OTHER, AGAIN = t.Retry_OtherTarget(), t.Retry_SameTarget(None)
 KINDS = {400: (t.ErrorKind_InvalidRequest(), t.Retry_Never()), 401: (t.ErrorKind_Unauthenticated(), OTHER),
          429: (t.ErrorKind_RateLimited(), AGAIN), 503: (t.ErrorKind_Overloaded(), AGAIN)}
-KINDS |= {403: (t.ErrorKind_Forbidden(), OTHER), 404: (t.ErrorKind_NotFound(), OTHER)}
+KINDS |= {403: (t.ErrorKind_Forbidden(), OTHER), 404: (t.ErrorKind_NotFound(), OTHER), 529: KINDS[503],
+          413: (t.ErrorKind_TooLarge(), t.Retry_Never()), 422: KINDS[400]}
+SETTINGS = {"suffix": {"type": "string", "description": "Shouted after every answer."}}
 
 def refuse(param):
     raise Err(t.Error(t.ErrorKind_Unsupported(), f"can't pass on `{param}`", None, param, None, t.Retry_Never(), None))
 
 def http(method, path, body, framing):
     auth = t.Auth_Header(t.HeaderAuth("authorization", "Bearer ", "api_key"))
-    return t.HttpRequest(method, path, [], [("content-type", "application/json")], body, auth, framing, None, [])
+    headers = [("content-type", "application/json")] if body else []
+    return t.HttpRequest(method, path, [], headers, body, auth, framing, None, [])
 
 class Chat(exports.Chat):
     def describe(self):
         slot = t.SecretSlot("api_key", "Sent as a bearer token.", False)
-        return t.Description("py-openai", "0.1.0", "Text chat by OpenAI's API, written in Python.", ["chat"], [],
-                             ["openai-chat"], [slot], '{"type":"object","properties":{}}', None)
+        schema = {"type": "object", "properties": SETTINGS, "additionalProperties": False}
+        return t.Description("shout-py", "0.1.0", "A server that speaks OpenAI's API, whose answers are shouted.", ["chat"],
+                             [], ["openai-chat"], [slot], json.dumps(schema), None)
 
     def probe(self, settings):
-        return http("GET", ["models"], b"", t.Framing_Whole())
+        return http("GET", ["health"], b"", t.Framing_Whole())
 
     def encode(self, settings, request):
         framing = t.Framing_Sse() if request.stream else t.Framing_Whole()
         s, extra, messages = request.sampling, json.loads(request.extra or "{}"), []
         asked = {"prompt": not isinstance(request.input, t.Input_Chat), "tools": request.tools,
                  "response_format": request.response_format, "reasoning": request.reasoning,
-                 "tool_choice": request.tool_choice, **{name: getattr(s, name) for name in LACKING},
+                 "tool_choice": request.tool_choice, "parallel_tool_calls": request.parallel_tool_calls is not None, **{name: getattr(s, name) for name in LACKING},
                  **({} if request.dialect == "openai-chat" else dict.fromkeys(extra, True))}
         for name in filter(asked.get, asked):
             refuse(name)
@@ -47,10 +52,11 @@ class Chat(exports.Chat):
         given |= {"stream": True, "stream_options": {"include_usage": True}} if request.stream else {}
         given = {name: value for name, value in given.items() if value is not None}
         body = extra | {"model": request.model, "messages": messages} | given
-        return http("POST", ["chat", "completions"], json.dumps(body).encode(), framing)
+        return http("POST", ["v1", "chat", "completions"], json.dumps(body).encode(), framing)
 
 class Decoder:
     def __init__(self, settings, context, head):
+        self.suffix = json.loads(settings or "{}").get("suffix", "").upper()
         self.head, self.body, self.started, self.text, self.reason, self.ended = head, b"", False, False, None, False
 
     def feed(self, frames):
@@ -74,9 +80,7 @@ class Decoder:
             started = t.Started(*map(answer.get, ("id", "model", "created")))
             events, self.started = [] if self.started else [t.Event_Started(started)], True
             for choice in answer.get("choices", []):
-                if piece := choice.get(key, {}).get("content"):
-                    events += [] if self.text else [t.Event_BlockStart(t.BlockStart(0, 0, t.BlockKind_Text()))]
-                    events, self.text = [*events, t.Event_Text(t.BlockDelta(0, piece, None))], True
+                events += self.say(choice.get(key, {}).get("content"))
                 self.reason = choice.get("finish_reason") or self.reason
             u = answer.get("usage") or {}
             usage = t.Usage(u.get("prompt_tokens"), u.get("completion_tokens"), None, None, None, False, json.dumps(u))
@@ -84,10 +88,16 @@ class Decoder:
         except (ValueError, KeyError, TypeError, AttributeError):
             return self.fail({"message": f"not an answer of OpenAI's API: {str(text)[:200]}"})
 
+    def say(self, text):
+        start = [] if self.text or not text else [t.Event_BlockStart(t.BlockStart(0, 0, t.BlockKind_Text()))]
+        self.text = self.text or bool(text)
+        return [*start, t.Event_Text(t.BlockDelta(0, text.upper(), None))] if text else []
+
     def end(self):
-        if not self.reason:
+        if not self.reason or not self.started:
             return self.fail({"message": f"the answer (status {self.head.status}) ended without a finish_reason"})
-        self.ended, stop = True, [t.Event_BlockStop(0)] if self.text else []
+        said = self.say(self.suffix)
+        self.ended, stop = True, [*said, t.Event_BlockStop(0)] if self.text else []
         reason = REASONS.get(self.reason, lambda: t.FinishReason_Other(self.reason))()
         return [*stop, t.Event_Finish(t.Finish(0, reason, self.reason, None)), t.Event_Done()]
 
