@@ -14,17 +14,51 @@ const REASONS = { stop: "stop", length: "length", content_filter: "content-filte
 const snake = (name) => name.replace(/[A-Z]/g, (c) => "_" + c.toLowerCase());
 const fault = (kind, message, retry, more) => ({ kind: { tag: kind }, message, retry: { tag: retry }, ...more });
 const refuse = (param) => { throw fault("unsupported", `can't pass on \`${param}\``, "never", { param }); };
-// A 64-bit number is a BigInt, which JSON.stringify refuses, and of which a number holds 53 bits.
-function plain(value, param) {
-  if (typeof value !== "bigint") return value;
-  return Number.isSafeInteger(Number(value)) ? Number(value) : refuse(param);
+const given = (value) => value !== null && value !== undefined;
+// Numbers hold 53 bits.
+const whole = (value, param) => (Number.isInteger(value) && !Number.isSafeInteger(value) ? refuse(param) : value);
+const count = (value) => (Number.isSafeInteger(value) && value >= 0 ? value : undefined);
+
+// QuickJS has neither TextEncoder nor TextDecoder.
+function bytesOf(text) {
+  const binary = unescape(encodeURIComponent(text));
+  const bytes = new Uint8Array(binary.length);
+  for (let at = 0; at < binary.length; at += 1) bytes[at] = binary.charCodeAt(at);
+  return bytes;
 }
-const count = (value) => (Number.isSafeInteger(value) && value >= 0 ? BigInt(value) : undefined);
+
+function textOf(pieces) {
+  let binary = "";
+  for (const bytes of pieces) {
+    for (let at = 0; at < bytes.length; at += 4096) binary += String.fromCharCode(...bytes.slice(at, at + 4096));
+  }
+  try { return decodeURIComponent(escape(binary)); } catch { return binary; }
+}
+
+// JSON.parse calls itself for each level, and ends the component where the stack ends.
+const DEEPEST = 256;
+
+function tooDeep(text) {
+  let depth = 0;
+  let quoted = false;
+  for (let at = 0; text.length > DEEPEST && at < text.length; at += 1) {
+    const c = text[at];
+    if (quoted) {
+      if (c === "\\") at += 1;
+      else quoted = c !== '"';
+    } else if (c === '"') quoted = true;
+    else if (c === "[" || c === "{") {
+      depth += 1;
+      if (depth > DEEPEST) return true;
+    } else if (c === "]" || c === "}") depth -= 1;
+  }
+  return false;
+}
 
 function http(method, path, body, framing) {
   const auth = { tag: "header", val: { name: "authorization", prefix: "Bearer ", slot: "api_key" } };
   const headers = body ? [["content-type", "application/json"]] : [];
-  return { method, path, query: [], headers, body: new TextEncoder().encode(body), auth, framing: { tag: framing },
+  return { method, path, query: [], headers, body: bytesOf(body), auth, framing: { tag: framing },
     context: undefined, dropped: [] };
 }
 
@@ -47,13 +81,14 @@ class Decoder {
 
   finish() {
     const events = [];
-    if (this.body.length) this.answer(this.body.map((bytes) => new TextDecoder().decode(bytes)).join(""), "message", events);
+    if (this.body.length) this.answer(textOf(this.body), "message", events);
     if (!this.ended) this.end(events);
     return events;
   }
 
   answer(text, key, events) {
     let answer;
+    if (tooDeep(text)) return this.fail(undefined, text, events);
     try { answer = JSON.parse(text); } catch { return this.fail(undefined, text, events); }
     const { status } = this.head;
     if (status >= 300 || answer?.error) return this.fail(answer?.error ?? {}, text, events);
@@ -127,18 +162,18 @@ export const chat = {
     if (request.dialect !== "openai-chat") Object.keys(extra).forEach(refuse);
     if (request.tools.length) refuse("tools");
     for (const name of ["toolChoice", "parallelToolCalls", "responseFormat", "reasoning"]) {
-      if (request[name] !== undefined) refuse(snake(name));
+      if (given(request[name])) refuse(snake(name));
     }
-    for (const name of LACKING) if (sampling[name] !== undefined) refuse(snake(name));
+    for (const name of LACKING) if (given(sampling[name])) refuse(snake(name));
     const messages = request.input.val.map(({ role, name, parts, extra }, at) => {
       const fits = parts.every(({ tag, val }) => tag === "text" && !val.extra);
       if (!ROLES[role.tag] || name || extra || !fits) refuse(`messages[${at}]`);
       return { role: ROLES[role.tag], content: parts.map(({ val }) => val.text).join("") };
     });
     const body = { ...extra, model: request.model, messages };
-    for (const [name, as] of Object.entries(SAMPLING)) if (sampling[name] !== undefined) body[as] = plain(sampling[name], as);
+    for (const [name, as] of Object.entries(SAMPLING)) if (given(sampling[name])) body[as] = whole(sampling[name], as);
     if (sampling.stop.length) body.stop = sampling.stop;
-    if (request.endUser !== undefined) body.user = request.endUser;
+    if (given(request.endUser)) body.user = request.endUser;
     if (stream) Object.assign(body, { stream, stream_options: { ...extra.stream_options, include_usage: true } });
     return http("POST", ["v1", "chat", "completions"], JSON.stringify(body), stream ? "sse" : "whole");
   },

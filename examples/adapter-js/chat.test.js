@@ -38,16 +38,24 @@ test("an answer that ends early fails", () => {
   assert.equal(last.val.kind.tag, "malformed-response");
 });
 
-test("a request is encoded, its 64-bit numbers too", () => {
-  const made = chat.encode("{}", request({ sampling: { seed: 7n, maxTokens: 9n, stop: ["x"] }, extra: '{"top_a":1}' }));
+test("a request is encoded, and no number is rounded", () => {
+  const made = chat.encode("{}", request({ sampling: { seed: 7, maxTokens: 9, stop: ["x"] }, extra: '{"top_a":1}' }));
   assert.deepEqual(JSON.parse(new TextDecoder().decode(made.body)),
     { top_a: 1, model: "m", messages: [{ role: "user", content: "Hello" }], seed: 7, max_tokens: 9, stop: ["x"] });
 });
 
 test("what it cannot do is refused by name", () => {
   for (const [changes, param] of [[{ tools: [{}] }, "tools"], [{ dialect: "x", extra: '{"a":0}' }, "a"],
-    [{ sampling: { topK: 1n, stop: [] } }, "top_k"], [{ sampling: { seed: 2n ** 60n, stop: [] } }, "seed"]]) {
+    [{ sampling: { topK: 1, stop: [] } }, "top_k"], [{ sampling: { seed: 2 ** 60, stop: [] } }, "seed"]]) {
     assert.throws(() => chat.encode("{}", request(changes)),
       (error) => error.kind.tag === "unsupported" && error.param === param);
   }
+});
+
+test("JSON that is nested without end is no answer", () => {
+  for (const text of ["[".repeat(20000), '{"a":'.repeat(10000)]) {
+    assert.equal(events([text]).at(-1).val.kind.tag, "malformed-response");
+  }
+  const quoted = JSON.stringify({ choices: [{ delta: { content: '\\"' + "[".repeat(1000) } }] });
+  assert.equal(text(events([quoted])), '\\"' + "[".repeat(1000));
 });

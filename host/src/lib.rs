@@ -52,6 +52,7 @@ mod host;
 mod instances;
 pub mod llama;
 mod log;
+pub mod new;
 mod ports;
 mod server;
 mod upstream;

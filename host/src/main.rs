@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod conformance_command;
+mod new_command;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -80,6 +81,9 @@ enum Command {
     /// Checks an adapter component against the contract, and says what fails and what would be right. Exits with 1 if
     /// something does.
     Conformance(conformance_command::Conformance),
+    /// Begins a project from a template.
+    #[command(subcommand)]
+    New(new_command::New),
     /// Becomes another program that ends when its parent does.
     #[command(hide = true)]
     Guard {
@@ -149,6 +153,7 @@ fn main() -> ExitCode {
         Command::Adapters { source, json } => adapters(&source, json, log),
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
         Command::Conformance(command) => command.run(),
+        Command::New(command) => command.run(),
         Command::Guard { command } => guard(&command),
     }
 }

@@ -128,6 +128,12 @@ fn wit(check: bool) -> Result<()> {
     write(check, "crates/model/src/normaliser.rs", &types::generate(&[adapter, normaliser], "types")?)?;
     write(check, "docs/adapter-contract.md", &docs::generate(&root().join("wit/adapter"))?)?;
     let chat = std::fs::read_to_string(root().join("wit/adapter/chat.wit"))?;
+    let types = std::fs::read_to_string(root().join("wit/adapter/types.wit"))?;
+    for language in ["python", "js"] {
+        let folder = format!("templates/witgate-adapter-{language}/content/wit");
+        write(check, &format!("{folder}/chat.wit"), &chat)?;
+        write(check, &format!("{folder}/types.wit"), &types)?;
+    }
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat)?)
 }
 
