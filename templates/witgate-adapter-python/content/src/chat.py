@@ -19,6 +19,12 @@ SETTINGS = {"suffix": {"type": "string", "description": "Shouted after every ans
 def refuse(param):
     raise Err(t.Error(t.ErrorKind_Unsupported(), f"can't pass on `{param}`", None, param, None, t.Retry_Never(), None))
 
+def text_of(value):
+    return value if isinstance(value, str) else None
+
+def count_of(value):
+    return value if isinstance(value, int) and 0 <= value < 2**64 else None
+
 def http(method, path, body, framing):
     auth = t.Auth_Header(t.HeaderAuth("authorization", "Bearer ", "api_key"))
     headers = [("content-type", "application/json")] if body else []
@@ -77,15 +83,16 @@ class Decoder:
             answer = json.loads(text)
             if self.head.status >= 300 or answer.get("error"):
                 return self.fail(answer["error"])
-            started = t.Started(*map(answer.get, ("id", "model", "created")))
+            started = t.Started(text_of(answer.get("id")), text_of(answer.get("model")), count_of(answer.get("created")))
             events, self.started = [] if self.started else [t.Event_Started(started)], True
             for choice in answer.get("choices", []):
                 events += self.say(choice.get(key, {}).get("content"))
-                self.reason = choice.get("finish_reason") or self.reason
+                self.reason = text_of(choice.get("finish_reason")) or self.reason
             u = answer.get("usage") or {}
-            usage = t.Usage(u.get("prompt_tokens"), u.get("completion_tokens"), None, None, None, False, json.dumps(u))
+            counts = [count_of(u.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+            usage = t.Usage(*counts, None, None, None, False, None)
             return [*events, t.Event_Usage(usage)] if u else events
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return self.fail({"message": f"not an answer of OpenAI's API: {str(text)[:200]}"})
 
     def say(self, text):
