@@ -51,7 +51,7 @@ impl HostPorts {
         let upstream = Upstream::new(config);
         let documents = Documents::new(&config.documents, base);
         let aws = AwsCredentials::default();
-        HostPorts { normaliser, adapters, upstream, aws, documents, state, record, start: Instant::now() }
+        HostPorts { normaliser, adapters, policies, upstream, aws, documents, state, record, start: Instant::now() }
     }
 }
 
