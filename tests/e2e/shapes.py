@@ -60,7 +60,9 @@ def launch(shape, config, port, folder, name, variables=None, arguments=()):
         # In a folder without a witgate.toml.
         return kit.Process(command, folder, name, environment(variables), cwd=folder)
     if shape == "wasi":
-        command = [RUNNER, COMPOSED, "--listen", listen, *(["--config", config] if config else [])]
+        # What each test starts is one and the same component: compiled once.
+        cache = pathlib.Path(os.environ.get("WITGATE_CACHE") or kit.ROOT / ".cache") / "wasi"
+        command = [RUNNER, COMPOSED, "--cache", cache.resolve(), "--listen", listen, *(["--config", config] if config else [])]
         command += [f"--var={key.lower()}={value}" for key, value in variables.items()]
         return kit.Process(command, folder, name, environment())
     if shape == "spin":

@@ -32,6 +32,7 @@ use witgate_model::{BlockKind, BlockStart, Event, Field, FinishReason, Input, Or
 
 use crate::failure::{Failed, Timeout};
 use crate::http;
+use crate::keys::Client;
 use crate::path::{Ended, Flight, Run, before};
 use crate::ports::{Fault, Normaliser, Ports};
 use crate::record::Warning;
@@ -96,13 +97,16 @@ impl Cache {
         }
     }
 
-    /// What the request's headers want; none where there is no cache.
-    pub fn wish(&self, headers: &[Field]) -> Result<Option<Wish>, Failed> {
+    /// What the request's headers want; none where there is no cache. The keys of one tenant share their answers.
+    pub fn wish(&self, headers: &[Field], client: Option<&Client>) -> Result<Option<Wish>, Failed> {
         if !self.used {
             return Ok(None);
         }
-        let key = ["authorization", "x-api-key", "api-key"].into_iter().find_map(|name| http::header(headers, name));
-        let mut wish = Wish { owner: Sha256::digest(key.unwrap_or_default()).into(), ..Wish::default() };
+        let owner = client.map(|client| match &client.tenant {
+            Some(tenant) => format!("tenant {tenant}"),
+            None => format!("client {}", client.owner),
+        });
+        let mut wish = Wish { owner: Sha256::digest(owner.unwrap_or_default()).into(), ..Wish::default() };
         wish.asked = match http::header(headers, HEADER).map(str::trim) {
             None => None,
             Some("on") => Some(true),

@@ -754,7 +754,7 @@ impl Gateway {
             return flight.refuse(self, &dialect, failed).response();
         }
         let gateway = Arc::clone(self);
-        let wish = match self.cache.wish(&headers) {
+        let wish = match self.cache.wish(&headers, flight.client.as_deref()) {
             Ok(wish) => wish,
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };

@@ -456,7 +456,10 @@ impl<N: Normaliser> Run<N> {
         match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
             Ok(passed) => {
                 self.watches = passed.watches;
-                client_model = passed.route.unwrap_or(client_model);
+                if let Some(route) = passed.route {
+                    Arc::make_mut(&mut self.request).model.clone_from(&route);
+                    client_model = route;
+                }
             }
             Err(failed) => return self.fail(flight, failed, writer).await,
         }

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use wasmtime::Result;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::error::Context as _;
+use wasmtime::{Cache, CacheConfig, Result};
 use wasmtime::{Config, Engine};
 use wasmtime_wasi_http::handler::ProxyHandler;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
@@ -71,8 +71,15 @@ pub enum Log {
 }
 
 /// An engine for [`Served`] components.
-pub fn engine() -> Result<Engine> {
+///
+/// `cache`: an absolute path of a folder where compiled components are kept; without it each compile takes its seconds.
+pub fn engine(cache: Option<PathBuf>) -> Result<Engine> {
     let mut config = Config::new();
+    if let Some(folder) = cache {
+        let mut cache = CacheConfig::new();
+        cache.with_directory(folder);
+        config.cache(Some(Cache::new(cache)?));
+    }
     config.wasm_component_model(true);
     config.wasm_component_model_async(true);
     Engine::new(&config)

@@ -14,6 +14,9 @@ use witgate_wasi_serve::{Options, compile, engine, read, serve};
 struct Arguments {
     /// The composed component, as target/components/witgate.wasm.
     component: PathBuf,
+    /// Where compiled components are kept, so that the same one is compiled once: an absolute path.
+    #[arg(long)]
+    cache: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one. The address is printed.
     #[arg(long, default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
@@ -53,7 +56,7 @@ async fn main() -> Result<()> {
             None => bail!("--var {variable}: write name=value"),
         };
     }
-    let component = compile(&engine()?, &read(&arguments.component)?)?;
+    let component = compile(&engine(arguments.cache)?, &read(&arguments.component)?)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let served = serve(&component, options).await?;

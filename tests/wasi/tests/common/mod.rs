@@ -21,7 +21,7 @@ pub fn manifest() -> String {
 
 fn one_engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| engine().expect("make an engine"))
+    ENGINE.get_or_init(|| engine(None).expect("make an engine"))
 }
 
 /// Composes and compiles what a manifest describes.
