@@ -1,6 +1,6 @@
 //! OpenAI's files and batches over the simulated world.
 
-mod world;
+use crate::world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Budgets, prices and spend over the simulated world: what is reserved, what is charged, what operators are told.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The cache over the simulated world: who is answered from it, with what, and what never gets into it.
 
-mod world;
+use crate::world;
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The examples of `docs/coming-from.md` are true.
 
-mod world;
+use crate::world;
 
 use bytes::Bytes;
 use serde_json::Value;

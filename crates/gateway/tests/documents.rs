@@ -1,6 +1,6 @@
 //! Stored configurations from a bucket and from the state store, and answers that are kept in the state store.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

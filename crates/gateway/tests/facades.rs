@@ -1,6 +1,6 @@
 //! The older services, each in a set-up made of its own environment variables, as their clients see them.
 
-mod world;
+use crate::world;
 
 use bytes::Bytes;
 use serde_json::{Value, json};

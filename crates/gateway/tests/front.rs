@@ -1,6 +1,6 @@
 //! What stands in front of the path: methods, other origins, encodings, lists of models in three shapes.
 
-mod world;
+use crate::world;
 
 use std::io::Write;
 

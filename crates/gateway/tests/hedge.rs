@@ -1,6 +1,6 @@
 //! Hedged requests, spilling, and a provider's keys, over the simulated world.
 
-mod world;
+use crate::world;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,6 +1,6 @@
 //! Asynchronous jobs over the simulated world: submitted, run, killed at any point, called back. From seeds, as `sim.rs`.
 
-mod world;
+use crate::world;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

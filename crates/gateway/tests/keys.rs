@@ -1,6 +1,6 @@
 //! Keys of clients and the admin API, over the simulated world.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

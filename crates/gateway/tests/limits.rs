@@ -1,6 +1,6 @@
 //! Limits of keys, tenants and models over the simulated world: what is reserved, what is settled, what clients are told.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! llm-exe-lambda's `/invoke`, as its client sees it: through the gateway, on a simulated clock.
 
-mod world;
+use crate::world;
 
 use bytes::Bytes;
 use serde_json::{Value, json};

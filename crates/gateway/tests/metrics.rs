@@ -1,6 +1,6 @@
 //! Metrics and alarms over the simulated world.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Policies over the simulated world: what they make of requests and answers, and what happens when they fail.
 
-mod world;
+use crate::world;
 
 use bytes::Bytes;
 use serde_json::{Value, json};

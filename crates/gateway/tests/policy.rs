@@ -1,6 +1,6 @@
 //! Routing and resilience over the simulated world: endpoints, targets, retries, health, queues. From seeds, as `sim.rs`.
 
-mod world;
+use crate::world;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

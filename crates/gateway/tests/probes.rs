@@ -1,6 +1,6 @@
 //! Active probes over the simulated world.
 
-mod world;
+use crate::world;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

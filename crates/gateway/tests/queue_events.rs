@@ -1,6 +1,6 @@
 //! The queue behind the LLM invocation service: events with records, and payloads that are enqueued.
 
-mod world;
+use crate::world;
 
 use std::cell::Cell;
 use std::future::Future;

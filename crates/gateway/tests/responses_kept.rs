@@ -1,6 +1,6 @@
 //! Responses that the gateway keeps, as clients see them.
 
-mod world;
+use crate::world;
 
 use bytes::Bytes;
 use serde_json::{Value, json};

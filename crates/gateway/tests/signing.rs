@@ -1,6 +1,6 @@
 //! Signed requests, on a simulated clock: whose credentials, whose region, whose time.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The gateway on a simulated clock, in front of a simulated upstream, from a seed. A failure prints its seed;
-//! `WITGATE_SEED=n cargo test -p witgate-gateway --test sim` replays it.
+//! `WITGATE_SEED=n cargo test -p witgate-gateway --test world sim::` replays it.
 
-mod world;
+use crate::world;
 
 use std::time::Duration;
 

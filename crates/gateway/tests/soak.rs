@@ -4,7 +4,7 @@
 //! At every moment one of the three is sound. Then no client ever sees a failure, every request has one answer and one log
 //! line, and what the gateway has metered is what the backends have counted.
 
-mod world;
+use crate::world;
 
 use std::cell::Cell;
 use std::rc::Rc;
