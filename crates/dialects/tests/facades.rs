@@ -73,7 +73,7 @@ fn bed_1_the_route_has_a_form_with_a_stage() {
         routes().iter().filter(|route| route.dialect == dialect).map(|route| route.path.as_str()).collect()
     };
     assert_eq!(paths("bedrock-chat"), ["/chat", "/{stage}/chat"]);
-    assert_eq!(paths("llm-invocation"), ["/invoke/llm"]);
+    assert_eq!(paths("llm-invocation"), ["/invoke/llm", "/invoke/llm/enqueue"]);
     // `/api/chat` is Ollama's: it stands in front.
     let place = |path: &str| routes().iter().position(|route| route.path == path).unwrap();
     assert!(place("/api/chat") < place("/{stage}/chat"));

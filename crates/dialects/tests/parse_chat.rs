@@ -54,6 +54,7 @@ fn the_routes_are_those_of_the_documents() {
             "POST /api/embed ollama-embed",
             "POST /api/embeddings ollama-embeddings",
             "POST /invoke/llm llm-invocation",
+            "POST /invoke/llm/enqueue llm-invocation",
             "POST /chat bedrock-chat",
             "POST /{stage}/chat bedrock-chat",
         ]

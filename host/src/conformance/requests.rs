@@ -51,7 +51,8 @@ mod tests {
         let bounds = crate::engine::Bounds { trusted: true, ..Default::default() };
         let normaliser = NormaliserComponent::load(&runtime, crate::builtin::NORMALISER, bounds).unwrap();
         let read = canonical(&normaliser, "m").unwrap();
-        assert_eq!(read.len(), CANONICAL.len());
+        let missing = CANONICAL.iter().map(|(name, _)| *name).filter(|name| !read.iter().any(|read| read.name == **name));
+        assert_eq!(missing.collect::<Vec<_>>(), [""; 0]);
         assert!(read.len() > 60 && read.iter().any(|request| request.name == "text"), "{}", read.len());
     }
 }
