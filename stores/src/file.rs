@@ -298,7 +298,10 @@ fn open(path: &Path) -> Result<Database, StateError> {
     }
 }
 
-fn rows(table: &Table<'_, &str, (u64, u64)>) -> Result<Vec<(String, (u64, u64))>, redb::Error> {
+/// Names, each with two numbers.
+type Rows = Vec<(String, (u64, u64))>;
+
+fn rows(table: &Table<'_, &str, (u64, u64)>) -> Result<Rows, redb::Error> {
     let mut all = Vec::new();
     for row in table.iter()? {
         let (key, value) = row?;

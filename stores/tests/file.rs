@@ -1,4 +1,5 @@
 //! The store in a file does what every store does, and is there again whatever ended its process.
+#![allow(clippy::print_stdout, reason = "a child tells its parent")]
 
 mod conformance;
 

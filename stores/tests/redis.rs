@@ -1,6 +1,7 @@
 //! The store in a Redis server does what every store does, over several processes, and never waits for one that is down.
 //!
 //! The tests start `redis-server` themselves, each its own on a free port, with no file behind it.
+#![allow(clippy::print_stdout, reason = "a child tells its parent")]
 
 mod conformance;
 

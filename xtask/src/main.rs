@@ -129,7 +129,8 @@ fn wit(check: bool) -> Result<()> {
     let of = |package| types::generate(&[adapter.clone(), package], "types");
     write(check, "crates/model/src/normaliser.rs", &of(normaliser)?)?;
     write(check, "crates/model/src/policy.rs", &of(policy.clone())?)?;
-    let adapters = docs::generate(&[adapter.clone()], "wit/adapter", "the adapter contract", ["chat", "types"])?;
+    let adapters =
+        docs::generate(std::slice::from_ref(&adapter), "wit/adapter", "the adapter contract", ["chat", "types"])?;
     write(check, "docs/adapter-contract.md", &adapters)?;
     let policies = docs::generate(&[adapter, policy], "wit/policy", "the contract of policies", ["hooks", "types"])?;
     write(check, "docs/policy-contract.md", &policies)?;

@@ -416,7 +416,7 @@ impl Gateway {
                 for (at, (well, in_flight, latency)) in pool.report(now).into_iter().enumerate() {
                     endpoints.push(json!({
                         "url": urls.get(at), "region": region, "well": well, "in_flight": in_flight,
-                        "latency_ms": (!latency.is_zero()).then(|| latency.as_secs_f64() * 1e3),
+                        "latency_ms": (!latency.is_zero()).then_some(latency.as_secs_f64() * 1e3),
                     }));
                 }
             }

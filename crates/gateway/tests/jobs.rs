@@ -476,7 +476,9 @@ fn a_store_that_cannot_be_asked_refuses_a_job_and_loses_none() {
 /// What a process that may die does: runs the script beside a worker, until it ends or the process dies.
 fn until_death(world: &World, script: impl Future<Output = ()>) -> bool {
     world.drive(async {
-        let living = pin!(async { drop(select(pin!(script), pin!(world.work())).await) });
+        let living = pin!(async {
+            let _ = select(pin!(script), pin!(world.work())).await;
+        });
         matches!(select(living, pin!(world.kept().died())).await, Either::Left(_))
     })
 }
@@ -731,7 +733,8 @@ fn a_process_killed_while_it_calls_back_leaves_that_to_the_next() {
         world.restart();
         let job = with_worker(&world, async {
             world.sleep(Duration::from_secs(200)).await;
-            job(&world, id.borrow().as_deref().unwrap()).await
+            let id = id.borrow().clone().unwrap();
+            job(&world, &id).await
         });
         assert_eq!((&job["status"], &job["callback"]["status"]), (&json!("done"), &json!("accepted")), "{at}");
         assert!((1..=2).contains(&accepted.get()), "{at}: {}", accepted.get());

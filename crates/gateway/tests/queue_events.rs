@@ -113,8 +113,10 @@ fn inv_19_transient_failures_are_named_and_permanent_ones_are_results() {
     records.push(record("bad-json", "{"));
     records.push(record("no-prompt", "{}"));
     // One after another: each gets the status of its turn.
-    let results: Vec<_> =
-        records.iter().map(|record| json_of(&world.drive(post(&world, PATH, &events(&[record.clone()]))))).collect();
+    let results: Vec<_> = records
+        .iter()
+        .map(|record| json_of(&world.drive(post(&world, PATH, &events(std::slice::from_ref(record))))))
+        .collect();
     let failures: Vec<_> = results.iter().map(|result| result["batchItemFailures"].clone()).collect();
     let named = |id: &str| json!([{"itemIdentifier": id}]);
     assert_eq!(failures, [json!([]), named("m1"), named("m2"), json!([]), json!([]), json!([]), json!([]), json!([])]);

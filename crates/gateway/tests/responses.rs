@@ -1,6 +1,5 @@
 //! Invariant 9 for OpenAI's Responses API: from its client to its backend, and back, everything arrives as it was sent.
 
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use witgate_adapters::bedrock::Bedrock;

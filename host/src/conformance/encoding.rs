@@ -137,7 +137,8 @@ impl Run<'_> {
             );
             self.report.check(area, case, valid.is_ok(), what, "JSON, each text in it escaped");
         }
-        if !http.dropped.is_empty() && !(drops && self.options.settings.contains("drop_unsupported")) {
+        let may_drop = drops && self.options.settings.contains("drop_unsupported");
+        if !http.dropped.is_empty() && !may_drop {
             let what = format!("it leaves {} out", http.dropped.join(", "));
             self.report.fail(area, case, what, "refuse it: only the setting `drop_unsupported` allows to leave it out");
         }
@@ -259,7 +260,8 @@ impl Run<'_> {
             message.parts.push(picture("iVBORw0KGgoA".repeat(4_000_000 / 12)));
         }
         let long = vec![text(Role::User, "All happy families are alike. ".repeat(33_334))];
-        let turn = |n: usize| text(if n % 2 == 0 { Role::User } else { Role::Assistant }, format!("Turn {n}."));
+        let turn =
+            |n: usize| text(if n.is_multiple_of(2) { Role::User } else { Role::Assistant }, format!("Turn {n}."));
         let many = (0..5_001).map(turn).collect();
         for (case, request) in [
             ("a text of 1 MB", Request::chat("openai-chat", self.options.model.clone(), long)),

@@ -30,7 +30,14 @@ pub(super) fn canonical(normaliser: &NormaliserComponent, model: &str) -> Result
             Some(route) => route.path.clone(),
             None => continue,
         };
-        let client = Client { method: "POST".to_owned(), path, ..Client::default() };
+        // What the operator says of a dialect that cannot do without.
+        let settings = match dialect {
+            "llm-invocation" => {
+                r#"{"backends":{"bedrock":{"shape":"openai","model":"m"},"ollama":{"shape":"ollama","model":"m"}}}"#
+            }
+            _ => "",
+        };
+        let client = Client { method: "POST".to_owned(), path, settings: settings.to_owned(), ..Client::default() };
         let step = normaliser.session()?.parse(dialect, &client, &limits, &Bytes::from_static(body.as_bytes()))?;
         if let Ok(Step::Ask(parsed) | Step::Follow(parsed)) = step {
             let request = Request { model: model.to_owned(), ..parsed.request };
@@ -51,7 +58,8 @@ mod tests {
         let bounds = crate::engine::Bounds { trusted: true, ..Default::default() };
         let normaliser = NormaliserComponent::load(&runtime, crate::builtin::NORMALISER, bounds).unwrap();
         let read = canonical(&normaliser, "m").unwrap();
-        let missing = CANONICAL.iter().map(|(name, _)| *name).filter(|name| !read.iter().any(|read| read.name == **name));
+        let missing =
+            CANONICAL.iter().map(|(name, _)| *name).filter(|name| !read.iter().any(|read| read.name == **name));
         assert_eq!(missing.collect::<Vec<_>>(), [""; 0]);
         assert!(read.len() > 60 && read.iter().any(|request| request.name == "text"), "{}", read.len());
     }

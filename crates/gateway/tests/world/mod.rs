@@ -387,8 +387,11 @@ struct State {
     store: SimStore,
     /// What goes on after its request.
     tasks: RefCell<Vec<Task>>,
-    policies: RefCell<BTreeMap<String, Box<dyn Fn() -> Box<dyn Watching>>>>,
+    policies: RefCell<BTreeMap<String, MakePolicy>>,
 }
+
+/// Makes an instance of a policy.
+type MakePolicy = Box<dyn Fn() -> Box<dyn Watching>>;
 
 /// A policy in the world: what a component would be.
 pub trait Watching {
