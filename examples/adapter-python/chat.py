@@ -1,6 +1,7 @@
 """An adapter in Python: text chat with servers that speak OpenAI's API, whose answers are given back in capitals.
 What it can't do it refuses."""
 import json
+import re
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import types as t
@@ -16,6 +17,8 @@ KINDS |= {403: (t.ErrorKind_Forbidden(), OTHER), 404: (t.ErrorKind_NotFound(), O
           413: (t.ErrorKind_TooLarge(), t.Retry_Never()), 422: KINDS[400]}
 SETTINGS = {"suffix": {"type": "string", "description": "Shouted after every answer."}}
 
+DEEPEST, STRINGS = 128, re.compile(r'"(?:\\.|[^"\\])*"?', re.S)
+
 def refuse(param):
     raise Err(t.Error(t.ErrorKind_Unsupported(), f"can't pass on `{param}`", None, param, None, t.Retry_Never(), None))
 
@@ -24,6 +27,17 @@ def text_of(value):
 
 def count_of(value):
     return value if isinstance(value, int) and 0 <= value < 2**64 else None
+
+def parse(text):
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    # json calls itself for each level, and the component ends where the stack ends.
+    if text.count("[") + text.count("{") > DEEPEST:
+        depth = 0
+        for c in STRINGS.sub("", text):
+            depth += (c in "[{") - (c in "]}")
+            if depth > DEEPEST:
+                raise ValueError("nested too deep")
+    return json.loads(text)
 
 def http(method, path, body, framing):
     auth = t.Auth_Header(t.HeaderAuth("authorization", "Bearer ", "api_key"))
@@ -80,7 +94,7 @@ class Decoder:
 
     def answer(self, text, key):
         try:
-            answer = json.loads(text)
+            answer = parse(text)
             if self.head.status >= 300 or answer.get("error"):
                 return self.fail(answer["error"])
             started = t.Started(text_of(answer.get("id")), text_of(answer.get("model")), count_of(answer.get("created")))
