@@ -21,7 +21,7 @@ const count = (value) => (Number.isSafeInteger(value) && value >= 0 ? value : un
 
 // QuickJS has neither TextEncoder nor TextDecoder.
 function bytesOf(text) {
-  const binary = unescape(encodeURIComponent(text));
+  const binary = /[^\x00-\x7f]/.test(text) ? unescape(encodeURIComponent(text)) : text;
   const bytes = new Uint8Array(binary.length);
   for (let at = 0; at < binary.length; at += 1) bytes[at] = binary.charCodeAt(at);
   return bytes;
