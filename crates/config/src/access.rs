@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::names::{did_you_mean, list, quote};
-use crate::read::{At, Count, Entry, Hidden, Kind, ListOf, MapOf, Node, Reader, Text, Time, Value, join, table};
+use crate::read::{
+    At, Count, Entry, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Text, Time, Value, Word, join, table,
+};
 use crate::secret::Secret;
 
 /// Nano-dollars in a dollar.
@@ -288,7 +290,7 @@ table! {
     /// How requests are counted.
     pub(crate) struct AccountingTable {
         /// What holds for a key or a tenant with a budget where a target has no price: free (the default), or refuse.
-        unpriced: UnpricedKind;
+        unpriced: Word<Unpriced>;
         /// Tokens of an answer that are reserved where a request names no bound.
         output_tokens: Count = Access::default().output_tokens, 1..=10_000_000;
         /// How long a key counts as read from the state store: how long another process may still take a revoked one.
@@ -448,46 +450,14 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// `free` or `refuse`.
-pub(crate) struct UnpricedKind;
-
-impl Kind for UnpricedKind {
-    type Value = Unpriced;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Unpriced> {
-        word(node, path, reader, &[("free", Unpriced::Free), ("refuse", Unpriced::Refuse)])
-    }
-
-    fn schema() -> Json {
-        json!({"type": "string", "pattern": "^(free|refuse)$|\\$\\{", "default": "free"})
-    }
+impl Named for Unpriced {
+    const WHAT: &'static str = "choice here";
+    const NAMES: &'static [(&'static str, Self)] = &[("free", Unpriced::Free), ("refuse", Unpriced::Refuse)];
 }
 
-/// `open` or `closed`.
-pub(crate) struct OnFailureKind;
-
-impl Kind for OnFailureKind {
-    type Value = OnFailure;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<OnFailure> {
-        word(node, path, reader, &[("open", OnFailure::Open), ("closed", OnFailure::Closed)])
-    }
-
-    fn schema() -> Json {
-        json!({"type": "string", "pattern": "^(open|closed)$|\\$\\{", "default": "open"})
-    }
-}
-
-/// One of some words.
-fn word<T: Copy>(node: &Node, path: &str, reader: &mut Reader<'_>, words: &[(&str, T)]) -> Option<T> {
-    let text = Text::read(node, path, reader)?;
-    let found = words.iter().find(|(word, _)| *word == text);
-    if found.is_none() {
-        let names = || words.iter().map(|(word, _)| *word);
-        let help = did_you_mean(&text, names()).unwrap_or_else(|| format!("write {}", list(names())));
-        reader.problem(&node.span, path, format!("{} is no choice here", node.show(&text)), Some(help));
-    }
-    found.map(|(_, value)| *value)
+impl Named for OnFailure {
+    const WHAT: &'static str = "choice here";
+    const NAMES: &'static [(&'static str, Self)] = &[("open", OnFailure::Open), ("closed", OnFailure::Closed)];
 }
 
 /// The tables of the file that say who may ask for what.

@@ -27,7 +27,7 @@ use crate::read::{
     join, table,
 };
 use crate::secret::Secret;
-use crate::state::{S3Kind, SourceKind, StateKind, source};
+use crate::state::{S3Kind, SourceName, StateKind, source};
 use crate::units::{GIB, KIB, MIB};
 use crate::watch;
 
@@ -170,7 +170,7 @@ table! {
         configurations: Text;
         /// Where stored configurations come from: "folder", "s3", or "state", the state store's values configuration/KEY.
         /// Default "s3" where that is set, else "folder".
-        from: SourceKind;
+        from: Word<SourceName>;
         /// The bucket of stored configurations.
         s3: S3Kind;
         /// How long a stored configuration counts as read.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::access::{OnFailure, OnFailureKind};
+use crate::access::OnFailure;
 use crate::config::Limits;
 use crate::file::is_component;
 use crate::names::{did_you_mean, list, quote};
-use crate::read::{Anything, At, Entry, Flag, Reader, Size, Text, Time, join, table};
+use crate::read::{Anything, At, Entry, Flag, Reader, Size, Text, Time, Word, join, table};
 use crate::units::{GIB, MIB};
 
 /// The policies that come with witgate, by the names that configurations use.
@@ -56,7 +56,7 @@ table! {
         /// What it is to do: its description says what there is.
         settings: Anything;
         /// What happens when it fails: "closed" fails the request, "open" lets it pass. Default closed.
-        on_failure: OnFailureKind;
+        on_failure: Word<OnFailure>;
         /// With a file of your own: whether an instance may serve one request after another. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use crate::access::{OnFailure, OnFailureKind};
+use crate::access::OnFailure;
 use crate::endpoint::{self, Flaw};
-use crate::names::{did_you_mean, list, quote};
-use crate::read::{At, Hidden, Kind, Node, Reader, Size, Text, Time, join, table};
+use crate::names::quote;
+use crate::read::{At, Hidden, Kind, Named, Node, Reader, Size, Text, Time, Word, join, table};
 use crate::secret::Secret;
 use crate::units::{GIB, MIB};
 
@@ -46,8 +46,6 @@ pub enum Store {
 }
 
 impl Store {
-    const NAMES: [&'static str; 4] = ["memory", "file", "redis", "key-value"];
-
     /// Whether what is kept outlives the process, or is shared with others.
     pub fn outlives(&self) -> bool {
         !matches!(self, Store::Memory)
@@ -98,7 +96,7 @@ table! {
     /// Where state lies: what is kept of answers, counted against limits, and known of keys and jobs.
     struct StateTable {
         /// "memory" (the default), "file" (one process, survives it), "redis" (shared by many), or "key-value" (Spin's).
-        store: StoreKind;
+        store: Word<StoreName>;
         /// file only: the file, relative to this one. Its folder must be there.
         path: Text;
         /// redis only: the server, as "redis://host:6379/0", or "rediss://user:password@host" for TLS.
@@ -113,7 +111,7 @@ table! {
         prefix: Text;
         /// What holds for limits and budgets while it cannot be asked: open (the default: requests are served without
         /// them), or closed (requests are refused with 503).
-        on_failure: OnFailureKind;
+        on_failure: Word<OnFailure>;
     }
 }
 
@@ -138,34 +136,22 @@ table! {
 }
 
 /// The name of a store.
-struct StoreKind;
-
-impl Kind for StoreKind {
-    type Value = &'static str;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<&'static str> {
-        name(node, path, reader, &Store::NAMES, "store")
-    }
-
-    fn schema() -> Json {
-        names(&Store::NAMES)
-    }
+#[derive(Clone, Copy)]
+enum StoreName {
+    Memory,
+    File,
+    Redis,
+    KeyValue,
 }
 
-/// One of `known`.
-fn name(node: &Node, path: &str, reader: &mut Reader<'_>, known: &[&'static str], what: &str) -> Option<&'static str> {
-    let text = Text::read(node, path, reader)?;
-    let found = known.iter().find(|name| **name == text);
-    if found.is_none() {
-        let help = did_you_mean(&text, known.iter().copied())
-            .unwrap_or_else(|| format!("write {}", list(known.iter().copied())));
-        reader.problem(&node.span, path, format!("{} is no {what}", node.show(&text)), Some(help));
-    }
-    found.copied()
-}
-
-fn names(known: &[&str]) -> Json {
-    json!({"type": "string", "pattern": format!("^({})$|\\$\\{{", known.join("|"))})
+impl Named for StoreName {
+    const WHAT: &'static str = "store";
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("memory", StoreName::Memory),
+        ("file", StoreName::File),
+        ("redis", StoreName::Redis),
+        ("key-value", StoreName::KeyValue),
+    ];
 }
 
 /// The table `[state]`.
@@ -187,8 +173,8 @@ impl Kind for StateKind {
             Some(at) => at.value,
             None => default.prefix,
         };
-        let store = match table.store.map_or("memory", |at| at.value) {
-            "file" => match table.path {
+        let store = match table.store.map_or(StoreName::Memory, |at| at.value) {
+            StoreName::File => match table.path {
                 Some(at) if at.value.is_empty() => {
                     let help = "write a file's path, as \"witgate-state.redb\"";
                     reader.problem(&at.span, &join(path, "path"), "the path is empty", Some(help.into()));
@@ -200,7 +186,7 @@ impl Kind for StateKind {
                     return None;
                 }
             },
-            "redis" => match table.url {
+            StoreName::Redis => match table.url {
                 Some(at) if !["redis://", "rediss://"].iter().any(|scheme| starts_with(&at.value, scheme)) => {
                     let help = "write \"redis://host:6379/0\", or \"rediss://host\" for TLS";
                     reader.problem(
@@ -217,8 +203,8 @@ impl Kind for StateKind {
                     return None;
                 }
             },
-            "key-value" => Store::KeyValue,
-            _ => Store::Memory,
+            StoreName::KeyValue => Store::KeyValue,
+            StoreName::Memory => Store::Memory,
         };
         Some(State {
             store,
@@ -252,36 +238,31 @@ fn node_text(at: &At<String>) -> String {
 }
 
 /// Where stored configurations come from, by name.
-pub(crate) struct SourceKind;
-
-impl SourceKind {
-    const NAMES: [&'static str; 3] = ["folder", "s3", "state"];
+#[derive(Clone, Copy)]
+pub(crate) enum SourceName {
+    Folder,
+    S3,
+    State,
 }
 
-impl Kind for SourceKind {
-    type Value = &'static str;
-
-    fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<&'static str> {
-        name(node, path, reader, &Self::NAMES, "source of configurations")
-    }
-
-    fn schema() -> Json {
-        names(&Self::NAMES)
-    }
+impl Named for SourceName {
+    const WHAT: &'static str = "source of configurations";
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("folder", SourceName::Folder), ("s3", SourceName::S3), ("state", SourceName::State)];
 }
 
 /// What `from` and `s3` of `[documents]` say together.
-pub(crate) fn source(from: Option<At<&'static str>>, s3: Option<At<S3>>, reader: &mut Reader<'_>) -> Source {
+pub(crate) fn source(from: Option<At<SourceName>>, s3: Option<At<S3>>, reader: &mut Reader<'_>) -> Source {
+    let (from, span) = from.map_or((None, 0..0), |at| (Some(at.value), at.span));
     match (from, s3) {
-        (Some(from), None) if from.value == "s3" => {
+        (Some(SourceName::S3), None) => {
             let help = "write s3 = { bucket = \"…\", region = \"…\" }";
-            reader.problem(&from.span, "documents.from", "there is no \"s3\" to read from", Some(help.into()));
+            reader.problem(&span, "documents.from", "there is no \"s3\" to read from", Some(help.into()));
             Source::Folder
         }
-        (Some(from), _) if from.value == "state" => Source::State,
-        (None, Some(s3)) => Source::S3(s3.value),
-        (Some(from), Some(s3)) if from.value == "s3" => Source::S3(s3.value),
-        _ => Source::Folder,
+        (Some(SourceName::State), _) => Source::State,
+        (None | Some(SourceName::S3), Some(s3)) => Source::S3(s3.value),
+        (None | Some(SourceName::Folder), _) => Source::Folder,
     }
 }
 
