@@ -32,7 +32,7 @@ use witgate_model::{BlockKind, BlockStart, Event, Field, FinishReason, Input, Or
 
 use crate::failure::{Failed, Timeout};
 use crate::http;
-use crate::keys::Client;
+use crate::keys::{Client, hex};
 use crate::path::{Ended, Flight, Run, before};
 use crate::ports::{Fault, Normaliser, Ports};
 use crate::record::Warning;
@@ -182,11 +182,7 @@ impl<P: Ports> Flight<P> {
 
 /// The name in the state store.
 fn name(key: &Key) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut name = String::with_capacity(6 + 64);
-    name.push_str("cache/");
-    name.extend(key.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])));
-    name
+    format!("cache/{}", hex(key))
 }
 
 /// Whether the answer is the same each time.

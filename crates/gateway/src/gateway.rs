@@ -159,7 +159,7 @@ impl Gateway {
             providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
         };
         Gateway {
-            jobs: Arc::new(Jobs::new(&config)),
+            jobs: Arc::default(),
             watch,
             keys: Keys::new(&config),
             ledger: Ledger::new(&config, thresholds),

@@ -346,7 +346,7 @@ impl<N: Normaliser> Run<N> {
             recorder.restart();
             gathered.reads.iter().for_each(|read| recorder.take(read));
         }
-        flight.bill.see(&gathered.reads.concat());
+        gathered.reads.iter().for_each(|read| flight.bill.see(read));
         let reads = self.watched_whole(flight, gathered.reads).map_err(Err)?;
         let events: Vec<Event> = reads.into_iter().flatten().collect();
         events.iter().for_each(|event| flight.note(&self.dialect, &self.request.dialect, event));

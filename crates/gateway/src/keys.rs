@@ -21,6 +21,8 @@ use crate::failure::Failed;
 use crate::ports::Ports;
 use crate::state::{State, StateError};
 
+/// How the owner begins whose key has a name.
+const NAMED: &str = "key.";
 /// How the secret of a key begins that the admin API has made.
 const PREFIX: &str = "sk-wg-";
 /// The most keys that are kept in memory after they were read.
@@ -90,7 +92,7 @@ impl Client {
             bill::meters(Scope::Tenant, tenant, terms, &mut meters);
         }
         Client {
-            owner: format!("key.{id}"),
+            owner: format!("{NAMED}{id}"),
             id,
             has_key: true,
             tenant: wish.tenant.clone(),
@@ -400,17 +402,18 @@ impl Keys {
         }
     }
 
-    /// The client of that id, where its key is still valid.
-    pub async fn of_id<P: Ports>(
+    /// The client whose [`Client::owner`] this is, where its key is still valid.
+    pub async fn of_owner<P: Ports>(
         &self,
         config: &Config,
         ports: &P,
-        id: &str,
+        owner: &str,
     ) -> Result<Option<Arc<Client>>, StateError> {
-        let own = self.open.iter().chain(self.own.values()).find(|client| client.id == id).cloned();
-        let client = match own {
-            Some(client) => Some(client),
-            None => {
+        let own = self.open.iter().chain(self.own.values()).find(|client| client.owner == owner).cloned();
+        let client = match (own, owner.strip_prefix(NAMED)) {
+            (Some(client), _) => Some(client),
+            (None, None) => None,
+            (None, Some(id)) => {
                 let record = within(ports, ports.state().get(ports.unix_time(), &record_key(id))).await?;
                 let stored = record.map(|record| Stored::read(&record)).transpose()?;
                 let valid = stored.filter(|stored| stored.revoked.is_none());

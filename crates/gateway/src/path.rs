@@ -819,10 +819,10 @@ impl<P: Ports> Sink<P> {
     }
 
     /// What the policies let pass of some events.
-    fn watch<N>(&mut self, run: &Run<N>, flight: &Flight<P>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
+    fn watch(&mut self, flight: &Flight<P>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
         let id = &flight.record.request_id;
         let last = events.last().is_some_and(Event::is_last);
-        let events = self.watchers.feed(&run.gateway, flight.ports.as_ref(), id, events)?;
+        let events = self.watchers.feed(flight.ports.as_ref(), id, events)?;
         let broke = |what: String| Fault { component: "a policy".to_owned(), what };
         for event in &events {
             self.watched.next(event).map_err(broke)?;
@@ -861,7 +861,7 @@ impl<P: Ports> Sink<P> {
         }
         let mut ended = self.order.ended();
         if !self.watchers.is_empty() {
-            events = self.watch(run, flight, events).map_err(Refused::Fault)?;
+            events = self.watch(flight, events).map_err(Refused::Fault)?;
             content = events.iter().any(Event::is_content);
             ended = self.watched.ended();
         }

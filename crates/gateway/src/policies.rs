@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use witgate_config::{OnFailure, PolicyConfig};
+use witgate_config::OnFailure;
 use witgate_model::policy::{Context, Decision, Filtered, Tag};
 use witgate_model::{Event, Order, Request};
 
@@ -129,16 +129,15 @@ impl Gateway {
                 Ok(policy)
             });
             match started {
-                Ok(policy) => all.push(Watcher { name: name.clone(), policy: Some(policy), held: Vec::new() }),
+                Ok(policy) => {
+                    let open = config.on_failure == OnFailure::Open;
+                    all.push(Watcher { name: name.clone(), open, policy: Some(policy), held: Vec::new() });
+                }
                 Err(fault) if config.on_failure == OnFailure::Closed => return Err(fault),
                 Err(_) => {}
             }
         }
         Ok(Watchers(all))
-    }
-
-    fn policy_config(&self, name: &str) -> Option<&PolicyConfig> {
-        self.config.policies.get(name)
     }
 }
 
@@ -161,7 +160,7 @@ impl<N> Run<N> {
         let mut order = Order::new(&self.request.input);
         let mut passed = Vec::with_capacity(reads.len());
         for read in reads {
-            let events = watchers.feed(&self.gateway, ports, id, read).map_err(fault)?;
+            let events = watchers.feed(ports, id, read).map_err(fault)?;
             for event in &events {
                 order.next(event).map_err(|what| fault(Fault { component: "a policy".to_owned(), what }))?;
                 if let Event::Failed(error) = event {
@@ -183,6 +182,8 @@ impl<N> Run<N> {
 /// A policy that watches one answer.
 struct Watcher<P: Ports> {
     name: String,
+    /// Where it fails, what is left passes without it.
+    open: bool,
     /// None when it has failed and the rest passes without it.
     policy: Option<P::Policy>,
     /// The last events fed, as far as they may still be held back.
@@ -198,20 +199,13 @@ impl<P: Ports> Watchers<P> {
     }
 
     /// What they make of the next events.
-    pub fn feed(
-        &mut self,
-        gateway: &Gateway,
-        ports: &P,
-        id: &str,
-        mut events: Vec<Event>,
-    ) -> Result<Vec<Event>, Fault> {
+    pub fn feed(&mut self, ports: &P, id: &str, mut events: Vec<Event>) -> Result<Vec<Event>, Fault> {
         for watcher in &mut self.0 {
             if events.is_empty() {
                 break;
             }
             let Some(policy) = &mut watcher.policy else { continue };
-            let open = gateway.policy_config(&watcher.name).is_some_and(|config| config.on_failure == OnFailure::Open);
-            if open {
+            if watcher.open {
                 watcher.held.extend(events.iter().cloned());
             }
             let fed = policy.feed(events).and_then(|filtered| {
@@ -227,7 +221,7 @@ impl<P: Ports> Watchers<P> {
                     trim(&mut watcher.held, held as usize);
                     events
                 }
-                Err(fault) if open => {
+                Err(fault) if watcher.open => {
                     ports.warn(&Warning::Fault { request_id: id, fault: &fault });
                     watcher.policy = None;
                     std::mem::take(&mut watcher.held)

@@ -1,18 +1,18 @@
 //! OpenAI's files and batches over the simulated world.
 
+use crate::jobs::{error, good, json_of, with_worker};
 use crate::world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use serde_json::{Value, json};
 use witgate_config::Config;
-use world::{Act, Client, Script, World, answer_text, whole_answer};
+use world::{Client, World, answer_text};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -22,28 +22,6 @@ fn config(jobs: &str) -> Config {
          [providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n[jobs]\nlease = \"9s\"\n{jobs}"
     );
     Config::from_toml(&text, "jobs.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-fn good(ms: u64) -> Script {
-    Script::new(vec![(ms, Act::Head(200, "application/json")), (0, Act::Bytes(whole_answer())), (0, Act::End)])
-}
-
-fn error(status: u16) -> Script {
-    let body = Bytes::from_static(br#"{"error":{"message":"no","type":"x","code":null}}"#);
-    Script::new(vec![(1, Act::Head(status, "application/json")), (0, Act::Bytes(body)), (0, Act::End)])
-}
-
-fn json_of(client: &Client) -> Value {
-    serde_json::from_slice(&client.body).unwrap_or_else(|error| panic!("{error}: {client:?}"))
-}
-
-fn with_worker<T>(world: &World, script: impl Future<Output = T>) -> T {
-    world.drive(async {
-        match select(pin!(script), pin!(world.work())).await {
-            Either::Left((out, _)) => out,
-            Either::Right(((), _)) => unreachable!("a worker has no end"),
-        }
-    })
 }
 
 fn form(purpose: &str, content: &str) -> Bytes {

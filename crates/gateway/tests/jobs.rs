@@ -34,21 +34,21 @@ fn config_with(jobs: &str, more: &str) -> Config {
     Config::from_toml(&text, "jobs.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-fn good(ms: u64) -> Script {
+pub fn good(ms: u64) -> Script {
     Script::new(vec![(ms, Act::Head(200, "application/json")), (0, Act::Bytes(whole_answer())), (0, Act::End)])
 }
 
-fn error(status: u16) -> Script {
+pub fn error(status: u16) -> Script {
     let body = Bytes::from_static(br#"{"error":{"message":"no","type":"x","code":null}}"#);
     Script::new(vec![(1, Act::Head(status, "application/json")), (0, Act::Bytes(body)), (0, Act::End)])
 }
 
-fn json_of(client: &Client) -> Value {
+pub fn json_of(client: &Client) -> Value {
     serde_json::from_slice(&client.body).unwrap_or_else(|error| panic!("{error}: {client:?}"))
 }
 
 /// Runs a script beside a worker.
-fn with_worker<T>(world: &World, script: impl Future<Output = T>) -> T {
+pub fn with_worker<T>(world: &World, script: impl Future<Output = T>) -> T {
     world.drive(async {
         match select(pin!(script), pin!(world.work())).await {
             Either::Left((out, _)) => out,

@@ -62,8 +62,20 @@ fn the_application_is_composed_and_imports_wasi_alone() {
     }
     assert!(!imports.iter().any(|import| import.starts_with("wasi:sockets")), "{imports:?}");
     let filled: Vec<_> = filled.into_iter().map(|(import, _)| import).collect();
-    let adapters = ["anthropic", "bedrock", "custom", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
-    let expected: Vec<_> = adapters.into_iter().chain(["witgate:normaliser/dialects@0.1.0"]).collect();
+    let expected = [
+        "anthropic",
+        "bedrock",
+        "custom",
+        "custom-policy",
+        "guard",
+        "llama-cpp",
+        "ollama",
+        "openai",
+        "redactor",
+        "sagemaker",
+        "stub",
+        "witgate:normaliser/dialects@0.1.0",
+    ];
     assert_eq!(filled, expected);
 }
 
@@ -162,6 +174,7 @@ mod spin {
     pub struct Component {
         pub source: String,
         pub files: Vec<Placement>,
+        pub key_value_stores: Vec<String>,
         pub allowed_outbound_hosts: Vec<String>,
         pub variables: BTreeMap<String, String>,
         pub dependencies: BTreeMap<String, Dependency>,
@@ -203,6 +216,8 @@ fn spin_toml_is_what_spin_reads() {
         let rest = host.strip_prefix("http://").or_else(|| host.strip_prefix("https://"));
         assert!(rest.is_some_and(|rest| !rest.contains('/')), "{host}");
     }
+    // The one that `[state] store = "key-value"` opens.
+    assert_eq!(gateway.key_value_stores, ["default"]);
     for (name, variable) in &manifest.variables {
         assert!(variable.default.is_some() != variable.required, "{name}: a default, or required");
         let secret = ["_key", "_key_id", "_session_token"].iter().any(|end| name.ends_with(end));

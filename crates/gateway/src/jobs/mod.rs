@@ -29,20 +29,18 @@ mod serve;
 mod store;
 mod work;
 
-use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use witgate_config::Config;
 use witgate_model::Field;
 
 use crate::bill::Bill;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::Request;
-use crate::keys::Client;
+use crate::keys::{Client, hex};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::Record;
@@ -60,6 +58,7 @@ use store::Store;
 const COUNTED_FOR: Duration = Duration::from_secs(5);
 
 /// What one process knows of jobs.
+#[derive(Default)]
 pub(crate) struct Jobs {
     /// Rung when there is a new job.
     bell: Bell,
@@ -69,36 +68,9 @@ pub(crate) struct Jobs {
     working: AtomicBool,
     /// When the queue was counted, and its length.
     queued: Mutex<(Option<Duration>, usize)>,
-    /// The name of each client among the owners of jobs.
-    owners: Vec<String>,
 }
 
 impl Jobs {
-    pub fn new(config: &Config) -> Self {
-        let keys = config.server.api_keys.iter();
-        // Not the key's number: others than its client would get the jobs when the configuration changes.
-        let owners = keys.map(|key| hash(&[b"witgate owner", &key.digest()])[..32].to_owned()).collect();
-        Jobs {
-            bell: Bell::default(),
-            bells: Bells::default(),
-            working: AtomicBool::new(false),
-            queued: Mutex::default(),
-            owners,
-        }
-    }
-
-    /// The name of a client among the owners of jobs, of files and of batches. The same in every process.
-    fn owner(&self, id: &str) -> String {
-        let number = id.strip_prefix("server.").and_then(|number| number.parse::<usize>().ok());
-        number.and_then(|number| self.owners.get(number)).map_or_else(|| id.to_owned(), String::clone)
-    }
-
-    /// The id of the client of that name.
-    fn client_id(&self, owner: &str) -> String {
-        let number = self.owners.iter().position(|known| known == owner);
-        number.map_or_else(|| owner.to_owned(), |number| format!("server.{number}"))
-    }
-
     /// A place in the queue.
     pub async fn place<P: Ports>(self: &Arc<Self>, ports: &P, most: usize) -> Result<Place, Failed> {
         let known = |jobs: &Self| *jobs.queued.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +159,7 @@ impl Slot {
 impl Gateway {
     /// Whose the jobs, files and batches of a request are.
     fn owner<P: Ports>(&self, flight: &Flight<P>) -> String {
-        flight.client.as_ref().map_or_else(String::new, |client| self.jobs.owner(&client.id))
+        flight.client.as_ref().map(|client| client.owner.clone()).unwrap_or_default()
     }
 
     /// The answer is kept: it counts.
@@ -211,7 +183,7 @@ impl Gateway {
 
     /// The client whose a job is; `None` where there is none any more.
     async fn client_of<P: Ports>(&self, ports: &P, owner: &str) -> Result<Option<Arc<Client>>, StateError> {
-        self.keys.of_id(&self.config, ports, &self.jobs.client_id(owner)).await
+        self.keys.of_owner(&self.config, ports, owner).await
     }
 }
 
@@ -244,11 +216,7 @@ fn hash(texts: &[&[u8]]) -> String {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    let mut out = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
+    hex(&hash.finalize())
 }
 
 /// The state store cannot be asked.
