@@ -80,7 +80,7 @@ fn test() -> Result<()> {
     wit(true)?;
     build()?;
     guests()?;
-    run(cargo().args(["test", "--release"]))?;
+    run(cargo().args(["test", "--release", "--no-fail-fast"]))?;
     run(cargo()
         .current_dir(root().join("examples/adapter-rust"))
         .args(["test", "--target-dir"])
