@@ -36,6 +36,15 @@ def test_health_is_200_and_needs_no_key(gateway):
     assert answer.headers["content-type"].startswith("application/json")
 
 
+def test_a_browser_finds_a_page_that_asks_nobody_else_and_others_a_line(gateway):
+    page = kit.http("GET", gateway.url + "/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert page.status == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "/v1/chat/completions" in page.body.decode() and KEY not in page.body.decode()
+    line = kit.http("GET", gateway.url + "/")
+    assert line.status == 200 and line.body == b"witgate is running\n"
+
+
 def test_ready_is_200_where_a_backend_serves(gateway):
     answer = kit.http("GET", gateway.url + "/ready")
     assert answer.status == 200

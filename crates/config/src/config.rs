@@ -90,6 +90,8 @@ pub struct Server {
     pub keep_alive: Duration,
     /// How long a shutdown waits for running requests.
     pub shutdown_timeout: Duration,
+    /// Whether browsers get a page at `/`.
+    pub page: bool,
     /// Pages of which other origins may ask.
     pub cors: Cors,
 }
@@ -117,6 +119,7 @@ impl Default for Server {
             threads: 0,
             keep_alive: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(30),
+            page: true,
             cors: Cors::default(),
         }
     }

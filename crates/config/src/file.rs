@@ -233,6 +233,8 @@ table! {
         keep_alive: Time = Server::default().keep_alive, 10 * MS..=HOUR;
         /// How long a shutdown waits for running requests.
         shutdown_timeout: Time = Server::default().shutdown_timeout, MS..=HOUR;
+        /// Whether browsers get a page at "/", with the providers' state and a form to try a model. Default true.
+        page: Flag;
         /// Pages of which other origins may ask (CORS). Default: none.
         cors: CorsTable;
         /// The policies that look at requests and answers, in their order: names of [policies].
@@ -1022,6 +1024,7 @@ fn server(table: ServerTable, reader: &mut Reader<'_>) -> Server {
         threads: table.threads.map_or(default.threads, |at| at.value as usize),
         keep_alive: table.keep_alive.map_or(default.keep_alive, |at| at.value),
         shutdown_timeout: table.shutdown_timeout.map_or(default.shutdown_timeout, |at| at.value),
+        page: table.page.map_or(default.page, |at| at.value),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
 use crate::metrics::{Metrics, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
+use crate::page;
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
@@ -327,14 +328,9 @@ impl Gateway {
                 flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
                 flight.respond(status, headers, Bytes::from(json)).response()
             }
-            Ok(Routed::Metrics(text)) => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            Ok(Routed::Text(headers, text)) => {
                 flight.end(200, Outcome::Complete);
-                flight.respond(200, vec![("content-type".to_owned(), kind.to_owned())], Bytes::from(text)).response()
-            }
-            Ok(Routed::Options(headers)) => {
-                flight.end(200, Outcome::Complete);
-                flight.respond(200, headers, Bytes::new()).response()
+                flight.respond(200, headers, Bytes::from(text)).response()
             }
             Ok(Routed::Show) => self.show(flight, request).await.response(),
             Ok(Routed::Jobs) => {
@@ -398,7 +394,7 @@ impl Gateway {
                 return Err((Failed::ours(404, "not_found_error", "route_not_found", message), None));
             }
             Err(Missing::Method(allow)) if request.method == "OPTIONS" => {
-                return Ok(Routed::Options(cors::preflight(&self.config.server.cors, &allow, request)));
+                return Ok(Routed::Text(cors::preflight(&self.config.server.cors, &allow, request), String::new()));
             }
             Err(Missing::Method(allow)) => {
                 let message = format!("{} is not served at {}; use {allow}", request.method, request.path);
@@ -413,7 +409,13 @@ impl Gateway {
                 return Ok(Routed::Own(if ready { 200 } else { 503 }, json));
             }
             Endpoint::Metrics => {
-                return self.metrics(&flight.ports, request).map(Routed::Metrics).map_err(|failed| (failed, None));
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8".to_owned();
+                let text = self.metrics(&flight.ports, request).map_err(|failed| (failed, None))?;
+                return Ok(Routed::Text(vec![("content-type".to_owned(), kind)], text));
+            }
+            Endpoint::Root => {
+                let (headers, text) = page::root(self.config.server.page, request.header("accept"));
+                return Ok(Routed::Text(headers, text));
             }
             _ => {}
         }
@@ -807,10 +809,8 @@ fn region_of(settings: &serde_json::Value) -> Option<&str> {
 enum Routed {
     /// Answered by the gateway itself.
     Own(u16, String),
-    /// The metrics, as text.
-    Metrics(String),
-    /// Which methods there are.
-    Options(Vec<Field>),
+    /// Text with its headers.
+    Text(Vec<Field>, String),
     /// A model is to be described; its name is in the body.
     Show,
     /// A question about asynchronous jobs.

@@ -30,6 +30,7 @@ mod keys;
 pub mod kv;
 mod metrics;
 mod models;
+mod page;
 mod path;
 mod policies;
 mod pool;

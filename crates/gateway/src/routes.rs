@@ -7,6 +7,8 @@ use crate::jobs::{BatchQuestion, FileQuestion, Question};
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Endpoint<'a> {
+    /// What somebody sees who only knows the address.
+    Root,
     Health,
     Ready,
     /// Metrics for Prometheus.
@@ -37,7 +39,8 @@ pub(crate) enum Missing {
 }
 
 /// The gateway's own routes.
-const OWN: [(&str, &str); 23] = [
+const OWN: [(&str, &str); 24] = [
+    ("GET", "/"),
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
@@ -72,6 +75,7 @@ pub(crate) fn find<'a>(routes: &'a [Route], method: &str, path: &'a str) -> Resu
         if let Some(captured) = matches(route, path) {
             if route_method == method {
                 return Ok(match route {
+                    "/" => Endpoint::Root,
                     "/health" => Endpoint::Health,
                     "/ready" => Endpoint::Ready,
                     "/metrics" => Endpoint::Metrics,
@@ -209,6 +213,7 @@ mod tests {
             find(&routes, "POST", "/v1/chat/completion"),
             Err(Missing::Path(Some("/v1/chat/completions".into())))
         );
-        assert_eq!(find(&routes, "GET", "/"), Err(Missing::Path(None)));
+        assert_eq!(find(&routes, "GET", "/"), Ok(Endpoint::Root));
+        assert_eq!(find(&routes, "POST", "/"), Err(Missing::Method("GET, HEAD".into())));
     }
 }
