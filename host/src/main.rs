@@ -1,6 +1,7 @@
 //! `witgate`: the gateway as a program. `witgate --help` says what it does.
 #![allow(clippy::print_stdout)]
 
+mod adapters_command;
 mod conformance_command;
 mod new_command;
 
@@ -57,13 +58,7 @@ enum Command {
         source: Source,
     },
     /// Lists the adapters: built-in ones and those of the configuration.
-    Adapters {
-        #[command(flatten)]
-        source: Source,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Adapters(adapters_command::Adapters),
     /// Sends one request through the gateway, without a server, and writes the answer to stdout.
     Invoke {
         #[command(flatten)]
@@ -155,7 +150,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(arguments) => serve(arguments, log),
         Command::Check { source } => check(&source, log),
-        Command::Adapters { source, json } => adapters(&source, json, log),
+        Command::Adapters(command) => command.run(log),
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
         Command::Keys { keys } => administer(keys),
         Command::Conformance(command) => command.run(),
@@ -547,65 +542,6 @@ fn check(source: &Source, log: Log) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn adapters(source: &Source, json: bool, log: Log) -> ExitCode {
-    let host = match source.host(true, log) {
-        Ok(host) => host,
-        Err(unusable) => {
-            unusable.tell();
-            return ExitCode::from(UNUSABLE);
-        }
-    };
-    if json {
-        let list: Vec<_> = host
-            .adapters()
-            .iter()
-            .map(|loaded| {
-                let is = loaded.component.description();
-                serde_json::json!({
-                    "name": loaded.reference.as_str(), "id": is.id, "version": is.version, "summary": is.summary,
-                    "operations": is.operations, "capabilities": is.capabilities, "dialects": is.dialects,
-                    "secrets": is.secrets.iter().map(|slot| &slot.name).collect::<Vec<_>>(),
-                    "sha256": loaded.digest, "imports": loaded.component.imports(), "source": loaded.source,
-                    "trusted": loaded.component.is_trusted(),
-                })
-            })
-            .collect();
-        println!("{:#}", serde_json::Value::from(list));
-        return ExitCode::SUCCESS;
-    }
-    let mut rows = vec![["NAME", "ID", "VERSION", "OPERATIONS", "SHA-256", "IMPORTS", "SOURCE"].map(str::to_owned)];
-    rows.extend(host.adapters().iter().map(|loaded| {
-        let is = loaded.component.description();
-        [
-            loaded.reference.as_str().to_owned(),
-            is.id.clone(),
-            is.version.clone(),
-            is.operations.join(","),
-            loaded.digest.chars().take(12).collect(),
-            if loaded.component.imports().is_empty() {
-                "none".to_owned()
-            } else {
-                loaded.component.imports().join(",")
-            },
-            loaded.source.clone(),
-        ]
-    }));
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        println!("{}", line.trim_end());
-    }
-    ExitCode::SUCCESS
 }
 
 fn invoke(source: &Source, file: &Path, path: Option<String>, include: bool, log: Log) -> ExitCode {

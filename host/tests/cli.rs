@@ -102,6 +102,8 @@ fn adapters_lists_each_with_its_digest_and_imports() {
         assert_eq!(adapter["trusted"].as_bool().unwrap(), adapter["name"] != "mine");
         assert!(adapter["operations"].as_array().unwrap().iter().any(|operation| operation == "chat"));
     }
+    let named = run(folder(&toml).path(), &["adapters", "list", "--json"], &[("WITGATE_CONFIG", "witgate.toml")], "");
+    assert_eq!(out(&named), out(&output), "{}", err(&named));
     let output = run(folder(&toml).path(), &["adapters"], &[], "");
     assert_eq!(out(&output).lines().count(), 9, "{}", out(&output));
     assert!(out(&output).contains("hostile.wasm"), "{}", out(&output));
