@@ -119,7 +119,9 @@ pub fn watch<E>(
             _ if held > MAX_HELD as usize => {
                 Some((Rule::Held, format!("holds {held} bytes back; at most {MAX_HELD} are allowed")))
             }
-            Some(_) if held > 0 => Some((Rule::Held, format!("says after the answer's end that it holds {held} bytes back"))),
+            Some(_) if held > 0 => {
+                Some((Rule::Held, format!("says after the answer's end that it holds {held} bytes back")))
+            }
             _ if held > 0 && open.is_empty() => {
                 Some((Rule::Held, format!("says after a block's end that it holds {held} bytes back")))
             }
@@ -204,10 +206,8 @@ pub fn said(kind: BlockKind, pieces: &[&str]) -> Vec<Event> {
         BlockKind::ToolCall(_) => crate::FinishReason::ToolCalls,
         _ => crate::FinishReason::Stop,
     };
-    let mut events = vec![
-        Event::Started(crate::Started::default()),
-        Event::BlockStart(BlockStart { index: 0, choice: 0, kind }),
-    ];
+    let mut events =
+        vec![Event::Started(crate::Started::default()), Event::BlockStart(BlockStart { index: 0, choice: 0, kind })];
     let pieces = pieces.iter().filter(|piece| !piece.is_empty());
     events.extend(pieces.map(|piece| make(BlockDelta { index: 0, text: (*piece).to_owned(), logprobs: None })));
     events.extend([Event::BlockStop(0), Event::finish(0, reason, None), Event::Done]);
@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_seen_broken() {
-        let told = |watched: Result<Vec<Event>, Broken>| watched.map_err(|broken| (broken.rule, broken.what)).unwrap_err();
+        let told =
+            |watched: Result<Vec<Event>, Broken>| watched.map_err(|broken| (broken.rule, broken.what)).unwrap_err();
         let end = |what: &str| (Rule::End, what.to_owned());
         let held = |what: &str| (Rule::Held, what.to_owned());
         let without_last = one_by_one(|event| pass(if event.is_last() { vec![] } else { vec![event] }, 0));
@@ -274,7 +275,8 @@ mod tests {
         });
         assert_eq!(told(after), held("says after the answer's end that it holds 1 bytes back"));
         let failed = vec![Event::Failed(Error::malformed("cut"))];
-        let Ok(watched) = watch([failed], |_| Ok::<_, Infallible>(pass(vec![Event::Started(Default::default()), Event::Done], 0)));
+        let Ok(watched) =
+            watch([failed], |_| Ok::<_, Infallible>(pass(vec![Event::Started(Default::default()), Event::Done], 0)));
         assert_eq!(told(watched), end("made a success of a failure"));
     }
 
