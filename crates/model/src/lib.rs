@@ -24,6 +24,7 @@ mod order;
 pub mod policy;
 #[rustfmt::skip]
 pub mod types;
+pub mod watching;
 
 pub use adapter::{Adapter, Decoder};
 pub use hooks::{Policy, Watcher};

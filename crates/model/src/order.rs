@@ -7,6 +7,11 @@ const MAX_BLOCKS: usize = 4096;
 /// The most choices of one answer.
 const MAX_CHOICES: u32 = 128;
 
+/// An event of an answer that is said.
+fn says(event: &Event) -> bool {
+    matches!(event, Event::BlockStart(_) | Event::Finish(_))
+}
+
 /// What has been seen of one answer, and so what may come next.
 ///
 /// ```
@@ -38,20 +43,23 @@ impl Order {
         Order { generation, started: false, blocks: Vec::new(), finished: Vec::new(), ended: false }
     }
 
+    /// For this answer: what it is an answer to is told by its events.
+    pub(crate) fn of(events: &[Event]) -> Self {
+        let generation = events.iter().any(says);
+        Order::new(&if generation { Input::Other(DialectJson::default()) } else { Input::Models })
+    }
+
     /// Checks a whole answer; what it is an answer to is told by its events.
     ///
     /// # Errors
     /// What is wrong with the first event at fault, or with the end, and the number of that event.
     pub fn check(events: &[Event]) -> Result<(), (usize, String)> {
-        let says = |event: &Event| matches!(event, Event::BlockStart(_) | Event::Finish(_));
-        let generation = events.iter().any(says);
-        let input = if generation { Input::Other(DialectJson::default()) } else { Input::Models };
-        let mut order = Order::new(&input);
+        let mut order = Order::of(events);
         for (number, event) in events.iter().enumerate() {
             order.next(event).map_err(|what| (number, what))?;
         }
         let lists = |event: &Event| matches!(event, Event::Embedding(_) | Event::Model(_) | Event::Usage(_));
-        if matches!(events.last(), Some(Event::Done)) && !generation && !events.iter().any(lists) {
+        if matches!(events.last(), Some(Event::Done)) && !order.generation && !events.iter().any(lists) {
             return Err((events.len() - 1, "ended an answer that holds nothing, not even a finish".into()));
         }
         if order.ended { Ok(()) } else { Err((events.len(), "ended without `done` or `failed`".into())) }

@@ -8,14 +8,14 @@
 //! Text is compared in a simple form: small letters, everything between two words one blank, invisible characters left out.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
-use witgate_model::policy::{Context, Decision, Description, Filtered, Tag};
-use witgate_model::{BlockDelta, BlockKind, Error, ErrorKind, Event, Policy, Request, Watcher};
+use witgate_model::policy::{Context, Decision, Description, Tag};
+use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
+use crate::filter::{TextFilter, TextWatcher};
 use crate::texts::{Place, each};
 
 /// Most blocked terms, and their longest, in bytes.
@@ -208,7 +208,7 @@ impl Simple {
 pub struct Guard;
 
 impl Policy for Guard {
-    type Watcher = Patrol;
+    type Watcher = TextWatcher<Patrol>;
 
     fn describe() -> Description {
         Description {
@@ -261,92 +261,27 @@ impl Policy for Guard {
         Ok(decision)
     }
 
-    fn watcher(settings: &str, _: String) -> Patrol {
-        Patrol { rules: Rules::of(settings), held: BTreeMap::new(), stopped: false }
+    fn watcher(settings: &str, _: String) -> TextWatcher<Patrol> {
+        Rules::of(settings).map(|rules| Patrol { rules }).into()
     }
 }
-
-/// How an event of a block is made.
-type Delta = fn(BlockDelta) -> Event;
 
 /// Looks at one answer.
 pub struct Patrol {
-    rules: Result<Rc<Rules>, Error>,
-    /// By block: how its events are made, and the text held back.
-    held: BTreeMap<u32, (Delta, String)>,
-    stopped: bool,
+    rules: Rc<Rules>,
 }
 
-impl Watcher for Patrol {
-    fn feed(&mut self, events: Vec<Event>) -> Filtered {
-        let mut out = Vec::with_capacity(events.len());
-        for event in events {
-            if self.stopped {
-                break;
-            }
-            if let Err(error) = self.next(event, &mut out) {
-                self.stopped = true;
-                self.held.clear();
-                out.push(Event::Failed(error));
-            }
-        }
-        let held = self.held.values().map(|(_, held)| held.len()).sum::<usize>();
-        Filtered { events: out, held: u32::try_from(held).unwrap_or(u32::MAX) }
+impl TextFilter for Patrol {
+    type Block = ();
+    const WINDOW: usize = MAX_HELD;
+
+    fn block(&mut self, kind: &BlockKind) -> Option<()> {
+        (!matches!(kind, BlockKind::Other(_))).then_some(())
     }
-}
 
-impl Patrol {
-    fn next(&mut self, event: Event, out: &mut Vec<Event>) -> Result<(), Error> {
-        let rules = self.rules.as_ref().map(Rc::clone).map_err(Clone::clone)?;
-        match event {
-            Event::BlockStart(start) => {
-                let kind: Option<Delta> = match start.kind {
-                    BlockKind::Text | BlockKind::Refusal => Some(Event::Text),
-                    BlockKind::Reasoning => Some(Event::Reasoning),
-                    BlockKind::ToolCall(_) => Some(Event::Arguments),
-                    BlockKind::Other(_) => None,
-                };
-                if let Some(kind) = kind {
-                    self.held.insert(start.index, (kind, String::new()));
-                }
-                out.push(Event::BlockStart(start));
-            }
-            Event::Text(delta) | Event::Reasoning(delta) | Event::Arguments(delta)
-                if self.held.contains_key(&delta.index) =>
-            {
-                let Some((kind, held)) = self.held.get_mut(&delta.index) else { return Ok(()) };
-                held.push_str(&delta.text);
-                let safe = release(&rules, held, false)?;
-                // What logprobs tell of is held back with the text, or goes out with all of it.
-                let logprobs = delta.logprobs.filter(|_| safe == held.len());
-                let text: String = held.drain(..safe).collect();
-                if !text.is_empty() {
-                    out.push(kind(BlockDelta { index: delta.index, text, logprobs }));
-                }
-            }
-            Event::Signature(_) | Event::BlockStop(_) | Event::Failed(_) | Event::Done => {
-                let of = match &event {
-                    Event::Signature(delta) => Some(delta.index),
-                    Event::BlockStop(index) => Some(*index),
-                    _ => None,
-                };
-                for (index, (kind, held)) in &mut self.held {
-                    if of.is_none_or(|of| of == *index) {
-                        release(&rules, held, true)?;
-                        let text = std::mem::take(held);
-                        if !text.is_empty() {
-                            out.push(kind(BlockDelta { index: *index, text, logprobs: None }));
-                        }
-                    }
-                }
-                if let Event::BlockStop(index) = &event {
-                    self.held.remove(index);
-                }
-                out.push(event);
-            }
-            other => out.push(other),
-        }
-        Ok(())
+    fn pass(&mut self, _: &mut (), held: &mut String, last: bool) -> Result<String, Error> {
+        let safe = release(&self.rules, held, last)?;
+        Ok(held.drain(..safe).collect())
     }
 }
 

@@ -7,6 +7,9 @@
 //! Both look at what people and tools wrote: text, the text of documents, tool calls' arguments, tools' results. Pictures,
 //! sound, and members that the contract does not name are not looked at.
 //!
+//! What both stand on is there for others: [`each`] and [`rewrite`] go over the texts of a request, [`TextFilter`] holds back
+//! of an answer's text what cannot be decided yet.
+//!
 //! ```
 //! use witgate_model::policy::Context;
 //! use witgate_model::{Input, Message, Part, Policy, Request, Role};
@@ -18,10 +21,13 @@
 //! assert_eq!(messages[0].parts, [Part::text("Write to [EMAIL]")]);
 //! ```
 
+mod filter;
 mod find;
 mod guard;
 mod redactor;
 mod texts;
 
-pub use guard::Guard;
-pub use redactor::Redactor;
+pub use filter::{TextFilter, TextWatcher};
+pub use guard::{Guard, Patrol};
+pub use redactor::{Redaction, Redactor};
+pub use texts::{Place, each, rewrite};

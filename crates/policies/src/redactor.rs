@@ -18,9 +18,10 @@ use std::collections::BTreeMap;
 
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
-use witgate_model::policy::{Context, Decision, Description, Filtered, Tag};
-use witgate_model::{BlockDelta, BlockKind, Error, ErrorKind, Event, Policy, Request, Watcher};
+use witgate_model::policy::{Context, Decision, Description, Tag};
+use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
+use crate::filter::{TextFilter, TextWatcher};
 use crate::find::{self, Kind, Kinds};
 use crate::texts::{Place, rewrite};
 
@@ -153,7 +154,7 @@ struct Note {
 pub struct Redactor;
 
 impl Policy for Redactor {
-    type Watcher = Redaction;
+    type Watcher = TextWatcher<Redaction>;
 
     fn describe() -> Description {
         Description {
@@ -225,21 +226,12 @@ impl Policy for Redactor {
         })
     }
 
-    fn watcher(settings: &str, note: String) -> Redaction {
+    fn watcher(settings: &str, note: String) -> TextWatcher<Redaction> {
         let finder = read(settings).and_then(|settings| Finder::new(&settings));
-        let note = serde_json::from_str::<Note>(&note);
-        match (finder, note) {
-            (Ok(finder), Ok(note)) => {
-                Redaction { finder, restore: note.restore, blocks: BTreeMap::new(), broken: false }
-            }
-            // A note that is not ours: the answer is stopped rather than let through unseen.
-            _ => Redaction {
-                finder: Finder { kinds: Kinds::of(&[]), patterns: Vec::new() },
-                restore: BTreeMap::new(),
-                blocks: BTreeMap::new(),
-                broken: true,
-            },
-        }
+        // A note that is not ours: the answer is stopped rather than let through unseen.
+        let note = serde_json::from_str::<Note>(&note)
+            .map_err(|_| Error::new(ErrorKind::Other("configuration".into()), "redactor: the note is not its own"));
+        finder.and_then(|finder| Ok(Redaction { finder, restore: note?.restore })).into()
     }
 }
 
@@ -248,120 +240,73 @@ fn read(settings: &str) -> Result<Settings, Error> {
         .map_err(|error| Error::new(ErrorKind::Other("configuration".into()), format!("redactor: settings: {error}")))
 }
 
-/// The open blocks of an answer that are looked at.
-struct Block {
+/// Looks at one answer.
+pub struct Redaction {
+    finder: Finder,
+    restore: BTreeMap<String, String>,
+}
+
+/// An open block that is looked at.
+pub struct Block {
     json: bool,
-    held: String,
     quotes: Quotes,
     /// Inside of a private key: up to its end nothing goes out.
     swallowing: bool,
 }
 
-/// Looks at one answer.
-pub struct Redaction {
-    finder: Finder,
-    restore: BTreeMap<String, String>,
-    blocks: BTreeMap<u32, Block>,
-    broken: bool,
-}
+impl TextFilter for Redaction {
+    type Block = Block;
+    /// More than what is held back in any mode.
+    const WINDOW: usize = 2 * find::LONGEST;
 
-impl Watcher for Redaction {
-    fn feed(&mut self, events: Vec<Event>) -> Filtered {
-        if self.broken {
-            let error = Error::new(ErrorKind::Other("configuration".into()), "redactor: the note is not its own");
-            return Filtered { events: vec![Event::Failed(error)], held: 0 };
-        }
-        let mut out = Vec::with_capacity(events.len());
-        for event in events {
-            match event {
-                Event::BlockStart(start) => {
-                    let json = match start.kind {
-                        BlockKind::Text | BlockKind::Refusal => Some(false),
-                        BlockKind::ToolCall(_) => Some(true),
-                        BlockKind::Reasoning | BlockKind::Other(_) => None,
-                    };
-                    if let Some(json) = json {
-                        let block = Block { json, held: String::new(), quotes: Quotes::default(), swallowing: false };
-                        self.blocks.insert(start.index, block);
-                    }
-                    out.push(Event::BlockStart(start));
-                }
-                Event::Text(delta) => self.take(delta, Event::Text, &mut out),
-                Event::Arguments(delta) => self.take(delta, Event::Arguments, &mut out),
-                Event::BlockStop(index) => {
-                    self.end(index, &mut out);
-                    out.push(Event::BlockStop(index));
-                }
-                Event::Failed(error) => {
-                    let open: Vec<u32> = self.blocks.keys().copied().collect();
-                    open.into_iter().for_each(|index| self.end(index, &mut out));
-                    out.push(Event::Failed(error));
-                }
-                other => out.push(other),
-            }
-        }
-        let held = self.blocks.values().map(|block| block.held.len()).sum::<usize>();
-        Filtered { events: out, held: u32::try_from(held).unwrap_or(u32::MAX) }
-    }
-}
-
-impl Redaction {
-    fn take(&mut self, delta: BlockDelta, event: fn(BlockDelta) -> Event, out: &mut Vec<Event>) {
-        let Some(block) = self.blocks.get_mut(&delta.index) else { return out.push(event(delta)) };
-        let unchanged = block.held.is_empty() && !block.swallowing && delta.logprobs.is_some();
-        block.held.push_str(&delta.text);
-        let text = block.release(&self.finder, &self.restore, false);
-        if unchanged && text == delta.text {
-            out.push(event(delta));
-        } else if !text.is_empty() {
-            out.push(event(BlockDelta { text, logprobs: None, ..delta }));
-        }
+    fn block(&mut self, kind: &BlockKind) -> Option<Block> {
+        let json = match kind {
+            BlockKind::Text | BlockKind::Refusal => false,
+            BlockKind::ToolCall(_) => true,
+            BlockKind::Reasoning | BlockKind::Other(_) => return None,
+        };
+        Some(Block { json, quotes: Quotes::default(), swallowing: false })
     }
 
-    fn end(&mut self, index: u32, out: &mut Vec<Event>) {
-        let Some(mut block) = self.blocks.remove(&index) else { return };
-        let text = block.release(&self.finder, &self.restore, true);
-        if !text.is_empty() {
-            let event = if block.json { Event::Arguments } else { Event::Text };
-            out.push(event(BlockDelta { index, text, logprobs: None }));
-        }
+    fn pass(&mut self, block: &mut Block, held: &mut String, last: bool) -> Result<String, Error> {
+        Ok(match self.restore.is_empty() {
+            true => block.release(&self.finder, held, last),
+            false => block.restored(&self.restore, held, last),
+        })
     }
 }
 
 impl Block {
     /// What can go out of the text held back; at the end, all of it.
-    fn release(&mut self, finder: &Finder, restore: &BTreeMap<String, String>, last: bool) -> String {
-        if !restore.is_empty() {
-            return self.restored(restore, last);
-        }
+    fn release(&mut self, finder: &Finder, held: &mut String, last: bool) -> String {
         let mut out = String::new();
         if self.swallowing {
-            match find::key_end(&self.held) {
+            match find::key_end(held) {
                 Some(end) => {
-                    self.held.drain(..end);
+                    held.drain(..end);
                     self.swallowing = false;
                 }
                 None => {
                     // Only what may be the beginning of its end is kept.
-                    let keep = self.held.rfind("-----").filter(|at| self.held.len() - at < 64);
-                    let keep = keep.unwrap_or_else(|| self.held.trim_end_matches('-').len());
-                    self.held.drain(..keep);
+                    let keep = held.rfind("-----").filter(|at| held.len() - at < 64);
+                    let keep = keep.unwrap_or_else(|| held.trim_end_matches('-').len());
+                    held.drain(..keep);
                     return out;
                 }
             }
         }
-        let mut safe = if last { self.held.len() } else { find::settled(&self.held) };
+        let mut safe = if last { held.len() } else { find::settled(held) };
         if !last && !finder.patterns.is_empty() {
-            safe = safe.min(self.held.len().saturating_sub(PATTERN_WINDOW));
-            while !self.held.is_char_boundary(safe) {
+            safe = safe.min(held.len().saturating_sub(PATTERN_WINDOW));
+            while !held.is_char_boundary(safe) {
                 safe -= 1;
             }
         }
         let mut from = 0;
-        while let Some((start, end, name)) = finder.next(&self.held, from).filter(|(start, ..)| *start < safe) {
-            let open = find::key_head(self.held.as_bytes().get(start..).unwrap_or_default()).is_some()
-                && find::key_end(self.held.get(start..).unwrap_or_default()).is_none();
-            let before = self.held.get(from..start).unwrap_or_default();
+        while let Some((start, end, name)) = finder.next(held, from).filter(|(start, ..)| *start < safe) {
+            let open = find::key_head(held.as_bytes().get(start..).unwrap_or_default()).is_some()
+                && find::key_end(held.get(start..).unwrap_or_default()).is_none();
+            let before = held.get(from..start).unwrap_or_default();
             self.quotes.pass(before);
             out.push_str(before);
             let placeholder = format!("[{name}]");
@@ -370,25 +315,25 @@ impl Block {
             from = end;
             if open {
                 self.swallowing = !last;
-                from = self.held.len();
+                from = held.len();
                 break;
             }
         }
         let safe = safe.max(from);
-        let rest = self.held.get(from..safe).unwrap_or_default();
+        let rest = held.get(from..safe).unwrap_or_default();
         self.quotes.pass(rest);
         out.push_str(rest);
-        self.held.drain(..safe);
+        held.drain(..safe);
         out
     }
 
     /// The same with placeholders turned back into what they stand for.
-    fn restored(&mut self, restore: &BTreeMap<String, String>, last: bool) -> String {
+    fn restored(&self, restore: &BTreeMap<String, String>, held: &mut String, last: bool) -> String {
         let mut out = String::new();
         let mut from = 0;
-        while let Some(start) = self.held.get(from..).and_then(|rest| rest.find('[')).map(|at| from + at) {
-            let rest = self.held.get(start..).unwrap_or_default();
-            out.push_str(self.held.get(from..start).unwrap_or_default());
+        while let Some(start) = held.get(from..).and_then(|rest| rest.find('[')).map(|at| from + at) {
+            let rest = held.get(start..).unwrap_or_default();
+            out.push_str(held.get(from..start).unwrap_or_default());
             let end = rest.bytes().take(MAX_PLACEHOLDER).position(|b| b == b']');
             match end.and_then(|end| Some((end + 1, restore.get(rest.get(..=end)?)?))) {
                 Some((length, text)) if self.json => {
@@ -401,7 +346,7 @@ impl Block {
                     from = start + length;
                 }
                 None if end.is_none() && rest.len() < MAX_PLACEHOLDER && !last => {
-                    self.held.drain(..start);
+                    held.drain(..start);
                     return out;
                 }
                 None => {
@@ -410,8 +355,8 @@ impl Block {
                 }
             }
         }
-        out.push_str(self.held.get(from..).unwrap_or_default());
-        self.held.clear();
+        out.push_str(held.get(from..).unwrap_or_default());
+        held.clear();
         out
     }
 }

@@ -2,9 +2,9 @@
 
 use witgate_model::{EmbeddingText, Input, MediaSource, Message, Part, Request, ResultContent, Role};
 
-/// What a text is.
+/// What a text of a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// The operator's own words.
     Instructions,
     /// Anybody else's words.
@@ -14,9 +14,9 @@ pub(crate) enum Place {
 }
 
 macro_rules! visitor {
-    ($name:ident, $of_messages:ident, [$($mutable:tt)?], $text:ty, $iter:ident) => {
-        /// Calls `visit` for each text, in order.
-        pub(crate) fn $name(request: &$($mutable)? Request, visit: &mut dyn FnMut(Place, $text)) {
+    ($(#[$docs:meta])* $visible:vis $name:ident, $of_messages:ident, [$($mutable:tt)?], $text:ty, $iter:ident) => {
+        $(#[$docs])*
+        $visible fn $name(request: &$($mutable)? Request, visit: &mut dyn FnMut(Place, $text)) {
             match &$($mutable)? request.input {
                 Input::Chat(messages) | Input::CountTokens(messages) => $of_messages(messages, visit),
                 Input::Completion(prompt) => {
@@ -73,11 +73,15 @@ macro_rules! visitor {
     };
 }
 
-visitor!(each, of_messages, [], &str, iter);
+visitor!(
+    /// Calls `visit` for each text of a request that people, tools or models wrote, in order: messages, the text of documents,
+    /// the arguments of tool calls, the results of tools, prompts, texts to embed. Not among them are reasoning, which
+    /// backends sign and take back only unchanged, and members that the contract does not name.
+    pub each, of_messages, [], &str, iter);
 visitor!(each_mut, of_messages_mut, [mut], &mut String, iter_mut);
 
-/// The request with the texts that `change` replaces; `None` where it replaces none.
-pub(crate) fn rewrite(request: &Request, mut change: impl FnMut(Place, &str) -> Option<String>) -> Option<Request> {
+/// The request with the texts that `change` replaces; `None` where it replaces none. The texts are those of [`each`].
+pub fn rewrite(request: &Request, mut change: impl FnMut(Place, &str) -> Option<String>) -> Option<Request> {
     let mut changed = Vec::new();
     let mut some = false;
     each(request, &mut |place, text| {
