@@ -2,8 +2,9 @@
 //!
 //! The file is a redb database. Values are written by one thread, all that wait at once in one transaction, and a call
 //! returns when its transaction is on the disk. Meters are counted in memory, exactly as [`Memory`] does, and written each
-//! [`FileOptions::flush`]: who crashes loses at most the counts of that time, and nobody waits for a disk to be counted. With
-//! a `flush` of zero a call that took something returns when that is on the disk.
+//! [`FileOptions::flush`]: who crashes loses at most the counts of that time, and nobody waits for a disk to be counted. What
+//! is written together is of one moment: a reservation is there with what it took, or neither is. With a `flush` of zero a
+//! call that took something returns when that is on the disk, and so does a settlement that is remembered in any case.
 //!
 //! No disk is touched on an async thread, and no call takes longer than [`FileOptions::timeout`]. When the disk fails, so does
 //! every call from then on, until the process is started anew: what is on the disk then, nobody knows.
@@ -24,7 +25,8 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use witgate_gateway::state::{
-    self, Charge, Correction, Counters, Expect, MAX_KEY_BYTES, Meters, Rule, State, StateError, Taken, check_key,
+    self, Charge, Counters, Expect, MAX_KEY_BYTES, Meters, Once, Reservation, Rule, State, StateError, Taken, Use,
+    check_key,
 };
 
 /// Values: when they expire, in nanoseconds ([`NEVER`] for never), and what they are.
@@ -33,12 +35,19 @@ const VALUES: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("values
 const ENDS: TableDefinition<(u64, &str), ()> = TableDefinition::new("ends");
 /// Counters: how much, and when it is forgotten.
 const COUNTERS: TableDefinition<&str, (u64, u64)> = TableDefinition::new("counters");
-/// Places: meter and token, and when it ends.
+/// Places: meter and id, and when it ends.
 const PLACES: TableDefinition<(&str, &str), u64> = TableDefinition::new("places");
+/// Reservations: the id, and when the lease ends, what it holds of counters (name, how much, until when), and the meters of
+/// its places.
+const RESERVATIONS: TableDefinition<&str, Held<'static>> = TableDefinition::new("reservations");
+/// Settlements that are remembered, and until when.
+const SETTLED: TableDefinition<&str, u64> = TableDefinition::new("settled");
 /// Numbers about the file.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// How the tables are laid out: another number is another layout.
 const LAYOUT: u64 = 1;
+
+type Held<'a> = (u64, Vec<(&'a str, u64, u64)>, Vec<&'a str>);
 
 const NEVER: u64 = u64::MAX;
 /// What an entry takes beside its key and value, about, in bytes.
@@ -89,11 +98,69 @@ struct Shared {
 #[derive(Default)]
 struct Tracked {
     meters: Meters,
-    counters: HashSet<String>,
-    places: HashSet<(String, String)>,
+    changed: Changed,
     sweep: Duration,
     /// The latest time that a call has brought.
     now: Duration,
+}
+
+/// The names of what the file does not have yet.
+#[derive(Default)]
+struct Changed {
+    counters: HashSet<String>,
+    places: HashSet<(String, String)>,
+    reservations: HashSet<String>,
+    settled: HashSet<String>,
+}
+
+/// What the file is to have: nothing in the place of what is gone.
+#[derive(Default)]
+struct Snapshot {
+    counters: Vec<(String, Option<(u64, Duration)>)>,
+    places: Vec<((String, String), Option<Duration>)>,
+    reservations: Vec<(String, Option<Reservation>)>,
+    settled: Vec<(String, Option<Duration>)>,
+    /// The latest time that a call has brought.
+    now: Duration,
+}
+
+impl Snapshot {
+    fn is_empty(&self) -> bool {
+        let Snapshot { counters, places, reservations, settled, now: _ } = self;
+        counters.is_empty() && places.is_empty() && reservations.is_empty() && settled.is_empty()
+    }
+
+    /// What has not been written is still to be.
+    fn back(self, changed: &mut Changed) {
+        changed.counters.extend(self.counters.into_iter().map(|(name, _)| name));
+        changed.places.extend(self.places.into_iter().map(|(name, _)| name));
+        changed.reservations.extend(self.reservations.into_iter().map(|(id, _)| id));
+        changed.settled.extend(self.settled.into_iter().map(|(id, _)| id));
+    }
+}
+
+impl Tracked {
+    /// All that has changed since the last time, as it is now.
+    fn snapshot(&mut self) -> Snapshot {
+        let Changed { counters, places, reservations, settled } = empty(&mut self.changed);
+        let meters = &self.meters;
+        let place = |(key, id): &(String, String)| meters.places.get(key).and_then(|ids| ids.get(id)).copied();
+        Snapshot {
+            counters: counters.into_iter().map(|name| (meters.counters.get(&name).copied(), name)).map(turn).collect(),
+            places: places.into_iter().map(|name| (place(&name), name)).map(turn).collect(),
+            reservations: reservations
+                .into_iter()
+                .map(|id| (meters.reservations.get(&id).cloned(), id))
+                .map(turn)
+                .collect(),
+            settled: settled.into_iter().map(|id| (meters.settled.get(&id).copied(), id)).map(turn).collect(),
+            now: self.now,
+        }
+    }
+}
+
+fn turn<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
 }
 
 enum Message {
@@ -142,6 +209,21 @@ impl File {
                 let (meter, token) = key.value();
                 let tokens = tracked.meters.places.entry(meter.to_owned()).or_default();
                 tokens.insert(token.to_owned(), Duration::from_nanos(expires.value()));
+            }
+            for row in transaction.open_table(RESERVATIONS)?.iter()? {
+                let (id, held) = row?;
+                let (lease, amounts, places) = held.value();
+                let time = Duration::from_nanos;
+                let reservation = Reservation {
+                    lease: time(lease),
+                    amounts: amounts.into_iter().map(|(name, n, end)| (name.to_owned(), n, time(end))).collect(),
+                    places: places.into_iter().map(str::to_owned).collect(),
+                };
+                tracked.meters.restore(id.value(), reservation);
+            }
+            for row in transaction.open_table(SETTLED)?.iter()? {
+                let (id, until) = row?;
+                tracked.meters.settled.insert(id.value().to_owned(), Duration::from_nanos(until.value()));
             }
             transaction.open_table(VALUES)?;
             transaction.open_table(ENDS)?;
@@ -238,9 +320,9 @@ impl File {
         tokio::time::timeout(self.timeout, read).await.unwrap_or_else(|_| Err(self.late()))
     }
 
-    /// Waits until the meters are on the disk, where that was asked for.
-    async fn written(&self, changed: bool) -> Result<(), StateError> {
-        if self.at_once && changed { self.ask(Message::Flush).await } else { Ok(()) }
+    /// Waits until the meters are on the disk, where that is wanted.
+    async fn written(&self, wanted: bool) -> Result<(), StateError> {
+        if wanted { self.ask(Message::Flush).await } else { Ok(()) }
     }
 
     fn meters<T>(&self, now: Duration, work: impl FnOnce(&mut Tracked) -> T) -> T {
@@ -316,15 +398,20 @@ impl Shared {
     }
 }
 
+/// Adds a name, without a copy where it is there.
+fn note(names: &mut HashSet<String>, name: &str) {
+    if !names.contains(name) {
+        names.insert(name.to_owned());
+    }
+}
+
 impl Counters for Tracked {
     fn count(&mut self, key: &str) -> Result<u64, StateError> {
         self.meters.count(key)
     }
 
     fn set_count(&mut self, key: &str, value: u64, expires: Duration) -> Result<(), StateError> {
-        if !self.counters.contains(key) {
-            self.counters.insert(key.to_owned());
-        }
+        note(&mut self.changed.counters, key);
         self.meters.set_count(key, value, expires)
     }
 
@@ -332,14 +419,44 @@ impl Counters for Tracked {
         self.meters.places(now, key)
     }
 
-    fn hold(&mut self, key: &str, token: &str, expires: Duration) -> Result<(), StateError> {
-        self.places.insert((key.to_owned(), token.to_owned()));
-        self.meters.hold(key, token, expires)
+    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError> {
+        self.changed.places.insert((key.to_owned(), id.to_owned()));
+        self.meters.hold(key, id, expires)
     }
 
-    fn release(&mut self, key: &str, token: &str) -> Result<(), StateError> {
-        self.places.insert((key.to_owned(), token.to_owned()));
-        self.meters.release(key, token)
+    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError> {
+        self.changed.places.insert((key.to_owned(), id.to_owned()));
+        self.meters.release(key, id)
+    }
+
+    fn is_reserved(&mut self, id: &str) -> Result<bool, StateError> {
+        self.meters.is_reserved(id)
+    }
+
+    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError> {
+        note(&mut self.changed.reservations, id);
+        self.meters.reserve(id, reservation)
+    }
+
+    fn close(&mut self, id: &str) -> Result<Option<Reservation>, StateError> {
+        let closed = self.meters.close(id)?;
+        if closed.is_some() {
+            note(&mut self.changed.reservations, id);
+        }
+        Ok(closed)
+    }
+
+    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError> {
+        self.meters.ended(now)
+    }
+
+    fn is_settled(&mut self, now: Duration, id: &str) -> Result<bool, StateError> {
+        self.meters.is_settled(now, id)
+    }
+
+    fn remember(&mut self, id: &str, until: Duration) -> Result<(), StateError> {
+        note(&mut self.changed.settled, id);
+        self.meters.remember(id, until)
     }
 }
 
@@ -394,15 +511,12 @@ impl Writer {
             }
         }
         let meters = due || !flushes.is_empty();
-        let (counters, places, counted) = match meters.then(|| self.shared.meters()) {
-            Some(mut tracked) => (empty(&mut tracked.counters), empty(&mut tracked.places), tracked.now),
-            None => (HashSet::new(), HashSet::new(), Duration::ZERO),
-        };
-        if writes.is_empty() && counters.is_empty() && places.is_empty() {
+        let snapshot = if meters { self.shared.meters().snapshot() } else { Snapshot::default() };
+        if writes.is_empty() && snapshot.is_empty() {
             flushes.into_iter().for_each(|done| drop(done.send(Ok(()))));
             return;
         }
-        match self.transaction(&writes, &counters, &places, counted) {
+        match self.transaction(&writes, &snapshot) {
             Ok(done) => {
                 for (write, done) in writes.into_iter().zip(done) {
                     let _ = write.done.send(done);
@@ -413,9 +527,7 @@ impl Writer {
                 let error = failed(&self.shared.path, &error);
                 writes.into_iter().for_each(|write| drop(write.done.send(Err(error.clone()))));
                 flushes.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));
-                let mut tracked = self.shared.meters();
-                tracked.counters.extend(counters);
-                tracked.places.extend(places);
+                snapshot.back(&mut self.shared.meters().changed);
             }
         }
     }
@@ -423,10 +535,10 @@ impl Writer {
     fn transaction(
         &mut self,
         writes: &[Write],
-        counters: &HashSet<String>,
-        places: &HashSet<(String, String)>,
-        counted: Duration,
+        snapshot: &Snapshot,
     ) -> Result<Vec<Result<bool, StateError>>, redb::Error> {
+        let Snapshot { counters, places, reservations, settled, now: counted } = snapshot;
+        let counted = *counted;
         let transaction = self.shared.database.begin_write()?;
         let mut done = Vec::with_capacity(writes.len());
         let mut bytes = self.bytes;
@@ -454,9 +566,8 @@ impl Writer {
             if forget {
                 table.retain(|_, (_, expires)| expires > nanos(counted))?;
             }
-            let tracked = self.shared.meters();
-            for key in counters {
-                match tracked.meters.counters.get(key) {
+            for (key, counter) in counters {
+                match counter {
                     Some((count, expires)) => drop(table.insert(key.as_str(), (*count, nanos(*expires)))?),
                     None => drop(table.remove(key.as_str())?),
                 }
@@ -467,11 +578,34 @@ impl Writer {
             if forget {
                 table.retain(|_, expires| expires > nanos(counted))?;
             }
-            let tracked = self.shared.meters();
-            for (key, token) in places {
-                match tracked.meters.places.get(key).and_then(|tokens| tokens.get(token)) {
-                    Some(expires) => drop(table.insert((key.as_str(), token.as_str()), nanos(*expires))?),
-                    None => drop(table.remove((key.as_str(), token.as_str()))?),
+            for ((key, id), expires) in places {
+                match expires {
+                    Some(expires) => drop(table.insert((key.as_str(), id.as_str()), nanos(*expires))?),
+                    None => drop(table.remove((key.as_str(), id.as_str()))?),
+                }
+            }
+        }
+        if !reservations.is_empty() {
+            let mut table = transaction.open_table(RESERVATIONS)?;
+            for (id, reservation) in reservations {
+                let Some(Reservation { lease, amounts, places }) = reservation else {
+                    table.remove(id.as_str())?;
+                    continue;
+                };
+                let amounts = amounts.iter().map(|(name, amount, end)| (name.as_str(), *amount, nanos(*end))).collect();
+                let places = places.iter().map(String::as_str).collect();
+                table.insert(id.as_str(), (nanos(*lease), amounts, places))?;
+            }
+        }
+        if forget || !settled.is_empty() {
+            let mut table = transaction.open_table(SETTLED)?;
+            if forget {
+                table.retain(|_, until| until > nanos(counted))?;
+            }
+            for (id, until) in settled {
+                match until {
+                    Some(until) => drop(table.insert(id.as_str(), nanos(*until))?),
+                    None => drop(table.remove(id.as_str())?),
                 }
             }
         }
@@ -613,21 +747,22 @@ impl State for File {
         read.await
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        let taken = self.meters(now, |tracked| state::take(tracked, now, token, charges))?;
-        self.written(matches!(taken, Taken::All(_))).await?;
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        let taken = self.meters(now, |tracked| state::take(tracked, now, id, lease, charges))?;
+        self.written(self.at_once && matches!(taken, Taken::All(_))).await?;
         Ok(taken)
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.meters(now, |tracked| state::settle(tracked, now, token, taken, corrections))?;
-        self.written(true).await
+        self.meters(now, |tracked| state::settle(tracked, now, id, taken, uses, once))?;
+        self.written(self.at_once || matches!(once, Once::Until(_))).await
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {

@@ -12,7 +12,10 @@
 //! | `{PREFIX}index` | a sorted set of all values' keys, by name: lists are read from it |
 //! | `{PREFIX}ends` | a sorted set of the keys that expire, by when: each write removes some of those that have |
 //! | `{PREFIX}c:METER@WINDOW` | a counter |
-//! | `{PREFIX}p:METER` | a sorted set of tokens that hold a place, by when it ends |
+//! | `{PREFIX}p:METER` | a sorted set of ids that hold a place, by when it ends |
+//! | `{PREFIX}r:ID` | a reservation: a hash of counters and how much of each, and of places |
+//! | `{PREFIX}leases` | a sorted set of reservations, by when their lease ends: each take gives back those that have |
+//! | `{PREFIX}s:ID` | a settlement that is remembered |
 //!
 //! A server that is down is not asked by every request: after three failures in a row calls fail at once, and only now and
 //! then one is let through to see whether it is back. No call takes longer than [`RedisOptions::timeout`]. What a call that ran
@@ -25,7 +28,7 @@ use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionAddr, ErrorKind, FromRedisValue, Pipeline, RedisError, Script};
 use witgate_gateway::state::{
-    Charge, Correction, Expect, MAX_CHARGES, MAX_KEY_BYTES, Rule, State, StateError, Taken, check_key, counter, room,
+    Charge, Expect, MAX_CHARGES, MAX_KEY_BYTES, Once, Rule, State, StateError, Taken, Use, check_key, counter, room,
     sliding,
 };
 
@@ -37,6 +40,8 @@ const MAX_VALUE: usize = 64 << 20;
 const MAX_WINDOW: Duration = Duration::from_millis(1 << 44);
 /// How much longer than its use a key lives at the server, in milliseconds.
 const GRACE_MS: u64 = 60_000;
+/// The most leases that have ended that one take gives back.
+const MAX_ENDED: usize = 256;
 /// The most keys that one step of a list looks at.
 const MAX_STEP: usize = 256;
 /// After how many failures in a row calls fail at once, and for how long at first and at most.
@@ -95,56 +100,92 @@ local function share(count, part, whole)
 end
 ";
 
-/// KEYS: two for each charge: its counter and the one of the window before, or its places and those again.
-/// ARGV: now in µs, the token; for each charge its kind, limit, amount, time to live in ms, and by kind: the length of the
-/// window and what of the one before it still covers, in ms; or when the place ends, in µs, and 0.
+/// KEYS: the reservation, the leases; two for each charge: its counter and the one of the window before, or its places and
+/// those again. ARGV: now in µs, the id, when the lease ends in µs, what every reservation's key begins with, the longest of
+/// the times to live, how many leases that have ended are looked at; for each charge its kind, limit, amount, time to live in
+/// ms, and for a window its length and what of the one before it still covers, in ms.
 /// Gives 0 and, for each charge, the counts before; or its number from 1, and the two counts of it.
 const TAKE: &str = r"
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[6])) do
+  local held = redis.call('HGETALL', ARGV[4] .. id)
+  for i = 1, #held, 2 do
+    if held[i + 1] == 'p' then
+      redis.call('ZREM', held[i], id)
+    else
+      local count = tonumber(redis.call('GET', held[i]) or '0')
+      local back = math.min(count, tonumber(held[i + 1]))
+      if back > 0 then redis.call('DECRBY', held[i], string.format('%.0f', back)) end
+    end
+  end
+  redis.call('DEL', ARGV[4] .. id)
+  redis.call('ZREM', KEYS[2], id)
+end
+local again = redis.call('EXISTS', KEYS[1]) == 1
 local counts, all = {}, {0}
-for i = 1, #KEYS / 2 do
-  local at = 2 + (i - 1) * 6
+for i = 1, #KEYS / 2 - 1 do
+  local at = i * 6
   local kind, limit, amount = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local running, before = 0, 0
   if kind == 'h' then
-    redis.call('ZREMRANGEBYSCORE', KEYS[2 * i], '-inf', ARGV[1])
-    running = redis.call('ZCARD', KEYS[2 * i])
+    redis.call('ZREMRANGEBYSCORE', KEYS[2 * i + 2], '-inf', ARGV[1])
+    running = redis.call('ZCARD', KEYS[2 * i + 2])
   else
-    running = tonumber(redis.call('GET', KEYS[2 * i - 1]) or '0')
+    running = tonumber(redis.call('GET', KEYS[2 * i + 1]) or '0')
   end
+  if again then running = math.max(0, running - amount) end
   local used = running
   if kind == 's' then
-    before = tonumber(redis.call('GET', KEYS[2 * i]) or '0')
+    before = tonumber(redis.call('GET', KEYS[2 * i + 2]) or '0')
     used = running + share(before, tonumber(ARGV[at + 6]), tonumber(ARGV[at + 5]))
   end
-  if used + amount > limit then return {i, running, before} end
+  if used + amount > limit and not again then return {i, running, before} end
   counts[i] = running + amount
   all[2 * i], all[2 * i + 1] = running, before
 end
+if again then return all end
 for i, count in ipairs(counts) do
-  local at = 2 + (i - 1) * 6
-  local life = tonumber(ARGV[at + 4])
+  local at = i * 6
+  local key, life = KEYS[2 * i + 1], tonumber(ARGV[at + 4])
   if ARGV[at + 1] == 'h' then
-    redis.call('ZADD', KEYS[2 * i], ARGV[at + 5], ARGV[2])
-    if redis.call('PTTL', KEYS[2 * i]) < life then redis.call('PEXPIRE', KEYS[2 * i], life) end
+    redis.call('ZADD', key, ARGV[3], ARGV[2])
+    if redis.call('PTTL', key) < life then redis.call('PEXPIRE', key, life) end
+    redis.call('HSET', KEYS[1], key, 'p')
   else
-    redis.call('SET', KEYS[2 * i - 1], string.format('%.0f', count), 'PX', life)
+    redis.call('SET', key, string.format('%.0f', count), 'PX', life)
+    redis.call('HSET', KEYS[1], key, ARGV[at + 3])
   end
 end
+local life = tonumber(ARGV[5])
+redis.call('PEXPIRE', KEYS[1], life)
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[2])
+if redis.call('PTTL', KEYS[2]) < life then redis.call('PEXPIRE', KEYS[2], life) end
 return all
 ";
 
-/// KEYS: one for each correction. ARGV: the token, the largest count; for each correction its kind, amount, and time to live.
+/// KEYS: the reservation, the leases, where it is remembered; one for each counter. ARGV: the id, the largest count, whether
+/// it is made for the `f`irst time, `a`gain, or is to be `r`emembered, and for how long in ms; for each counter how much was
+/// used, and the time to live in ms.
 const SETTLE: &str = r"
-for i, key in ipairs(KEYS) do
-  local at = 2 + (i - 1) * 3
-  if ARGV[at + 1] == 'h' then
-    redis.call('ZREM', key, ARGV[1])
-  else
-    local count = tonumber(redis.call('GET', key) or '0') + tonumber(ARGV[at + 2])
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local held, all = {}, redis.call('HGETALL', KEYS[1])
+if #all == 0 and ARGV[3] == 'a' then return 0 end
+for i = 1, #all, 2 do
+  if all[i + 1] == 'p' then redis.call('ZREM', all[i], ARGV[1]) else held[all[i]] = tonumber(all[i + 1]) end
+end
+for i = 4, #KEYS do
+  local at = 4 + (i - 4) * 2
+  local change = tonumber(ARGV[at + 1]) - (held[KEYS[i]] or 0)
+  if change ~= 0 then
+    local count = tonumber(redis.call('GET', KEYS[i]) or '0') + change
     count = math.max(0, math.min(count, tonumber(ARGV[2])))
-    redis.call('SET', key, string.format('%.0f', count), 'PX', ARGV[at + 3])
+    redis.call('SET', KEYS[i], string.format('%.0f', count), 'PX', ARGV[at + 2])
   end
 end
+if #all > 0 then
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+if ARGV[3] == 'r' then redis.call('SET', KEYS[3], '1', 'PX', ARGV[4]) end
 return 1
 ";
 
@@ -304,8 +345,16 @@ impl Redis {
                 (name(now), now.checked_sub(Duration::from_millis(parts(window, now).0)).map(name))
             }
             Rule::Period(..) => (name(now), None),
-            Rule::Held(_) => (format!("{}p:{key}", self.prefix), None),
+            Rule::Held => (format!("{}p:{key}", self.prefix), None),
         }
+    }
+
+    fn reservation_key(&self, id: &str) -> String {
+        format!("{}r:{id}", self.prefix)
+    }
+
+    fn leases_key(&self) -> String {
+        format!("{}leases", self.prefix)
     }
 }
 
@@ -422,43 +471,54 @@ impl State for Redis {
         Ok(all)
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
         if charges.is_empty() {
             return Ok(Taken::All(Vec::new()));
         }
         if charges.len() > MAX_CHARGES {
             return Err(StateError(format!("{} charges at once; the most is {MAX_CHARGES}", charges.len())));
         }
-        let mut call = self.scripts.take.arg(micros(now));
-        call.arg(token);
-        for Charge { key, rule, limit, amount } in charges {
+        check_key(id)?;
+        let ends = |charge: &Charge| match charge.rule {
+            Rule::Held => lease,
+            rule => counter(&charge.key, rule, now).1,
+        };
+        // As long as anything of it can be given back.
+        let longest = charges.iter().map(ends).max().unwrap_or(lease).max(lease);
+        let mut call = self.scripts.take.key(self.reservation_key(id));
+        call.key(self.leases_key());
+        call.arg(micros(now)).arg(id).arg(end_micros(lease)).arg(self.reservation_key("")).arg(life(now, longest));
+        call.arg(MAX_ENDED);
+        for charge in charges {
+            let Charge { key, rule, limit, amount } = charge;
             check_meter(key, *rule)?;
             let (running, before) = self.meter_keys(key, *rule, now);
             // A sliding window from the first one on has none before: what nobody writes is empty.
             let before = before.unwrap_or_else(|| match rule {
                 Rule::Sliding(_) => format!("{}none", self.prefix),
-                Rule::Period(..) | Rule::Held(_) => running.clone(),
+                Rule::Period(..) | Rule::Held => running.clone(),
             });
             call.key(running).key(before);
-            let (kind, end, (first, second)) = match *rule {
-                Rule::Sliding(window) => ("s", counter(key, *rule, now).1, parts(window, now)),
-                Rule::Period(_, end) => ("p", end, (0, 0)),
-                Rule::Held(until) => ("h", until, (end_micros(until), 0)),
+            let (kind, (first, second)) = match *rule {
+                Rule::Sliding(window) => ("s", parts(window, now)),
+                Rule::Period(..) => ("p", (0, 0)),
+                Rule::Held => ("h", (0, 0)),
             };
             let amount = if kind == "h" { 1 } else { (*amount).min(MAX_COUNT + 1) };
-            call.arg(kind).arg((*limit).min(MAX_COUNT)).arg(amount).arg(life(now, end)).arg(first).arg(second);
+            let life = life(now, ends(charge));
+            call.arg(kind).arg((*limit).min(MAX_COUNT)).arg(amount).arg(life).arg(first).arg(second);
         }
         let numbers: Vec<u64> = self.script(call).await?;
         let strange = || StateError(format!("{}: an answer of another kind", self.server));
         let used = |charge: &Charge, running, before| match charge.rule {
             Rule::Sliding(window) => sliding(window, now, running, before),
-            Rule::Period(..) | Rule::Held(_) => running,
+            Rule::Period(..) | Rule::Held => running,
         };
         match numbers[..] {
             [0, ref counts @ ..] if counts.len() == 2 * charges.len() => {
                 let each = charges.iter().zip(counts.chunks_exact(2));
                 let all = each.map(|(charge, counts)| {
-                    let amount = if let Rule::Held(_) = charge.rule { 1 } else { charge.amount };
+                    let amount = if let Rule::Held = charge.rule { 1 } else { charge.amount };
                     let [running, before] = counts[..] else { return Err(strange()) };
                     Ok(used(charge, running, before).saturating_add(amount))
                 });
@@ -470,7 +530,7 @@ impl State for Redis {
                 let after = match charge.rule {
                     Rule::Sliding(window) => room(window, now, running, before, charge.limit, charge.amount),
                     Rule::Period(_, end) if charge.amount <= charge.limit => Some(end.saturating_sub(now)),
-                    Rule::Period(..) | Rule::Held(_) => None,
+                    Rule::Period(..) | Rule::Held => None,
                 };
                 Ok(Taken::Refused { charge: at, used: used(charge, running, before), after })
             }
@@ -481,25 +541,29 @@ impl State for Redis {
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        let mut call = self.scripts.settle.arg(token);
-        call.arg(MAX_COUNT);
-        let mut any = false;
-        for Correction { key, rule, amount } in corrections {
+        check_key(id)?;
+        let mut call = self.scripts.settle.key(self.reservation_key(id));
+        call.key(self.leases_key()).key(format!("{}s:{id}", self.prefix));
+        let (kind, remembered) = match once {
+            Once::First => ("f", 0),
+            Once::Again => ("a", 0),
+            Once::Until(until) => ("r", life(now, until)),
+        };
+        call.arg(id).arg(MAX_COUNT).arg(kind).arg(remembered);
+        for Use { key, rule, amount } in uses {
             check_meter(key, *rule)?;
-            let held = matches!(rule, Rule::Held(_));
             let (_, end) = counter(key, *rule, taken);
-            if held || (*amount != 0 && end > now) {
-                any = true;
+            if end > now && *rule != Rule::Held {
                 call.key(self.meter_keys(key, *rule, taken).0);
-                let most = MAX_COUNT as i64;
-                call.arg(if held { "h" } else { "c" }).arg((*amount).clamp(-most, most)).arg(life(now, end));
+                call.arg((*amount).min(MAX_COUNT)).arg(life(now, end));
             }
         }
-        if any { self.script::<u64>(call).await.map(drop) } else { Ok(()) }
+        self.script::<u64>(call).await.map(drop)
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
@@ -510,7 +574,7 @@ impl State for Redis {
         for (key, rule) in meters {
             let (running, before) = self.meter_keys(key, *rule, now);
             match rule {
-                Rule::Held(_) => ask.zcount(running, format!("({}", micros(now)), "+inf"),
+                Rule::Held => ask.zcount(running, format!("({}", micros(now)), "+inf"),
                 Rule::Sliding(_) => ask.mget(&[running, before.unwrap_or_else(|| format!("{}none", self.prefix))]),
                 Rule::Period(..) => ask.mget(&[running]),
             };
@@ -522,7 +586,7 @@ impl State for Redis {
             return Err(strange());
         }
         let each = meters.iter().zip(answers).map(|((_, rule), answer)| {
-            if let Rule::Held(_) = rule {
+            if let Rule::Held = rule {
                 return u64::from_redis_value(answer).map_err(|_| strange());
             }
             let counts = Vec::<Option<u64>>::from_redis_value(answer).map_err(|_| strange())?;
@@ -530,7 +594,7 @@ impl State for Redis {
             let (running, before) = (counts.next().ok_or_else(strange)?, counts.next().unwrap_or_default());
             Ok(match rule {
                 Rule::Sliding(window) => sliding(*window, now, running, before),
-                Rule::Period(..) | Rule::Held(_) => running,
+                Rule::Period(..) | Rule::Held => running,
             })
         });
         each.collect()

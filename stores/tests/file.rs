@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use conformance::{charge, conforms, is_bounded, runtime, s};
-use witgate_gateway::state::{Expect, Rule, State, Taken};
+use conformance::{charge, conforms, is_bounded, runtime, s, used};
+use witgate_gateway::state::{Expect, Once, Rule, State, Taken};
 use witgate_stores::{File, FileOptions};
 
 const DAY: Rule = Rule::Period(s(0), s(86_400));
@@ -36,15 +36,14 @@ fn a_file_is_bounded() {
 fn what_was_written_is_there_when_the_file_is_opened_again() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
     let open = || File::open(&options(folder.path(), s(3_600))).unwrap();
-    let held = Rule::Held(s(1_000));
+    let held = Rule::Held;
+    let charges = [charge("day", DAY, 100, 30), charge("place", held, 2, 1)];
     let store = open();
     runtime.block_on(async {
         assert_eq!(store.set(s(1), "k", Some(Bytes::from("v")), Some(s(50)), Expect::Absent).await, Ok(true));
-        let charges = [charge("day", DAY, 100, 30), charge("place", held, 2, 1)];
-        assert_eq!(store.take(s(1), "a", &charges).await, Ok(Taken::All(vec![30, 1])));
-        assert_eq!(store.take(s(1), "b", &charges).await, Ok(Taken::All(vec![60, 2])));
-        let give = [witgate_gateway::state::Correction { key: "place".into(), rule: held, amount: 0 }];
-        store.settle(s(2), "b", s(1), &give).await.unwrap();
+        assert_eq!(store.take(s(1), "a", s(1_000), &charges).await, Ok(Taken::All(vec![30, 1])));
+        assert_eq!(store.take(s(1), "b", s(1_000), &charges).await, Ok(Taken::All(vec![60, 2])));
+        store.settle(s(2), "b", s(1), &[used("day", DAY, 20)], Once::Until(s(500))).await.unwrap();
     });
     drop(store);
     let store = open();
@@ -52,7 +51,12 @@ fn what_was_written_is_there_when_the_file_is_opened_again() {
         assert_eq!(store.get(s(2), "k").await, Ok(Some(Bytes::from("v"))));
         assert_eq!(store.get(s(50), "k").await, Ok(None));
         let meters = [("day".to_owned(), DAY), ("place".to_owned(), held)];
-        assert_eq!(store.used(s(2), &meters).await, Ok(vec![60, 1]));
+        assert_eq!(store.used(s(2), &meters).await, Ok(vec![50, 1]));
+        // What was settled stays so, and who was not there to settle has nothing any more when its lease is over.
+        store.settle(s(2), "b", s(1), &[used("day", DAY, 20)], Once::Until(s(500))).await.unwrap();
+        assert_eq!(store.used(s(2), &meters).await, Ok(vec![50, 1]));
+        assert_eq!(store.take(s(2), "a", s(1_000), &charges).await, Ok(Taken::All(vec![50, 1])));
+        assert_eq!(store.take(s(1_000), "c", s(2_000), &charges).await, Ok(Taken::All(vec![50, 1])));
         // The bound counts what was there before.
         let large = Some(Bytes::from(vec![0; 64 << 20]));
         assert!(store.set(s(2), "large", large, None, Expect::Absent).await.is_err());
@@ -124,7 +128,9 @@ fn writer() {
                         let set = store.set(s(1), &key, Some(Bytes::from(value)), None, Expect::Anything).await;
                         assert_eq!(set, Ok(true));
                         println!("\nset {key} {told}");
-                        let taken = store.take(s(1), "t", &[charge(&format!("m/{task}"), DAY, u64::MAX, 1)]).await;
+                        let id = format!("{task}.{round}.{n}");
+                        let charges = [charge(&format!("m/{task}"), DAY, u64::MAX, 1)];
+                        let taken = store.take(s(1), &id, s(1_000), &charges).await;
                         let Ok(Taken::All(used)) = taken else { panic!("{taken:?}") };
                         println!("\ntook {task} {}", used[0]);
                     });

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use conformance::{charge, conforms, runtime, s};
+use conformance::{charge, conforms, runtime, s, used};
 use witgate_gateway::kv::{GIVEN_UP, KeyValue, KeyValueState, Page, SWEEP_EVERY};
-use witgate_gateway::state::{Correction, Expect, Rule, State, StateError, Taken};
+use witgate_gateway::state::{Expect, Once, Rule, State, StateError, Taken, Use};
 
 /// A store that does what `wasi:keyvalue` promises and no more: each call by itself is atomic.
 #[derive(Default)]
@@ -92,20 +92,22 @@ impl State for Instances<'_> {
     async fn take(
         &self,
         now: std::time::Duration,
-        token: &str,
+        id: &str,
+        lease: std::time::Duration,
         charges: &[witgate_gateway::state::Charge],
     ) -> Result<Taken, StateError> {
-        self.one().take(now, token, charges).await
+        self.one().take(now, id, lease, charges).await
     }
 
     async fn settle(
         &self,
         now: std::time::Duration,
-        token: &str,
+        id: &str,
         taken: std::time::Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.one().settle(now, token, taken, corrections).await
+        self.one().settle(now, id, taken, uses, once).await
     }
 
     async fn used(&self, now: std::time::Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
@@ -123,13 +125,36 @@ fn a_store_of_the_edge_conforms_but_for_when_places_end() {
 fn a_place_whose_holder_died_comes_back_within_five_minutes_of_its_end() {
     let edge = Edge::default();
     let (store, runtime) = (KeyValueState::new(&edge, "w"), runtime());
-    let take = |at, token: &str| {
-        let held = [charge("c", Rule::Held(s(at + 100)), 1, 1)];
-        runtime.block_on(store.take(s(at), token, &held))
+    let take = |at, id: &str| {
+        let held = [charge("c", Rule::Held, 1, 1)];
+        runtime.block_on(store.take(s(at), id, s(at + 100), &held))
     };
     assert_eq!(take(100, "a"), Ok(Taken::All(vec![1])));
     assert!(matches!(take(250, "b"), Ok(Taken::Refused { charge: 0, used: 1, after: None })));
     assert_eq!(take(300, "b"), Ok(Taken::All(vec![1])));
+}
+
+#[test]
+fn what_a_gateway_had_taken_that_died_comes_back_with_a_sweep() {
+    let edge = Edge::default();
+    let (store, runtime) = (KeyValueState::new(&edge, "w"), runtime());
+    let day = Rule::Period(s(0), s(86_400));
+    runtime.block_on(async {
+        assert_eq!(store.take(s(1), "a", s(100), &[charge("d", day, 10, 9)]).await, Ok(Taken::All(vec![9])));
+        let sweep = async |at| {
+            for n in 0..SWEEP_EVERY {
+                store.set(s(at), &format!("k{n}"), Some(Bytes::new()), None, Expect::Anything).await.unwrap();
+            }
+        };
+        // A lease that lasts is left alone.
+        sweep(3_650).await;
+        let meters = [("d".to_owned(), day)];
+        assert_eq!(store.take(s(3_650), "b", s(3_800), &[charge("d", day, 10, 1)]).await, Ok(Taken::All(vec![1])));
+        sweep(3_700).await;
+        assert_eq!(store.used(s(3_700), &meters).await, Ok(vec![1]));
+        sweep(3_800).await;
+        assert_eq!(store.used(s(3_800), &meters).await, Ok(vec![0]));
+    });
 }
 
 #[test]
@@ -152,9 +177,14 @@ fn what_has_expired_is_deleted_in_time() {
         for n in 0..10 {
             let value = Some(Bytes::from("v"));
             store.set(day, &format!("k{n}"), value, Some(day + s(10)), Expect::Absent).await.unwrap();
-            let charges =
-                [charge(&format!("m{n}"), Rule::Sliding(s(60)), 5, 1), charge("c", Rule::Held(day + s(60)), 99, 1)];
-            store.take(day, &n.to_string(), &charges).await.unwrap();
+            let charges = [charge(&format!("m{n}"), Rule::Sliding(s(60)), 5, 1), charge("c", Rule::Held, 99, 1)];
+            let (id, uses) = (n.to_string(), [used(&format!("m{n}"), Rule::Sliding(s(60)), 2)]);
+            store.take(day, &id, day + s(60), &charges).await.unwrap();
+            match n % 3 {
+                0 => store.settle(day, &id, day, &uses, Once::First).await.unwrap(),
+                1 => store.settle(day, &id, day, &uses, Once::Until(day + s(60))).await.unwrap(),
+                _ => {}
+            }
         }
         for n in 0..3 * SWEEP_EVERY {
             store.set(2 * day, &format!("later{}", n % 4), Some(Bytes::new()), None, Expect::Anything).await.unwrap();
@@ -172,6 +202,6 @@ fn what_something_else_wrote_is_an_error() {
     let (store, runtime) = (KeyValueState::new(&edge, "w"), runtime());
     let error = runtime.block_on(store.get(s(1), "k")).unwrap_err().to_string();
     assert!(error.contains("something else wrote"), "{error}");
-    let taken = runtime.block_on(store.take(s(1), "a", &[charge("m", Rule::Period(s(0), s(86_400)), 5, 1)]));
+    let taken = runtime.block_on(store.take(s(1), "a", s(60), &[charge("m", Rule::Period(s(0), s(86_400)), 5, 1)]));
     assert!(taken.unwrap_err().to_string().contains("something else wrote"));
 }

@@ -7,15 +7,22 @@
 //! comes, the tokens and the price become those that the backends counted, of answers too that the client did not see;
 //! where a backend had begun an answer and no count came, they are estimated from what came of it.
 //!
+//! What is taken is a reservation of the state store, whose lease lasts as long as any request may take: what a process
+//! that was killed had taken is given back when that is over. A settlement that failed is tried again for some time, and
+//! happens once at most. What a request of a job owes is written with its answer ([`Debt`]), and settled from there as often
+//! as need be: it counts once, whoever is killed when.
+//!
 //! A minute's limit refuses what would exceed it. A budget lets requests in until it is used up, those that run
 //! included: it is exceeded by one request's worth at most, and none of it stays out of reach.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use witgate_config::{Config, OnFailure, Price, Quota, Route, Terms, Tokens, Unpriced};
 use witgate_model::{Error, ErrorKind, Event, Field, Input, MediaSource, Message, Part, Request, Retry, Usage};
@@ -28,13 +35,13 @@ use crate::metrics::{Threshold, Thresholds};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::Warning;
-use crate::state::{Charge, Correction, Expect, Rule, State, StateError, Taken};
+use crate::state::{Charge, Expect, Once, Rule, State, StateError, Taken, Use};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: u64 = 86_400;
 /// The end of all time, as far as budgets know it: the year 2286.
 const ETERNITY: Duration = Duration::from_secs(9_999_999_999);
-/// How much longer than a request may take its place is kept for it.
+/// How much longer than a request may take what it has taken is kept for it.
 const SLACK: Duration = Duration::from_secs(60);
 /// The parts of a budget at which the operator is told, in percent.
 const THRESHOLDS: [u64; 3] = [50, 80, 100];
@@ -46,8 +53,20 @@ const MOST_TOLD: usize = 65_536;
 /// Of a model's name, what spend is recorded under, in bytes.
 const LONGEST_MODEL: usize = 256;
 
+/// The waits before a settlement that failed is tried again.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+];
+/// The most settlements of one process that are tried again at a time.
+const MOST_AGAIN: usize = 10_000;
+
 /// What a meter counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Measure {
     Requests,
     Tokens,
@@ -76,7 +95,8 @@ impl Measure {
 }
 
 /// Who shares a meter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     Key,
     Tenant,
@@ -142,10 +162,10 @@ fn month(now: Duration) -> (Duration, Duration) {
     (seconds(first), seconds(first + u64::from(date.month().length(date.year()))))
 }
 
-fn rule(measure: Measure, now: Duration, places: Duration) -> Rule {
+fn rule(measure: Measure, now: Duration) -> Rule {
     match measure {
         Measure::Requests | Measure::Tokens => Rule::Sliding(MINUTE),
-        Measure::Places => Rule::Held(places),
+        Measure::Places => Rule::Held,
         Measure::Day => {
             let start = now.as_secs() / DAY * DAY;
             Rule::Period(Duration::from_secs(start), Duration::from_secs(start + DAY))
@@ -163,6 +183,8 @@ fn rule(measure: Measure, now: Duration, places: Duration) -> Rule {
 pub(crate) struct Told {
     known: Mutex<HashSet<u64>>,
     thresholds: Thresholds,
+    /// Settlements that are being tried again.
+    again: AtomicUsize,
 }
 
 impl Told {
@@ -212,7 +234,7 @@ impl Ledger {
 }
 
 /// What was taken of one meter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Hold {
     measure: Measure,
     scope: Scope,
@@ -226,8 +248,8 @@ struct Hold {
 /// What one request has taken, and what it turns out to be.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bill {
-    /// Names the places that it holds.
-    token: String,
+    /// Of its reservation.
+    id: String,
     /// When it was taken, since 1970.
     taken: Duration,
     holds: Vec<Hold>,
@@ -248,10 +270,11 @@ pub(crate) struct Bill {
     told: Option<Arc<Told>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Spend {
     key: String,
-    value: Bytes,
+    /// The tenant.
+    value: String,
     rule: Rule,
     until: Duration,
 }
@@ -298,18 +321,23 @@ impl Bill {
 
     /// What is to be done now that the request has ended; none where nothing is.
     pub fn work(&mut self, request_id: &str) -> Option<Work> {
+        let debt = self.debt(request_id)?;
+        Some(Work { debt, told: self.told.take().unwrap_or_default() })
+    }
+
+    /// What it owes now that the request has ended; none where nothing was taken or is to be counted.
+    pub fn debt(&mut self, request_id: &str) -> Option<Debt> {
         let used = self.tokens.input.saturating_add(self.tokens.output);
-        let mut corrections = Vec::with_capacity(self.holds.len() + 4);
+        let mut uses = Vec::with_capacity(self.holds.len() + 4);
         let mut budgets = Vec::new();
-        let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let reserved = !self.holds.is_empty();
         for hold in self.holds.drain(..) {
             let amount = match hold.measure {
-                Measure::Requests => continue,
-                Measure::Places => 0,
-                Measure::Tokens => signed(used) - signed(hold.amount),
-                _ => signed(self.cost) - signed(hold.amount),
+                Measure::Requests | Measure::Places => continue,
+                Measure::Tokens => used,
+                _ => self.cost,
             };
-            corrections.push(Correction { key: hold.key.clone(), rule: hold.rule, amount });
+            uses.push(Use { key: hold.key.clone(), rule: hold.rule, amount });
             if hold.measure.is_money() {
                 budgets.push(hold);
             }
@@ -318,16 +346,14 @@ impl Bill {
         if let Some(spend) = &spend {
             let amounts = [self.cost, 1, self.tokens.input, self.tokens.output];
             for (name, amount) in SPEND.iter().zip(amounts) {
-                let key = format!("{}#{name}", spend.key);
-                corrections.push(Correction { key, rule: spend.rule, amount: signed(amount) });
+                uses.push(Use { key: format!("{}#{name}", spend.key), rule: spend.rule, amount });
             }
         }
-        if corrections.is_empty() {
+        if !reserved && uses.is_empty() {
             return None;
         }
-        let told = self.told.take().unwrap_or_default();
-        let token = std::mem::take(&mut self.token);
-        Some(Work { token, taken: self.taken, corrections, budgets, spend, told, request_id: request_id.to_owned() })
+        let id = std::mem::take(&mut self.id);
+        Some(Debt { id, taken: self.taken, reserved, uses, budgets, spend, request_id: request_id.to_owned() })
     }
 }
 
@@ -345,46 +371,86 @@ fn tokens(usage: &Usage) -> Tokens {
     }
 }
 
-/// What remains to be done for a request that has ended, whoever has left: see [`Ports::after`].
-#[derive(Debug)]
-pub struct Work {
-    token: String,
+/// What a request that has ended owes: how its reservation is to be settled, and what else is to be counted. It can be
+/// written down and settled by another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Debt {
+    /// Of the reservation.
+    id: String,
     taken: Duration,
-    corrections: Vec<Correction>,
+    /// Whether anything was reserved.
+    reserved: bool,
+    uses: Vec<Use>,
     budgets: Vec<Hold>,
     spend: Option<Spend>,
-    told: Arc<Told>,
     request_id: String,
 }
 
-impl Work {
-    /// Does it. Where the state store cannot be asked, the operator is told, and what was reserved stays taken until its
-    /// time is over: what is not known to be unused is not given back.
-    pub async fn run<P: Ports>(self, ports: &P) {
-        if let Err(error) = self.settle(ports).await {
-            ports.warn(&Warning::State { why: &error });
-        }
-    }
+/// What remains to be done for a request that has ended, whoever has left: see [`Ports::after`].
+#[derive(Debug)]
+pub struct Work {
+    debt: Debt,
+    told: Arc<Told>,
+}
 
-    async fn settle<P: Ports>(&self, ports: &P) -> Result<(), StateError> {
-        let state = ports.state();
-        let now = ports.unix_time();
-        within(ports, state.settle(now, &self.token, self.taken, &self.corrections)).await?;
-        if let Some(spend) = &self.spend {
-            let hash = Told::hash(&spend.key);
-            if !self.told.has(hash) {
-                let value = Some(spend.value.clone());
-                within(ports, state.set(now, &spend.key, value, Some(spend.until), Expect::Absent)).await?;
-                self.told.add(hash);
+/// One settlement that is tried again.
+struct Trying<'t>(&'t Told);
+
+impl<'t> Trying<'t> {
+    /// None where there are too many.
+    fn new(told: &'t Told) -> Option<Self> {
+        let before = told.again.fetch_add(1, Ordering::Relaxed);
+        let trying = Trying(told);
+        (before < MOST_AGAIN).then_some(trying)
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.again.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Work {
+    /// Does it. Where the state store cannot be asked, the operator is told, and it is tried again for half a minute; what
+    /// was reserved is given back when its lease is over.
+    pub async fn run<P: Ports>(self, ports: &P) {
+        let Err(error) = self.debt.settle(ports, &self.told, Once::First).await else { return };
+        ports.warn(&Warning::State { why: &error });
+        // What was not reserved cannot be told from what was counted already.
+        let Some(_trying) = Trying::new(&self.told).filter(|_| self.debt.reserved) else { return };
+        for pause in AGAIN {
+            ports.sleep_until(ports.now() + pause).await;
+            match self.debt.settle(ports, &self.told, Once::Again).await {
+                Ok(()) => return,
+                Err(error) => ports.warn(&Warning::State { why: &error }),
             }
         }
+    }
+}
+
+impl Debt {
+    /// Settles it, and tells of thresholds that were reached.
+    async fn settle<P: Ports>(&self, ports: &P, told: &Told, once: Once) -> Result<(), StateError> {
+        let state = ports.state();
+        let now = ports.unix_time();
+        // First: what is counted can be found.
+        if let Some(spend) = &self.spend {
+            let hash = Told::hash(&spend.key);
+            if !told.has(hash) {
+                let value = Some(Bytes::from(spend.value.clone()));
+                within(ports, state.set(now, &spend.key, value, Some(spend.until), Expect::Absent)).await?;
+                told.add(hash);
+            }
+        }
+        within(ports, state.settle(now, &self.id, self.taken, &self.uses, once)).await?;
         if self.budgets.is_empty() {
             return Ok(());
         }
         let meters: Vec<_> = self.budgets.iter().map(|hold| (hold.key.clone(), hold.rule)).collect();
         let used = within(ports, state.used(now, &meters)).await?;
         for (hold, used) in self.budgets.iter().zip(used) {
-            hold.tell(ports, &self.told, now, used, &self.request_id).await?;
+            hold.tell(ports, told, now, used, &self.request_id).await?;
         }
         Ok(())
     }
@@ -491,6 +557,11 @@ fn dearest(config: &Config, route: &Route<'_>, tokens: &Tokens) -> Option<u64> {
 }
 
 impl Gateway {
+    /// Settles what a request owes that was written down: once, however often this is done until then.
+    pub(crate) async fn pay<P: Ports>(&self, ports: &P, debt: &Debt, until: Duration) -> Result<(), StateError> {
+        debt.settle(ports, &self.ledger.told, Once::Until(until)).await
+    }
+
     /// Takes what a request may need of its client's limits and budgets, or refuses it.
     pub(crate) async fn take<P: Ports>(
         &self,
@@ -516,6 +587,7 @@ impl Gateway {
         let (input, output) = estimate(request, body_bytes, access.output_tokens);
         flight.bill.prompt = input;
         flight.bill.taken = now;
+        flight.bill.id = http::id(flight.ports.random());
         flight.bill.told = Some(Arc::clone(&self.ledger.told));
         if client.has_key && access.admin_key.is_some() {
             let model = alias.unwrap_or(name);
@@ -532,7 +604,6 @@ impl Gateway {
             let message = format!("no price is known for the model \"{name}\", and the API key has a budget");
             return Err(Failed::ours(403, "permission_error", "model_not_priced", message));
         };
-        let until = now + self.ledger.longest;
         let all = client.meters.iter().chain(of_model);
         // What costs nothing needs no budget.
         let all = all.filter(|meter| !meter.measure.is_money() || cost > 0);
@@ -543,7 +614,7 @@ impl Gateway {
                     Measure::Tokens => input.saturating_add(output),
                     _ => cost,
                 };
-                let rule = rule(meter.measure, now, until);
+                let rule = rule(meter.measure, now);
                 // A budget is open until it is used up.
                 let most = match meter.measure.is_money() {
                     true if meter.limit > 0 => meter.limit.saturating_add(amount) - 1,
@@ -557,12 +628,11 @@ impl Gateway {
         if charges.is_empty() {
             return Ok(());
         }
-        let token = http::id(flight.ports.random());
         let ports = Arc::clone(&flight.ports);
-        match within(ports.as_ref(), ports.state().take(now, &token, &charges)).await {
+        let lease = now + self.ledger.longest;
+        match within(ports.as_ref(), ports.state().take(now, &flight.bill.id, lease, &charges)).await {
             Ok(Taken::All(used)) => {
                 flight.bill.headers = headers(now, holds.iter().zip(&used));
-                flight.bill.token = token;
                 flight.bill.holds = holds;
                 Ok(())
             }
@@ -581,7 +651,11 @@ impl Gateway {
             Err(error) => {
                 ports.warn(&Warning::State { why: &error });
                 match access.on_failure {
-                    OnFailure::Open => Ok(()),
+                    OnFailure::Open => {
+                        // Nobody knows whether it was taken: what is used counts, as soon as that can be told.
+                        flight.bill.holds = holds;
+                        Ok(())
+                    }
                     OnFailure::Closed => Err(unavailable()),
                 }
             }
@@ -597,7 +671,7 @@ fn spend(now: Duration, keep: Duration, client: &Client, model: &str) -> Spend {
     let until = Duration::from_secs(start) + keep;
     Spend {
         key: format!("spend/{day}/{}/{model}", client.id),
-        value: client.tenant.clone().map(Bytes::from).unwrap_or_default(),
+        value: client.tenant.clone().unwrap_or_default(),
         rule: spend_rule(start, keep),
         until,
     }

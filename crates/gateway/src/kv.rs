@@ -5,8 +5,12 @@
 //!
 //! - A meter is a counter that is only ever added to. [`State::take`] looks first, then adds every charge, and looks at the
 //!   sums that the additions gave: where one is above its limit, all are taken back. An addition is atomic and tells its
-//!   own sum, so nobody is let in beyond a limit; but of two that meet at the last unit both may be refused. A gateway that
-//!   dies between two calls leaves what it had added until the window ends.
+//!   own sum, so nobody is let in beyond a limit; but of two that meet at the last unit both may be refused.
+//! - A reservation is a record of what was added, written behind the additions and deleted before they are corrected; who
+//!   ends it is decided by a counter that one alone increments first. So nothing is given back twice, or settled twice. But
+//!   the steps are several: a gateway that dies between them leaves what it had added until the window or the period ends,
+//!   and a settlement in which it dies is not made by another one. A lease that has ended is noticed by a sweep, not by
+//!   the next take, since there is no order by time: it comes back the later, the more keys there are.
 //! - Places are counted by the five minutes in which they end, at most half an hour ahead: a gateway that died gives its
 //!   places back up to five minutes late, and one that is held longer than 25 minutes may end early.
 //! - A value that is there is compared and swapped atomically. A value that is absent is set by who is the first to add to
@@ -19,9 +23,10 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::state::{
-    Charge, Correction, Expect, MAX_CHARGES, MAX_KEY_BYTES, Rule, State, StateError, Taken, check_key, counter, room,
+    Charge, Expect, MAX_CHARGES, MAX_KEY_BYTES, Once, Rule, State, StateError, Taken, Use, check_key, counter, room,
     sliding,
 };
 
@@ -71,11 +76,13 @@ pub struct KeyValueState<K> {
 }
 
 /// A charge that was added.
+#[derive(Serialize, Deserialize)]
 struct Added {
+    /// Of the counter.
     key: String,
     amount: i64,
-    /// The place's own record.
-    token: Option<String>,
+    /// Whether it is a place: then it is taken away when the reservation ends.
+    place: bool,
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -98,6 +105,11 @@ fn number(raw: Option<Vec<u8>>) -> Result<u64, StateError> {
     let Some(raw) = raw else { return Ok(0) };
     let raw = raw.try_into().map_err(|_| StateError("a counter that something else wrote".to_owned()))?;
     Ok(u64::try_from(i64::from_le_bytes(raw)).unwrap_or(0))
+}
+
+/// The end that a counter's key tells, in seconds.
+fn suffix(key: &str) -> Option<u64> {
+    key.rsplit(':').next()?.parse().ok()
 }
 
 fn signed(amount: u64) -> i64 {
@@ -138,7 +150,7 @@ impl<K: KeyValue> KeyValueState<K> {
     /// What a meter's running and former windows hold.
     fn counts(&self, now: Duration, key: &str, rule: Rule) -> Result<(u64, u64), StateError> {
         match rule {
-            Rule::Held(_) => Ok((self.places(now, key)?, 0)),
+            Rule::Held => Ok((self.places(now, key)?, 0)),
             Rule::Period(..) => Ok((number(self.store.get(&self.counter_key(key, rule, now))?)?, 0)),
             Rule::Sliding(window) => {
                 let running = number(self.store.get(&self.counter_key(key, rule, now))?)?;
@@ -153,36 +165,39 @@ impl<K: KeyValue> KeyValueState<K> {
     }
 
     /// Adds a charge; gives it and what its meter holds then.
-    fn add(&self, now: Duration, token: &str, charge: &Charge, before: u64) -> Result<(Added, u64), StateError> {
-        if let Rule::Held(until) = charge.rule {
-            let slot = (until.as_secs() / SLOT.as_secs()).min(*Self::slots(now).end());
-            let (key, record) = (self.slot_key(&charge.key, slot), self.place_key(&charge.key, token));
+    fn add(&self, now: Duration, lease: Duration, charge: &Charge, before: u64) -> Result<(Added, u64), StateError> {
+        if charge.rule == Rule::Held {
+            let slot = (lease.as_secs() / SLOT.as_secs()).min(*Self::slots(now).end());
+            let key = self.slot_key(&charge.key, slot);
             self.store.increment(&key, 1)?;
-            let end = now.saturating_add(SLOT * (SLOTS as u32 + 2));
-            self.store.set(&record, &packed(nanos(end), key.as_bytes()))?;
             let used = self.places(now, &charge.key)?;
-            return Ok((Added { key, amount: 1, token: Some(record) }, used));
+            return Ok((Added { key, amount: 1, place: true }, used));
         }
         let (key, amount) = (self.counter_key(&charge.key, charge.rule, now), signed(charge.amount));
         let running = u64::try_from(self.store.increment(&key, amount)?).unwrap_or(0);
         let used = match charge.rule {
             Rule::Sliding(window) => sliding(window, now, running, before),
-            Rule::Period(..) | Rule::Held(_) => running,
+            Rule::Period(..) | Rule::Held => running,
         };
-        Ok((Added { key, amount, token: None }, used))
-    }
-
-    fn place_key(&self, key: &str, token: &str) -> String {
-        self.key('h', &format!("{key}/{token}"))
+        Ok((Added { key, amount, place: false }, used))
     }
 
     fn take_back(&self, added: &[Added]) -> Result<(), StateError> {
-        added.iter().try_for_each(|Added { key, amount, token }| {
-            if let Some(record) = token {
-                self.store.delete(record)?;
-            }
-            self.store.increment(key, -amount).map(drop)
-        })
+        added.iter().try_for_each(|Added { key, amount, .. }| self.store.increment(key, -amount).map(drop))
+    }
+
+    /// Ends a reservation: what it holds, where it is there and nobody else is ending it.
+    fn close(&self, id: &str) -> Result<Option<Vec<Added>>, StateError> {
+        let record = self.key('r', id);
+        let Some(raw) = self.store.get(&record)? else { return Ok(None) };
+        let added = serde_json::from_slice(unpacked(&raw)?.1)
+            .map_err(|_| StateError("a reservation that something else wrote".to_owned()))?;
+        let mine = self.store.increment(&self.key('e', id), 1)? == 1;
+        if mine {
+            self.store.delete(&record)?;
+        }
+        self.store.delete(&self.key('e', id))?;
+        Ok(mine.then_some(added))
     }
 
     /// Looks through a page of keys now and then, and deletes what has expired an hour ago.
@@ -200,19 +215,31 @@ impl<K: KeyValue> KeyValueState<K> {
                 continue;
             };
             let ended = match kind {
-                "c" | "p" => {
-                    name.rsplit(':').next().and_then(|end| end.parse().ok()).is_some_and(|e: u64| e <= then.as_secs())
-                }
-                "v" | "h" => match self.store.get(&key)? {
+                "c" | "p" => suffix(name).is_some_and(|end| end <= then.as_secs()),
+                "v" | "t" => match self.store.get(&key)? {
                     Some(raw) => unpacked(&raw)?.0 <= nanos(then),
                     None => false,
                 },
+                "r" => {
+                    let ended = self.store.get(&key)?.map(|raw| unpacked(&raw).map(|(end, _)| end <= nanos(now)));
+                    if ended.transpose()?.unwrap_or(false)
+                        && let Some(added) = self.close(name)?
+                    {
+                        // A counter that has ended is not begun anew.
+                        let live = |added: &Added| suffix(&added.key).is_some_and(|end| end > now.as_secs());
+                        let added: Vec<_> = added.into_iter().filter(live).collect();
+                        self.take_back(&added)?;
+                    }
+                    false
+                }
                 _ => false,
             };
             if ended {
                 self.store.delete(&key)?;
-                if kind == "v" {
-                    self.store.delete(&self.key('n', name))?;
+                match kind {
+                    "v" => self.store.delete(&self.key('n', name))?,
+                    "t" => self.store.delete(&self.key('s', name))?,
+                    _ => {}
                 }
             }
         }
@@ -320,9 +347,15 @@ impl<K: KeyValue> State for KeyValueState<K> {
         Ok(found)
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
         if charges.len() > MAX_CHARGES {
             return Err(StateError(format!("{} charges at once; the most is {MAX_CHARGES}", charges.len())));
+        }
+        check_key(id)?;
+        let record = self.key('r', id);
+        if self.store.get(&record)?.is_some() {
+            let meters: Vec<_> = charges.iter().map(|charge| (charge.key.clone(), charge.rule)).collect();
+            return self.used(now, &meters).await.map(Taken::All);
         }
         let refused = |at: usize, charge: &Charge, running: u64, before: u64| {
             let (used, after) = match charge.rule {
@@ -331,7 +364,7 @@ impl<K: KeyValue> State for KeyValueState<K> {
                     room(window, now, running, before, charge.limit, charge.amount),
                 ),
                 Rule::Period(_, end) if charge.amount <= charge.limit => (running, Some(end.saturating_sub(now))),
-                Rule::Period(..) | Rule::Held(_) => (running, None),
+                Rule::Period(..) | Rule::Held => (running, None),
             };
             Taken::Refused { charge: at, used, after }
         };
@@ -342,7 +375,7 @@ impl<K: KeyValue> State for KeyValueState<K> {
             let (used, amount) = match charge.rule {
                 Rule::Sliding(window) => (sliding(window, now, running, before), charge.amount),
                 Rule::Period(..) => (running, charge.amount),
-                Rule::Held(_) => (running, 1),
+                Rule::Held => (running, 1),
             };
             if used.saturating_add(amount) > charge.limit {
                 return Ok(refused(at, charge, running, before));
@@ -352,7 +385,7 @@ impl<K: KeyValue> State for KeyValueState<K> {
         self.sweep(now)?;
         let (mut added, mut all) = (Vec::with_capacity(charges.len()), Vec::with_capacity(charges.len()));
         for (at, (charge, before)) in charges.iter().zip(befores).enumerate() {
-            let done = match self.add(now, token, charge, before) {
+            let done = match self.add(now, lease, charge, before) {
                 Ok(done) => done,
                 Err(error) => {
                     self.take_back(&added)?;
@@ -370,10 +403,14 @@ impl<K: KeyValue> State for KeyValueState<K> {
                         let (running, before) = self.counts(now, &charge.key, charge.rule)?;
                         refused(at, charge, running, before)
                     }
-                    Rule::Period(..) | Rule::Held(_) => refused(at, charge, running, 0),
+                    Rule::Period(..) | Rule::Held => refused(at, charge, running, 0),
                 });
             }
             all.push(used);
+        }
+        if !added.is_empty() {
+            let added = serde_json::to_vec(&added).map_err(|error| StateError(error.to_string()))?;
+            self.store.set(&record, &packed(nanos(lease), &added))?;
         }
         Ok(Taken::All(all))
     }
@@ -381,25 +418,40 @@ impl<K: KeyValue> State for KeyValueState<K> {
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        for Correction { key, rule, amount } in corrections {
-            check_key(key)?;
-            if let Rule::Held(_) = rule {
-                let record = self.place_key(key, token);
-                if let Some(raw) = self.store.get(&record)? {
-                    let slot = String::from_utf8_lossy(unpacked(&raw)?.1).into_owned();
-                    self.store.delete(&record)?;
-                    self.store.increment(&slot, -1)?;
-                }
+        check_key(id)?;
+        uses.iter().try_for_each(|used| check_key(&used.key))?;
+        if let Once::Until(until) = once {
+            // First what lets a sweep find the counter.
+            self.store.set(&self.key('t', id), &packed(nanos(until), b""))?;
+            if self.store.increment(&self.key('s', id), 1)? > 1 {
+                return Ok(());
+            }
+        } else if number(self.store.get(&self.key('s', id))?)? > 0 {
+            return Ok(());
+        }
+        let closed = self.close(id)?;
+        if closed.is_none() && once == Once::Again {
+            return Ok(());
+        }
+        let added = closed.unwrap_or_default();
+        for place in added.iter().filter(|added| added.place) {
+            self.store.increment(&place.key, -1)?;
+        }
+        for Use { key, rule, amount } in uses {
+            let (_, end) = counter(key, *rule, taken);
+            if end <= now || *rule == Rule::Held {
                 continue;
             }
-            let (_, end) = counter(key, *rule, taken);
-            if *amount != 0 && end > now {
-                let name = self.counter_key(key, *rule, taken);
-                let sum = self.store.increment(&name, *amount)?;
+            let name = self.counter_key(key, *rule, taken);
+            let held = added.iter().find(|added| added.key == name).map_or(0, |added| added.amount);
+            let change = signed(*amount).saturating_sub(held);
+            if change != 0 {
+                let sum = self.store.increment(&name, change)?;
                 if sum < 0 {
                     self.store.increment(&name, sum.saturating_neg())?;
                 }
@@ -413,7 +465,7 @@ impl<K: KeyValue> State for KeyValueState<K> {
             let (running, before) = self.counts(now, key, *rule)?;
             Ok(match rule {
                 Rule::Sliding(window) => sliding(*window, now, running, before),
-                Rule::Period(..) | Rule::Held(_) => running,
+                Rule::Period(..) | Rule::Held => running,
             })
         });
         used.collect()

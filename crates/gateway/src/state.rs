@@ -13,15 +13,23 @@
 //! A sliding window is counted in two halves that are whole windows: what was taken in the running window counts fully,
 //! what was taken in the one before it counts by the share that the sliding window still covers. It refuses exactly at
 //! the limit, forgets evenly, and is two integers however many requests there are. A period (a day, a month) is one
-//! integer. Places held at once are a set of tokens, each with an end of its own, so that a gateway that died gives its
-//! places back.
+//! integer. Places held at once are a set of ids, each with an end of its own.
+//!
+//! # Reservations
+//!
+//! What a [`State::take`] took is a reservation: it has the id that the caller gave it, and a lease. A second `take` with an
+//! id that is still reserved takes nothing more, so that a call of which nobody knows what became of it may be made again.
+//! [`State::settle`] ends the reservation: what it held of each meter becomes what was used. When the lease has ended before,
+//! because the process that took it has died, whoever takes next gives back all that it held, places too; a settlement that
+//! comes later still then counts what was used in full. A settlement may be made again as [`Once`] says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 512;
@@ -53,18 +61,26 @@ pub trait State {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<(String, Bytes)>, StateError>>;
 
-    /// Takes every charge (at most [`MAX_CHARGES`]), or none. `token` is the request's own: it names the places that it
-    /// holds.
-    fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> impl Future<Output = Result<Taken, StateError>>;
+    /// Takes every charge (at most [`MAX_CHARGES`]), or none, for the reservation `id`, whose lease ends at `lease`. Where it
+    /// is taken already nothing more is, and the answer tells what is used. The same id with other charges is a mistake.
+    fn take(
+        &self,
+        now: Duration,
+        id: &str,
+        lease: Duration,
+        charges: &[Charge],
+    ) -> impl Future<Output = Result<Taken, StateError>>;
 
-    /// Corrects what `token` took at the moment `taken`: what was not used is given back, what was used beyond it is
-    /// taken, whatever the limit. Places are given up.
+    /// Ends the reservation `id`, taken at the moment `taken`: what it held of each meter in `uses` becomes what was used
+    /// of it, whatever the limit; of meters that it did not hold, or no longer, that is taken in full. What it held of other
+    /// meters stays taken; places are given up.
     fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> impl Future<Output = Result<(), StateError>>;
 
     /// How much of each meter is used, without taking of it.
@@ -83,14 +99,14 @@ pub enum Expect<'a> {
 }
 
 /// How a meter counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// Over the time that ends now and is this long. At least a second.
     Sliding(Duration),
     /// From one moment to another, since 1970.
     Period(Duration, Duration),
-    /// At once: a place, until it is given up, or until this moment if its holder forgets to.
-    Held(Duration),
+    /// At once: a place, until its reservation ends, or the lease of that.
+    Held,
 }
 
 /// What is to be taken from one meter.
@@ -102,19 +118,31 @@ pub struct Charge {
     pub rule: Rule,
     /// The most that it may hold.
     pub limit: u64,
-    /// How much is taken; of a [`Rule::Held`] always one place.
+    /// How much is taken; of [`Rule::Held`] always one place.
     pub amount: u64,
 }
 
-/// What is to be corrected at one meter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Correction {
+/// What was used of one meter in the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
     /// The meter's name.
     pub key: String,
-    /// How it counts, as when it was taken.
+    /// How it counts, as when it was taken. Not [`Rule::Held`]: a place is given up with its reservation.
     pub rule: Rule,
-    /// What is added: less than zero gives back.
-    pub amount: i64,
+    /// How much.
+    pub amount: u64,
+}
+
+/// How often a settlement may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// It is made for the first time.
+    First,
+    /// It was made before, and nobody knows what became of it: it happens only if the reservation is still there.
+    Again,
+    /// It may be made any number of times until this moment, by anybody, and happens once: the store remembers it, and has
+    /// written it as safely as it writes values when the call returns.
+    Until(Duration),
 }
 
 /// What [`State::take`] did.
@@ -139,18 +167,41 @@ pub enum Taken {
 #[error("the state store: {0}")]
 pub struct StateError(pub String);
 
+/// What a reservation holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reservation {
+    /// When its lease ends.
+    pub lease: Duration,
+    /// Of counters: the counter's name, how much, and when the counter counts no more.
+    pub amounts: Vec<(String, u64, Duration)>,
+    /// The meters of which it holds a place.
+    pub places: Vec<String>,
+}
+
 /// Where counters lie, within one transaction: the half of a store that [`take`] and [`settle`] need.
 pub trait Counters {
     /// A counter; zero where there is none.
     fn count(&mut self, key: &str) -> Result<u64, StateError>;
     /// Sets a counter that may be forgotten from the moment `expires` on.
     fn set_count(&mut self, key: &str, value: u64, expires: Duration) -> Result<(), StateError>;
-    /// The tokens that hold a place now, without those whose end has come.
+    /// The ids that hold a place now, without those whose end has come.
     fn places(&mut self, now: Duration, key: &str) -> Result<u64, StateError>;
-    /// Gives a token a place until `expires`.
-    fn hold(&mut self, key: &str, token: &str, expires: Duration) -> Result<(), StateError>;
-    /// Takes a token's place away.
-    fn release(&mut self, key: &str, token: &str) -> Result<(), StateError>;
+    /// Gives an id a place until `expires`.
+    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError>;
+    /// Takes an id's place away.
+    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError>;
+    /// Whether there is a reservation.
+    fn is_reserved(&mut self, id: &str) -> Result<bool, StateError>;
+    /// Adds a reservation.
+    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError>;
+    /// Removes a reservation; what it held is still taken.
+    fn close(&mut self, id: &str) -> Result<Option<Reservation>, StateError>;
+    /// A reservation whose lease has ended.
+    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError>;
+    /// Whether a settlement is remembered.
+    fn is_settled(&mut self, now: Duration, id: &str) -> Result<bool, StateError>;
+    /// Remembers a settlement.
+    fn remember(&mut self, id: &str, until: Duration) -> Result<(), StateError>;
 }
 
 /// The name of the counter that a meter uses at a moment, and the moment from which it counts no more.
@@ -161,7 +212,7 @@ pub fn counter(key: &str, rule: Rule, now: Duration) -> (String, Duration) {
             (format!("{key}@{number}"), window_start(window, number + 2))
         }
         Rule::Period(start, end) => (format!("{key}@{}", start.as_secs()), end),
-        Rule::Held(until) => (key.to_owned(), until),
+        Rule::Held => (key.to_owned(), Duration::MAX),
     }
 }
 
@@ -215,11 +266,17 @@ pub fn check_key(key: &str) -> Result<(), StateError> {
     }
 }
 
-fn now_used(counters: &mut impl Counters, now: Duration, key: &str, rule: Rule) -> Result<(u64, u64, u64), StateError> {
-    let (name, _) = counter(key, rule, now);
+/// What a meter holds: as it counts, in the counter `name` of now, and in the one before that.
+fn now_used(
+    counters: &mut impl Counters,
+    now: Duration,
+    key: &str,
+    rule: Rule,
+    name: &str,
+) -> Result<(u64, u64, u64), StateError> {
     Ok(match rule {
         Rule::Sliding(window) => {
-            let running = counters.count(&name)?;
+            let running = counters.count(name)?;
             let number = window_number(window, now);
             let before = match number.checked_sub(1) {
                 Some(number) => counters.count(&format!("{key}@{number}"))?,
@@ -228,10 +285,10 @@ fn now_used(counters: &mut impl Counters, now: Duration, key: &str, rule: Rule) 
             (sliding(window, now, running, before), running, before)
         }
         Rule::Period(..) => {
-            let used = counters.count(&name)?;
+            let used = counters.count(name)?;
             (used, used, 0)
         }
-        Rule::Held(_) => {
+        Rule::Held => {
             let used = counters.places(now, key)?;
             (used, used, 0)
         }
@@ -239,62 +296,113 @@ fn now_used(counters: &mut impl Counters, now: Duration, key: &str, rule: Rule) 
 }
 
 /// [`State::take`] within a transaction.
-pub fn take(counters: &mut impl Counters, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+pub fn take(
+    counters: &mut impl Counters,
+    now: Duration,
+    id: &str,
+    lease: Duration,
+    charges: &[Charge],
+) -> Result<Taken, StateError> {
     if charges.len() > MAX_CHARGES {
         return Err(StateError(format!("{} charges at once; the most is {MAX_CHARGES}", charges.len())));
     }
-    let mut all = Vec::with_capacity(charges.len());
+    while let Some(ended) = counters.ended(now)? {
+        give_back(counters, now, &ended)?;
+    }
+    let again = counters.is_reserved(id)?;
+    let (mut all, mut counts) = (Vec::with_capacity(charges.len()), Vec::with_capacity(charges.len()));
+    let mut reservation = Reservation { lease, amounts: Vec::with_capacity(charges.len()), places: Vec::new() };
     for (number, charge) in charges.iter().enumerate() {
         check_key(&charge.key)?;
-        let (used, running, before) = now_used(counters, now, &charge.key, charge.rule)?;
-        let amount = if matches!(charge.rule, Rule::Held(_)) { 1 } else { charge.amount };
+        let (name, expires) = counter(&charge.key, charge.rule, now);
+        let (used, running, before) = now_used(counters, now, &charge.key, charge.rule, &name)?;
+        if again {
+            all.push(used);
+            continue;
+        }
+        let amount = if charge.rule == Rule::Held { 1 } else { charge.amount };
         if used.saturating_add(amount) > charge.limit {
             let after = match charge.rule {
                 Rule::Sliding(window) => room(window, now, running, before, charge.limit, amount),
                 Rule::Period(_, end) if amount <= charge.limit => Some(end.saturating_sub(now)),
-                Rule::Period(..) | Rule::Held(_) => None,
+                Rule::Period(..) | Rule::Held => None,
             };
             return Ok(Taken::Refused { charge: number, used, after });
         }
-        all.push((used.saturating_add(amount), running.saturating_add(amount)));
-    }
-    for (charge, (_, count)) in charges.iter().zip(&all) {
+        all.push(used.saturating_add(amount));
         match charge.rule {
-            Rule::Held(until) => counters.hold(&charge.key, token, until)?,
-            rule => {
-                let (name, expires) = counter(&charge.key, rule, now);
-                counters.set_count(&name, *count, expires)?;
+            Rule::Held => reservation.places.push(name),
+            _ => {
+                counts.push(running.saturating_add(amount));
+                reservation.amounts.push((name, amount, expires));
             }
         }
     }
-    Ok(Taken::All(all.into_iter().map(|(used, _)| used).collect()))
+    if again || charges.is_empty() {
+        return Ok(Taken::All(all));
+    }
+    for ((name, _, expires), count) in reservation.amounts.iter().zip(counts) {
+        counters.set_count(name, count, *expires)?;
+    }
+    for key in &reservation.places {
+        counters.hold(key, id, lease)?;
+    }
+    counters.reserve(id, reservation)?;
+    Ok(Taken::All(all))
+}
+
+/// Gives back what a reservation holds whose lease has ended.
+fn give_back(counters: &mut impl Counters, now: Duration, id: &str) -> Result<(), StateError> {
+    let Some(Reservation { amounts, places, .. }) = counters.close(id)? else { return Ok(()) };
+    for (name, amount, expires) in amounts {
+        if expires > now {
+            let count = counters.count(&name)?.saturating_sub(amount);
+            counters.set_count(&name, count, expires)?;
+        }
+    }
+    places.iter().try_for_each(|key| counters.release(key, id))
 }
 
 /// [`State::settle`] within a transaction.
 pub fn settle(
     counters: &mut impl Counters,
     now: Duration,
-    token: &str,
+    id: &str,
     taken: Duration,
-    corrections: &[Correction],
+    uses: &[Use],
+    once: Once,
 ) -> Result<(), StateError> {
-    for Correction { key, rule, amount } in corrections {
-        if let Rule::Held(_) = rule {
-            counters.release(key, token)?;
-            continue;
-        }
+    uses.iter().try_for_each(|used| check_key(&used.key))?;
+    if counters.is_settled(now, id)? {
+        return Ok(());
+    }
+    let Reservation { amounts, places, .. } = match counters.close(id)? {
+        Some(reservation) => reservation,
+        None if once == Once::Again => return Ok(()),
+        None => Reservation::default(),
+    };
+    places.iter().try_for_each(|key| counters.release(key, id))?;
+    for Use { key, rule, amount } in uses {
         let (name, expires) = counter(key, *rule, taken);
-        if *amount != 0 && expires > now {
-            let count = counters.count(&name)?.saturating_add_signed(*amount);
+        let held = amounts.iter().find(|(held, ..)| *held == name).map_or(0, |(_, held, _)| *held);
+        if *amount != held && expires > now && *rule != Rule::Held {
+            let count = counters.count(&name)?.saturating_add(*amount).saturating_sub(held);
             counters.set_count(&name, count, expires)?;
         }
     }
-    Ok(())
+    match once {
+        Once::Until(until) => counters.remember(id, until),
+        Once::First | Once::Again => Ok(()),
+    }
 }
 
 /// [`State::used`] within a transaction.
 pub fn used(counters: &mut impl Counters, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
-    meters.iter().map(|(key, rule)| now_used(counters, now, key, *rule).map(|(used, ..)| used)).collect()
+    let each = meters.iter().map(|(key, rule)| {
+        let (name, _) = counter(key, *rule, now);
+        now_used(counters, now, key, *rule, &name).map(|(used, ..)| used)
+    });
+    each.collect()
 }
 
 /// One of two stores, as an operator chose.
@@ -341,23 +449,24 @@ impl<A: State, B: State> State for Either<A, B> {
         }
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
         match self {
-            Either::One(store) => store.take(now, token, charges).await,
-            Either::Other(store) => store.take(now, token, charges).await,
+            Either::One(store) => store.take(now, id, lease, charges).await,
+            Either::Other(store) => store.take(now, id, lease, charges).await,
         }
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
         match self {
-            Either::One(store) => store.settle(now, token, taken, corrections).await,
-            Either::Other(store) => store.settle(now, token, taken, corrections).await,
+            Either::One(store) => store.settle(now, id, taken, uses, once).await,
+            Either::Other(store) => store.settle(now, id, taken, uses, once).await,
         }
     }
 
@@ -381,8 +490,14 @@ pub struct Memory {
 pub struct Meters {
     /// By name: how much was taken, and the moment from which it counts no more.
     pub counters: HashMap<String, (u64, Duration)>,
-    /// By name: the tokens that hold a place, and until when.
+    /// By name: the ids that hold a place, and until when.
     pub places: HashMap<String, HashMap<String, Duration>>,
+    /// By id; those that [`Counters::reserve`] has added.
+    pub reservations: HashMap<String, Reservation>,
+    /// By id: until when a settlement is remembered.
+    pub settled: HashMap<String, Duration>,
+    /// The ends of leases, and whose they are.
+    leases: BTreeSet<(Duration, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -444,10 +559,19 @@ impl Meters {
     /// Throws away what counts no more.
     pub fn forget(&mut self, now: Duration) {
         self.counters.retain(|_, (_, expires)| *expires > now);
-        self.places.retain(|_, tokens| {
-            tokens.retain(|_, expires| *expires > now);
-            !tokens.is_empty()
+        self.places.retain(|_, ids| {
+            ids.retain(|_, expires| *expires > now);
+            !ids.is_empty()
         });
+        self.settled.retain(|_, until| *until > now);
+    }
+}
+
+impl Meters {
+    /// Adds a reservation that was read from where they are kept.
+    pub fn restore(&mut self, id: &str, reservation: Reservation) {
+        self.leases.insert((reservation.lease, id.to_owned()));
+        self.reservations.insert(id.to_owned(), reservation);
     }
 }
 
@@ -465,20 +589,49 @@ impl Counters for Meters {
     }
 
     fn places(&mut self, now: Duration, key: &str) -> Result<u64, StateError> {
-        let Some(tokens) = self.places.get_mut(key) else { return Ok(0) };
-        tokens.retain(|_, expires| *expires > now);
-        Ok(tokens.len() as u64)
+        let Some(ids) = self.places.get_mut(key) else { return Ok(0) };
+        ids.retain(|_, expires| *expires > now);
+        Ok(ids.len() as u64)
     }
 
-    fn hold(&mut self, key: &str, token: &str, expires: Duration) -> Result<(), StateError> {
-        self.places.entry(key.to_owned()).or_default().insert(token.to_owned(), expires);
+    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError> {
+        self.places.entry(key.to_owned()).or_default().insert(id.to_owned(), expires);
         Ok(())
     }
 
-    fn release(&mut self, key: &str, token: &str) -> Result<(), StateError> {
-        if let Some(tokens) = self.places.get_mut(key) {
-            tokens.remove(token);
+    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError> {
+        if let Some(ids) = self.places.get_mut(key) {
+            ids.remove(id);
         }
+        Ok(())
+    }
+
+    fn is_reserved(&mut self, id: &str) -> Result<bool, StateError> {
+        Ok(self.reservations.contains_key(id))
+    }
+
+    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError> {
+        self.restore(id, reservation);
+        Ok(())
+    }
+
+    fn close(&mut self, id: &str) -> Result<Option<Reservation>, StateError> {
+        let Some((id, reservation)) = self.reservations.remove_entry(id) else { return Ok(None) };
+        self.leases.remove(&(reservation.lease, id));
+        Ok(Some(reservation))
+    }
+
+    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError> {
+        let first = self.leases.first().filter(|(lease, _)| *lease <= now);
+        Ok(first.map(|(_, id)| id.clone()))
+    }
+
+    fn is_settled(&mut self, now: Duration, id: &str) -> Result<bool, StateError> {
+        Ok(self.settled.get(id).is_some_and(|until| *until > now))
+    }
+
+    fn remember(&mut self, id: &str, until: Duration) -> Result<(), StateError> {
+        self.settled.insert(id.to_owned(), until);
         Ok(())
     }
 }
@@ -541,18 +694,19 @@ impl State for Memory {
         }))
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.with(now, |inner| take(&mut inner.meters, now, token, charges))
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.with(now, |inner| take(&mut inner.meters, now, id, lease, charges))
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.with(now, |inner| settle(&mut inner.meters, now, token, taken, corrections))
+        self.with(now, |inner| settle(&mut inner.meters, now, id, taken, uses, once))
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
@@ -568,6 +722,8 @@ mod tests {
         futures_util::FutureExt::now_or_never(future).unwrap_or_else(|| panic!("memory does not wait"))
     }
 
+    const LEASE: Duration = s(3_600);
+
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -581,12 +737,12 @@ mod tests {
         let memory = Memory::default();
         let minute = Rule::Sliding(s(60));
         let one = [charge("k", minute, 10, 10)];
-        assert_eq!(now(memory.take(s(59), "a", &one)), Ok(Taken::All(vec![10])));
+        assert_eq!(now(memory.take(s(59), "a", LEASE, &one)), Ok(Taken::All(vec![10])));
         // A new window has begun, and still all but a sixtieth of the old one counts.
-        let refused = now(memory.take(s(61), "b", &[charge("k", minute, 10, 1)]));
+        let refused = now(memory.take(s(61), "b", LEASE, &[charge("k", minute, 10, 1)]));
         assert_eq!(refused, Ok(Taken::Refused { charge: 0, used: 10, after: Some(s(5)) }));
         let at = s(61 + 5);
-        assert_eq!(now(memory.take(at, "b", &[charge("k", minute, 10, 1)])), Ok(Taken::All(vec![10])));
+        assert_eq!(now(memory.take(at, "b", LEASE, &[charge("k", minute, 10, 1)])), Ok(Taken::All(vec![10])));
     }
 
     #[test]
@@ -619,7 +775,7 @@ mod tests {
         let memory = Memory::default();
         let day = Rule::Period(s(0), s(86_400));
         let charges = [charge("requests", Rule::Sliding(s(60)), 5, 1), charge("budget", day, 100, 101)];
-        let refused = now(memory.take(s(10), "a", &charges));
+        let refused = now(memory.take(s(10), "a", LEASE, &charges));
         assert_eq!(refused, Ok(Taken::Refused { charge: 1, used: 0, after: None }));
         let meters = [("requests".to_owned(), Rule::Sliding(s(60))), ("budget".to_owned(), day)];
         assert_eq!(now(memory.used(s(10), &meters)), Ok(vec![0, 0]));
@@ -629,28 +785,26 @@ mod tests {
     fn settling_corrects_the_window_in_which_it_was_taken() {
         let memory = Memory::default();
         let minute = Rule::Sliding(s(60));
-        assert!(matches!(now(memory.take(s(30), "a", &[charge("t", minute, 100, 50)])), Ok(Taken::All(_))));
-        let less = [Correction { key: "t".into(), rule: minute, amount: -40 }];
-        now(memory.settle(s(90), "a", s(30), &less)).expect("settled");
+        assert!(matches!(now(memory.take(s(30), "a", LEASE, &[charge("t", minute, 100, 50)])), Ok(Taken::All(_))));
+        let used = |amount| [Use { key: "t".into(), rule: minute, amount }];
+        now(memory.settle(s(90), "a", s(30), &used(10), Once::First)).expect("settled");
         // Half of the ten that are left still counts.
         assert_eq!(now(memory.used(s(90), &[("t".into(), minute)])), Ok(vec![5]));
         // What comes when the window is long gone changes nothing.
-        now(memory.settle(s(500), "a", s(30), &[Correction { key: "t".into(), rule: minute, amount: 1_000 }]))
-            .expect("ok");
+        now(memory.settle(s(500), "a", s(30), &used(1_000), Once::First)).expect("ok");
         assert_eq!(now(memory.used(s(500), &[("t".into(), minute)])), Ok(vec![0]));
     }
 
     #[test]
     fn a_place_is_given_up_or_ends_by_itself() {
         let memory = Memory::default();
-        let held = |until| [charge("c", Rule::Held(s(until)), 1, 1)];
-        assert_eq!(now(memory.take(s(1), "a", &held(100))), Ok(Taken::All(vec![1])));
+        let take = |at, id: &str, lease| now(memory.take(s(at), id, s(lease), &[charge("c", Rule::Held, 1, 1)]));
+        assert_eq!(take(1, "a", 100), Ok(Taken::All(vec![1])));
         let refused = Ok(Taken::Refused { charge: 0, used: 1, after: None });
-        assert_eq!(now(memory.take(s(2), "b", &held(100))), refused);
-        let give = [Correction { key: "c".into(), rule: Rule::Held(s(100)), amount: 0 }];
-        now(memory.settle(s(3), "a", s(1), &give)).expect("given up");
-        assert_eq!(now(memory.take(s(4), "b", &held(50))), Ok(Taken::All(vec![1])));
-        assert_eq!(now(memory.take(s(50), "c", &held(100))), Ok(Taken::All(vec![1])));
+        assert_eq!(take(2, "b", 100), refused);
+        now(memory.settle(s(3), "a", s(1), &[], Once::First)).expect("given up");
+        assert_eq!(take(4, "b", 50), Ok(Taken::All(vec![1])));
+        assert_eq!(take(50, "c", 100), Ok(Taken::All(vec![1])));
     }
 
     #[test]

@@ -553,6 +553,50 @@ async fn two_jobs(world: &World, told: &RefCell<Vec<String>>) {
 }
 
 #[test]
+fn a_process_killed_at_any_operation_of_the_store_charges_each_answer_once() {
+    let more = "[admin]\nkey = \"root\"\n[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\n\
+                quota.concurrent_requests = 50\n[prices.\"p/*\"]\ninput = 2\noutput = 8";
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let meters = [("meter/key/alice/total", total), ("meter/key/alice/at-once", Rule::Held)];
+    let run = |kill: Option<(u64, bool)>| {
+        let mut world = World::new(1, config_with("attempts = 10", more));
+        world.serve(|_, _| good(4_000));
+        if let Some((at, done)) = kill {
+            world.kept().kill_after(at, done);
+        }
+        until_death(&world, async {
+            for _ in 0..2 {
+                world.ask("alice-key", "POST", CHAT, &[LATER], chat_body("p/m", false)).await;
+            }
+            world.sleep(Duration::from_secs(12)).await;
+        });
+        let operations = world.kept().operations();
+        world.restart();
+        // Until what the dead process had taken is anybody's again, who then takes something.
+        assert!(until_death(&world, async {
+            world.sleep(Duration::from_secs(200)).await;
+            let client = world.ask("alice-key", "POST", CHAT, &[], chat_body("p/m", false)).await;
+            assert_eq!(client.status, 200, "{kill:?}: {client:?}");
+            world.sleep(Duration::from_secs(1)).await;
+        }));
+        let jobs = known(&world).len() as u64;
+        // The simulated backend counts 3 and 7 tokens.
+        assert_eq!(world.used(&meters), [(jobs + 1) * 62_000, 0], "{kill:?}: {jobs} jobs");
+        let spend = world.bare("GET", "/admin/spend?group_by=key", &[("authorization", "Bearer root")], Bytes::new());
+        let spend = json_of(&spend);
+        let of = |name: &str| spend["data"][0][name].as_u64();
+        assert_eq!((of("requests"), of("input_tokens")), (Some(jobs + 1), Some(3 * (jobs + 1))), "{kill:?}: {spend}");
+        operations
+    };
+    let whole = run(None);
+    assert!(whole > 30, "{whole}");
+    for at in 0..whole {
+        run(Some((at, false)));
+        run(Some((at, true)));
+    }
+}
+
+#[test]
 fn processes_killed_at_random_points_from_seeds_lose_no_job_and_answer_none_twice() {
     for seed in 0..300 {
         let mut world = World::new(seed, config("attempts = 100\nconcurrency = 4"));

@@ -142,7 +142,7 @@ fn a_picture_is_not_estimated_by_its_bytes() {
 
 #[test]
 fn what_fails_or_is_cancelled_gives_back_what_it_did_not_use() {
-    let meters = [("meter/key/alice/tpm", MINUTE), ("meter/key/alice/at-once", Rule::Held(Duration::ZERO))];
+    let meters = [("meter/key/alice/tpm", MINUTE), ("meter/key/alice/at-once", Rule::Held)];
     let world = world("quota = { tokens_per_minute = 100000, concurrent_requests = 10 }", "");
     let fails = |script: fn() -> Script| world.serve(move |_, _| script());
     fails(|| Script::new(vec![(1, Act::Refuse)]));
@@ -248,7 +248,7 @@ fn a_slow_store_settles_after_clients_have_left() {
     let clients = world.load_leaving("p/m", leaving);
     assert!(clients.iter().all(|client| client.left));
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.used(&[("meter/key/alice/at-once", Rule::Held(Duration::ZERO))]), [0]);
+    assert_eq!(world.used(&[("meter/key/alice/at-once", Rule::Held)]), [0]);
     assert_eq!(world.used(&[("meter/key/alice/tpm", MINUTE)]), [0]);
 }
 

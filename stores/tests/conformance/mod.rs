@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
-use witgate_gateway::state::{Charge, Correction, Expect, MAX_CHARGES, MAX_KEY_BYTES, Rule, State, StateError, Taken};
+use witgate_gateway::state::{Charge, Expect, MAX_CHARGES, MAX_KEY_BYTES, Once, Rule, State, StateError, Taken, Use};
 
 pub const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -17,8 +17,8 @@ pub fn charge(key: &str, rule: Rule, limit: u64, amount: u64) -> Charge {
     Charge { key: key.to_owned(), rule, limit, amount }
 }
 
-fn correction(key: &str, rule: Rule, amount: i64) -> Correction {
-    Correction { key: key.to_owned(), rule, amount }
+pub fn used(key: &str, rule: Rule, amount: u64) -> Use {
+    Use { key: key.to_owned(), rule, amount }
 }
 
 const MINUTE: Rule = Rule::Sliding(s(60));
@@ -36,12 +36,21 @@ struct Case<'a, S> {
 }
 
 impl<S: State + Sync> Case<'_, S> {
-    fn take(&self, at: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.runtime.block_on(self.store.take(at, token, charges))
+    /// For a reservation whose lease no test sees the end of.
+    fn take(&self, at: Duration, id: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.lease(at, id, s(1 << 33), charges)
     }
 
-    fn settle(&self, now: Duration, token: &str, taken: Duration, corrections: &[Correction]) {
-        self.runtime.block_on(self.store.settle(now, token, taken, corrections)).expect("settled");
+    fn lease(&self, at: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.runtime.block_on(self.store.take(at, id, lease, charges))
+    }
+
+    fn settle(&self, now: Duration, id: &str, taken: Duration, uses: &[Use]) {
+        self.settle_once(now, id, taken, uses, Once::First);
+    }
+
+    fn settle_once(&self, now: Duration, id: &str, taken: Duration, uses: &[Use], once: Once) {
+        self.runtime.block_on(self.store.settle(now, id, taken, uses, once)).expect("settled");
     }
 
     fn used(&self, now: Duration, key: &str, rule: Rule) -> u64 {
@@ -83,7 +92,8 @@ impl<S: State + Sync> Case<'_, S> {
     }
 }
 
-/// Runs all of it against one store, which must be empty. `exact` is whether a place ends by itself on the moment.
+/// Runs all of it against one store, which must be empty. `exact` is whether a place, and a lease, ends on the
+/// moment.
 pub fn conforms<S: State + Sync>(runtime: &Runtime, store: &S, exact: bool) {
     let case = Case { runtime, store };
     windows_slide(&case);
@@ -91,10 +101,14 @@ pub fn conforms<S: State + Sync>(runtime: &Runtime, store: &S, exact: bool) {
     all_or_none(&case);
     periods_end(&case);
     settling_corrects_the_window_in_which_it_was_taken(&case);
-    settling_stops_at_zero(&case);
+    what_was_not_taken_is_settled_in_full(&case);
+    a_reservation_is_taken_once(&case);
+    a_reservation_is_settled_once(&case);
     places_are_given_up(&case);
     if exact {
         places_end(&case);
+        leases_end(&case);
+        many_leases_end(&case);
     }
     takes_are_bounded(&case);
     long_windows_are_counted_to_the_last_one(&case);
@@ -109,12 +123,12 @@ pub fn conforms<S: State + Sync>(runtime: &Runtime, store: &S, exact: bool) {
 }
 
 fn windows_slide<S: State + Sync>(case: &Case<'_, S>) {
-    assert_eq!(case.take(s(59), "a", &[charge("w/k", MINUTE, 10, 10)]), Ok(Taken::All(vec![10])));
+    assert_eq!(case.take(s(59), "a1", &[charge("w/k", MINUTE, 10, 10)]), Ok(Taken::All(vec![10])));
     // A new window has begun, and still all but a sixtieth of the old one counts.
-    let refused = case.take(s(61), "b", &[charge("w/k", MINUTE, 10, 1)]);
+    let refused = case.take(s(61), "a23", &[charge("w/k", MINUTE, 10, 1)]);
     assert_eq!(refused, Ok(Taken::Refused { charge: 0, used: 10, after: Some(s(5)) }));
     assert_eq!(case.used(s(61), "w/k", MINUTE), 10);
-    assert_eq!(case.take(s(66), "b", &[charge("w/k", MINUTE, 10, 1)]), Ok(Taken::All(vec![10])));
+    assert_eq!(case.take(s(66), "a24", &[charge("w/k", MINUTE, 10, 1)]), Ok(Taken::All(vec![10])));
     assert_eq!(case.used(s(200), "w/k", MINUTE), 0);
 }
 
@@ -125,98 +139,184 @@ fn what_is_promised_of_room_holds<S: State + Sync>(case: &Case<'_, S>) {
             .enumerate()
     {
         let key = format!("r/{n}");
-        let fill = |at, amount| case.settle(at, "fill", at, &[correction(&key, MINUTE, amount)]);
+        let fill = |at, amount| case.settle(at, "fill", at, &[used(&key, MINUTE, amount)]);
         fill(s(600), before);
         fill(s(660), running);
         let at = s(660 + into);
         let wanted = [charge(&key, MINUTE, limit, amount)];
-        let Ok(Taken::Refused { after: Some(after), .. }) = case.take(at, "a", &wanted) else {
+        let Ok(Taken::Refused { after: Some(after), .. }) = case.take(at, &format!("r/{n}"), &wanted) else {
             panic!("{n}: not refused")
         };
         let sooner = at + after - Duration::from_millis(1);
-        assert!(matches!(case.take(sooner, "a", &wanted), Ok(Taken::Refused { .. })), "{n}: {after:?}");
-        assert!(matches!(case.take(at + after, "a", &wanted), Ok(Taken::All(_))), "{n}: {after:?}");
+        assert!(matches!(case.take(sooner, &format!("r/{n}"), &wanted), Ok(Taken::Refused { .. })), "{n}: {after:?}");
+        assert!(matches!(case.take(at + after, &format!("r/{n}"), &wanted), Ok(Taken::All(_))), "{n}: {after:?}");
     }
 }
 
 fn all_or_none<S: State + Sync>(case: &Case<'_, S>) {
     let charges = [charge("a/requests", MINUTE, 5, 1), charge("a/budget", DAY, 100, 101)];
-    let refused = case.take(s(10), "a", &charges);
+    let refused = case.take(s(10), "a5", &charges);
     assert_eq!(refused, Ok(Taken::Refused { charge: 1, used: 0, after: None }));
-    let held = Rule::Held(s(100));
+    let held = Rule::Held;
     let charges = [charge("a/place", held, 1, 1), charge("a/requests", MINUTE, 5, 6)];
-    assert_eq!(case.take(s(10), "a", &charges), Ok(Taken::Refused { charge: 1, used: 0, after: None }));
+    assert_eq!(case.take(s(10), "a6", &charges), Ok(Taken::Refused { charge: 1, used: 0, after: None }));
     for (key, rule) in [("a/requests", MINUTE), ("a/budget", DAY), ("a/place", held)] {
         assert_eq!(case.used(s(10), key, rule), 0, "{key}");
     }
     let charges = [charge("a/requests", MINUTE, 5, 2), charge("a/budget", DAY, 100, 30), charge("a/place", held, 1, 9)];
-    assert_eq!(case.take(s(10), "a", &charges), Ok(Taken::All(vec![2, 30, 1])));
-    assert_eq!(case.take(s(10), "a", &[]), Ok(Taken::All(vec![])));
+    assert_eq!(case.take(s(10), "a7", &charges), Ok(Taken::All(vec![2, 30, 1])));
+    assert_eq!(case.take(s(10), "a8", &[]), Ok(Taken::All(vec![])));
     let meters = [("a/budget".to_owned(), DAY), ("a/place".to_owned(), held), ("a/requests".to_owned(), MINUTE)];
     assert_eq!(case.runtime.block_on(case.store.used(s(10), &meters)), Ok(vec![30, 1, 2]));
 }
 
 fn periods_end<S: State + Sync>(case: &Case<'_, S>) {
-    assert_eq!(case.take(s(86_000), "a", &[charge("p/k", DAY, 10, 9)]), Ok(Taken::All(vec![9])));
-    let refused = case.take(s(86_100), "a", &[charge("p/k", DAY, 10, 2)]);
+    assert_eq!(case.take(s(86_000), "a9", &[charge("p/k", DAY, 10, 9)]), Ok(Taken::All(vec![9])));
+    let refused = case.take(s(86_100), "a10", &[charge("p/k", DAY, 10, 2)]);
     assert_eq!(refused, Ok(Taken::Refused { charge: 0, used: 9, after: Some(s(300)) }));
     let next = Rule::Period(s(86_400), s(2 * 86_400));
-    assert_eq!(case.take(s(86_400), "a", &[charge("p/k", next, 10, 2)]), Ok(Taken::All(vec![2])));
+    assert_eq!(case.take(s(86_400), "a11", &[charge("p/k", next, 10, 2)]), Ok(Taken::All(vec![2])));
 }
 
 fn settling_corrects_the_window_in_which_it_was_taken<S: State + Sync>(case: &Case<'_, S>) {
-    assert_eq!(case.take(s(30), "a", &[charge("s/t", MINUTE, 100, 50)]), Ok(Taken::All(vec![50])));
-    case.settle(s(90), "a", s(30), &[correction("s/t", MINUTE, -40)]);
+    assert_eq!(case.take(s(30), "s/1", &[charge("s/t", MINUTE, 100, 50)]), Ok(Taken::All(vec![50])));
+    case.settle(s(90), "s/1", s(30), &[used("s/t", MINUTE, 10)]);
     // Half of the ten that are left still counts.
     assert_eq!(case.used(s(90), "s/t", MINUTE), 5);
     // What comes when the window is long gone changes nothing.
-    case.settle(s(500), "a", s(30), &[correction("s/t", MINUTE, 1_000)]);
+    case.settle(s(500), "s/1", s(30), &[used("s/t", MINUTE, 1_000)]);
     assert_eq!(case.used(s(500), "s/t", MINUTE), 0);
     // What was used beyond what was taken counts, whatever the limit.
-    assert_eq!(case.take(s(600), "a", &[charge("s/t", MINUTE, 100, 50)]), Ok(Taken::All(vec![50])));
-    case.settle(s(600), "a", s(600), &[correction("s/t", MINUTE, 70)]);
-    let refused = case.take(s(600), "a", &[charge("s/t", MINUTE, 100, 1)]);
+    assert_eq!(case.take(s(600), "s/2", &[charge("s/t", MINUTE, 100, 50)]), Ok(Taken::All(vec![50])));
+    case.settle(s(600), "s/2", s(600), &[used("s/t", MINUTE, 120)]);
+    let refused = case.take(s(600), "s/3", &[charge("s/t", MINUTE, 100, 1)]);
     assert!(matches!(refused, Ok(Taken::Refused { charge: 0, used: 120, after: Some(_) })), "{refused:?}");
+    // What is not told of stays as it was taken.
+    assert_eq!(case.take(s(900), "s/4", &[charge("s/t", MINUTE, 100, 50)]), Ok(Taken::All(vec![50])));
+    case.settle(s(900), "s/4", s(900), &[]);
+    assert_eq!(case.used(s(900), "s/t", MINUTE), 50);
 }
 
-fn settling_stops_at_zero<S: State + Sync>(case: &Case<'_, S>) {
-    assert_eq!(case.take(s(30), "a", &[charge("z/t", DAY, 100, 5)]), Ok(Taken::All(vec![5])));
-    case.settle(s(31), "a", s(30), &[correction("z/t", DAY, -9)]);
-    assert_eq!(case.used(s(31), "z/t", DAY), 0);
-    assert_eq!(case.take(s(32), "a", &[charge("z/t", DAY, 100, 5)]), Ok(Taken::All(vec![5])));
+fn what_was_not_taken_is_settled_in_full<S: State + Sync>(case: &Case<'_, S>) {
+    assert_eq!(case.take(s(30), "z/1", &[charge("z/t", DAY, 100, 5)]), Ok(Taken::All(vec![5])));
+    case.settle(s(31), "z/1", s(30), &[used("z/t", DAY, 0), used("z/other", DAY, 7)]);
+    case.settle(s(31), "z/2", s(30), &[used("z/t", DAY, 3)]);
+    assert_eq!((case.used(s(31), "z/t", DAY), case.used(s(31), "z/other", DAY)), (3, 7));
+}
+
+fn a_reservation_is_taken_once<S: State + Sync>(case: &Case<'_, S>) {
+    let charges = [charge("o/day", DAY, 10, 6), charge("o/minute", MINUTE, 10, 4), charge("o/place", Rule::Held, 1, 1)];
+    let all = Ok(Taken::All(vec![6, 4, 1]));
+    assert_eq!(case.take(s(30), "o/1", &charges), all);
+    // A second time would not fit.
+    assert_eq!(case.take(s(30), "o/1", &charges), all);
+    assert!(matches!(case.take(s(30), "o/2", &charges), Ok(Taken::Refused { charge: 0, used: 6, .. })));
+    case.settle(s(30), "o/1", s(30), &[used("o/day", DAY, 1), used("o/minute", MINUTE, 1)]);
+    for (key, rule, used) in [("o/day", DAY, 1), ("o/minute", MINUTE, 1), ("o/place", Rule::Held, 0)] {
+        assert_eq!(case.used(s(30), key, rule), used, "{key}");
+    }
+    // It may be taken anew when it has been settled.
+    assert_eq!(case.take(s(30), "o/1", &charges), Ok(Taken::All(vec![7, 5, 1])));
+    case.settle(s(30), "o/1", s(30), &[]);
+}
+
+fn a_reservation_is_settled_once<S: State + Sync>(case: &Case<'_, S>) {
+    let taken = |id: &str| {
+        let charges = [charge("q/day", DAY, 1_000, 50), charge("q/place", Rule::Held, 1, 1)];
+        assert!(matches!(case.take(s(30), id, &charges), Ok(Taken::All(_))), "{id}");
+    };
+    let uses = [used("q/day", DAY, 20), used("q/spend", DAY, 20)];
+    let both = || (case.used(s(31), "q/day", DAY), case.used(s(31), "q/spend", DAY));
+    // Of which nobody knows whether it was made: not without its reservation.
+    taken("q/1");
+    for _ in 0..3 {
+        case.settle_once(s(31), "q/1", s(30), &uses, Once::Again);
+        assert_eq!(both(), (20, 20));
+    }
+    // That is remembered: however often, also after a first one whose end nobody saw, and by all at once.
+    taken("q/2");
+    case.together(0..4, async |_| {
+        for _ in 0..5 {
+            case.store.settle(s(31), "q/2", s(30), &uses, Once::Until(s(500))).await.expect("settled");
+        }
+    });
+    assert_eq!(both(), (40, 40));
+    case.settle_once(s(499), "q/2", s(30), &uses, Once::First);
+    case.settle_once(s(499), "q/2", s(30), &uses, Once::Until(s(500)));
+    assert_eq!(both(), (40, 40));
+    assert_eq!(case.used(s(31), "q/place", Rule::Held), 0);
+    // Without anything reserved it counts once too.
+    for _ in 0..2 {
+        case.settle_once(s(31), "q/3", s(30), &uses, Once::Until(s(500)));
+        assert_eq!(both(), (60, 60));
+    }
 }
 
 fn places_are_given_up<S: State + Sync>(case: &Case<'_, S>) {
-    let held = |until| [charge("h/c", Rule::Held(s(until)), 1, 1)];
-    assert_eq!(case.take(s(1), "a", &held(100)), Ok(Taken::All(vec![1])));
+    let held = [charge("h/c", Rule::Held, 1, 1)];
+    assert_eq!(case.lease(s(1), "h/1", s(100), &held), Ok(Taken::All(vec![1])));
     let refused = Ok(Taken::Refused { charge: 0, used: 1, after: None });
-    assert_eq!(case.take(s(2), "b", &held(100)), refused);
-    let give = [correction("h/c", Rule::Held(s(100)), 0)];
+    assert_eq!(case.lease(s(2), "h/2", s(100), &held), refused);
     // Who holds no place gives none up.
-    case.settle(s(3), "z", s(1), &give);
-    assert_eq!(case.take(s(3), "b", &held(100)), refused);
-    case.settle(s(3), "a", s(1), &give);
-    assert_eq!(case.used(s(3), "h/c", Rule::Held(s(100))), 0);
+    case.settle(s(3), "h/3", s(1), &[]);
+    assert_eq!(case.lease(s(3), "h/2", s(100), &held), refused);
+    case.settle(s(3), "h/1", s(1), &[]);
+    assert_eq!(case.used(s(3), "h/c", Rule::Held), 0);
 }
 
 fn places_end<S: State + Sync>(case: &Case<'_, S>) {
-    let held = |until| [charge("h/e", Rule::Held(s(until)), 1, 1)];
+    let held = [charge("h/e", Rule::Held, 1, 1)];
     let refused = Ok(Taken::Refused { charge: 0, used: 1, after: None });
-    assert_eq!(case.take(s(4), "b", &held(50)), Ok(Taken::All(vec![1])));
-    assert_eq!(case.take(s(49), "c", &held(100)), refused);
-    assert_eq!(case.take(s(50), "c", &held(100)), Ok(Taken::All(vec![1])));
-    assert_eq!(case.used(s(100), "h/e", Rule::Held(s(100))), 0);
+    assert_eq!(case.lease(s(4), "h/4", s(50), &held), Ok(Taken::All(vec![1])));
+    assert_eq!(case.lease(s(49), "h/5", s(100), &held), refused);
+    assert_eq!(case.lease(s(50), "h/5", s(100), &held), Ok(Taken::All(vec![1])));
+    assert_eq!(case.used(s(100), "h/e", Rule::Held), 0);
+}
+
+fn leases_end<S: State + Sync>(case: &Case<'_, S>) {
+    let charges = [charge("n/day", DAY, 10, 8), charge("n/minute", MINUTE, 10, 8)];
+    let one = [charge("n/day", DAY, 10, 3), charge("n/minute", MINUTE, 10, 3)];
+    assert_eq!(case.lease(s(300), "n/1", s(310), &charges), Ok(Taken::All(vec![8, 8])));
+    assert!(matches!(case.lease(s(309), "n/2", s(350), &one), Ok(Taken::Refused { charge: 0, used: 8, .. })));
+    // The process that had taken it has died: whoever takes next has it.
+    assert_eq!(case.lease(s(310), "n/2", s(350), &one), Ok(Taken::All(vec![3, 3])));
+    // It has not: what it used counts in full.
+    case.settle(s(311), "n/1", s(300), &[used("n/day", DAY, 5)]);
+    assert_eq!(case.used(s(311), "n/day", DAY), 8);
+    // But for a settlement that may have been made.
+    case.settle_once(s(311), "n/1", s(300), &[used("n/day", DAY, 5)], Once::Again);
+    assert_eq!(case.used(s(311), "n/day", DAY), 8);
+    case.settle(s(312), "n/2", s(310), &[used("n/day", DAY, 3)]);
+    // What was settled is not given back when its lease would have ended.
+    let other = [charge("n/other", DAY, 10, 1)];
+    assert_eq!(case.lease(s(351), "n/3", s(400), &other), Ok(Taken::All(vec![1])));
+    assert_eq!(case.used(s(351), "n/day", DAY), 8);
+    // The counter of a period that is over is not begun anew.
+    let day = charge("n/other", DAY, 10, 1);
+    assert_eq!(case.lease(s(86_399), "n/4", s(86_410), &[day]), Ok(Taken::All(vec![1])));
+    let next = Rule::Period(s(86_400), s(2 * 86_400));
+    assert_eq!(case.lease(s(86_411), "n/5", s(86_412), &[charge("n/other", next, 1, 1)]), Ok(Taken::All(vec![1])));
+}
+
+fn many_leases_end<S: State + Sync>(case: &Case<'_, S>) {
+    for n in 0..200 {
+        let charges = [charge("n/many", DAY, 200, 1), charge("n/places", Rule::Held, 200, 1)];
+        assert_eq!(case.lease(s(400), &format!("n/many/{n}"), s(500), &charges), Ok(Taken::All(vec![n + 1; 2])));
+    }
+    let charges = [charge("n/many", DAY, 200, 200), charge("n/places", Rule::Held, 1, 1)];
+    assert_eq!(case.lease(s(501), "n/after", s(600), &charges), Ok(Taken::All(vec![200, 1])));
+    case.settle(s(501), "n/after", s(501), &[]);
 }
 
 fn takes_are_bounded<S: State + Sync>(case: &Case<'_, S>) {
     let all: Vec<_> = (0..MAX_CHARGES).map(|n| charge(&format!("b/{n}"), MINUTE, 5, 1)).collect();
-    assert_eq!(case.take(s(1), "a", &all), Ok(Taken::All(vec![1; MAX_CHARGES])));
+    assert_eq!(case.take(s(1), "a18", &all), Ok(Taken::All(vec![1; MAX_CHARGES])));
     let more: Vec<_> = (0..=MAX_CHARGES).map(|n| charge(&format!("b/{n}"), MINUTE, 5, 1)).collect();
-    let refused = case.take(s(1), "a", &more).expect_err("too many charges");
+    let refused = case.take(s(1), "a19", &more).expect_err("too many charges");
     assert!(refused.to_string().contains("17 charges"), "{refused}");
     assert_eq!(case.used(s(1), "b/0", MINUTE), 1);
     let long = "k".repeat(MAX_KEY_BYTES + 1);
-    let refused = case.take(s(1), "a", &[charge(&long, MINUTE, 5, 1)]).expect_err("too long a key");
+    let refused = case.take(s(1), "a20", &[charge(&long, MINUTE, 5, 1)]).expect_err("too long a key");
     assert!(refused.to_string().contains("a key of 513 bytes"), "{refused}");
     assert_eq!(case.used(s(1), &long[1..], MINUTE), 0);
 }
@@ -226,16 +326,16 @@ fn long_windows_are_counted_to_the_last_one<S: State + Sync>(case: &Case<'_, S>)
     let month = 30 * 86_400;
     let rule = Rule::Sliding(s(month));
     let count: u64 = 9_007_199_254_000_001;
-    case.settle(s(month), "a", s(month), &[correction("l/k", rule, count as i64)]);
+    case.settle(s(month), "l", s(month), &[used("l/k", rule, count)]);
     for into in [1, 12_345, 777_777_777, 2_591_999_999] {
         let at = s(2 * month) + Duration::from_millis(into);
         let millis = u128::from(month) * 1_000;
-        let used = (u128::from(count) * (millis - u128::from(into))).div_ceil(millis) as u64;
-        assert_eq!(case.used(at, "l/k", rule), used);
-        let refused = case.take(at, "a", &[charge("l/k", rule, used, 1)]);
-        assert!(matches!(refused, Ok(Taken::Refused { used: told, .. }) if told == used), "{refused:?} {used}");
-        assert_eq!(case.take(at, "a", &[charge("l/k", rule, used + 1, 1)]), Ok(Taken::All(vec![used + 1])));
-        case.settle(at, "a", at, &[correction("l/k", rule, -1)]);
+        let left = (u128::from(count) * (millis - u128::from(into))).div_ceil(millis) as u64;
+        assert_eq!(case.used(at, "l/k", rule), left);
+        let refused = case.take(at, "a21", &[charge("l/k", rule, left, 1)]);
+        assert!(matches!(refused, Ok(Taken::Refused { used: told, .. }) if told == left), "{refused:?} {left}");
+        assert_eq!(case.take(at, "l/1", &[charge("l/k", rule, left + 1, 1)]), Ok(Taken::All(vec![left + 1])));
+        case.settle(at, "l/1", at, &[used("l/k", rule, 0)]);
     }
 }
 
@@ -245,7 +345,7 @@ fn many_take_exactly_the_limit<S: State + Sync>(case: &Case<'_, S>) {
     let taken = case.together(0..8, async |n| {
         let mut taken = 0;
         for call in 0..1_000 {
-            match case.store.take(s(30), &format!("{n}.{call}"), &charges).await {
+            match case.store.take(s(30), &format!("m/{n}.{call}"), s(90), &charges).await {
                 Ok(Taken::All(_)) => taken += 1,
                 Ok(Taken::Refused { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -261,15 +361,17 @@ fn many_take_exactly_the_limit<S: State + Sync>(case: &Case<'_, S>) {
 fn many_hold_no_more_places_than_there_are<S: State + Sync>(case: &Case<'_, S>) {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let rule = Rule::Held(s(100));
+    let rule = Rule::Held;
     case.together(0..8, async |n| {
         for call in 0..100 {
-            let token = format!("{n}.{call}");
-            if let Taken::All(_) = case.store.take(s(1), &token, &[charge("c/k", rule, 3, 1)]).await.expect("asked") {
+            let token = format!("c/{n}.{call}");
+            if let Taken::All(_) =
+                case.store.take(s(1), &token, s(100), &[charge("c/k", rule, 3, 1)]).await.expect("asked")
+            {
                 most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
                 inside.fetch_sub(1, Ordering::SeqCst);
-                case.store.settle(s(1), &token, s(1), &[correction("c/k", rule, 0)]).await.expect("settled");
+                case.store.settle(s(1), &token, s(1), &[], Once::First).await.expect("settled");
             }
         }
     });

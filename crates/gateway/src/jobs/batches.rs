@@ -30,6 +30,7 @@ use super::serve::{Submission, check_key, invalid, limit, listed, parameter, tol
 use super::store::{self, Job, Status, Store, Work, millis};
 use super::work::{Claimed, may_pass, pause, warn};
 use super::{Behalf, Slot, Told, hash, seconds, unavailable};
+use crate::bill::Debt;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Whole};
@@ -148,6 +149,9 @@ struct Line {
     good: bool,
     /// Nobody was asked: the time was over.
     expired: bool,
+    /// What it is to be settled with.
+    #[serde(default)]
+    owed: Option<Debt>,
 }
 
 /// A line of a batch's file.
@@ -395,9 +399,17 @@ impl Gateway {
     }
 
     /// A batch that was begun too often has failed.
-    pub(super) async fn give_up_batch<P: Ports>(&self, ports: &P, id: &str, why: &str) -> Result<(), StateError> {
+    pub(super) async fn give_up_batch<P: Ports>(
+        &self,
+        ports: &P,
+        job: &Job,
+        id: &str,
+        why: &str,
+    ) -> Result<(), StateError> {
         let store = Store(ports);
         let now = store.now();
+        let known = known_lines(store, id).await?;
+        self.pay_lines(ports, job, owed(&known, &BTreeSet::new())).await?;
         let mistake =
             Mistake { code: "batch_interrupted".to_owned(), line: None, message: why.to_owned(), param: None };
         alter(store, id, |batch| {
@@ -453,6 +465,8 @@ impl Gateway {
         }
         let content = content.unwrap_or_default();
         let known = known_lines(store, id).await?;
+        self.pay_lines(ports.as_ref(), job, owed(&known, &BTreeSet::new())).await?;
+        let mut paid: BTreeSet<_> = known.keys().copied().collect();
         let mut counts = (known.values().filter(|line| line.good).count(), known.values().filter(|l| !l.good).count());
         if matches!(batch.stage, Stage::InProgress) {
             let todo = lines.iter().enumerate().filter(|(number, _)| !known.contains_key(number));
@@ -466,11 +480,15 @@ impl Gateway {
                 let mut over = false;
                 loop {
                     match select(asked.next(), pin!(ports.sleep_until(tick))).await {
-                        Either::Left((Some(done), _)) => match done? {
-                            Some(true) => counts.0 += 1,
-                            Some(false) => counts.1 += 1,
-                            None => {}
-                        },
+                        Either::Left((Some(done), _)) => {
+                            let (number, good) = done?;
+                            match good {
+                                Some(true) => counts.0 += 1,
+                                Some(false) => counts.1 += 1,
+                                None => continue,
+                            }
+                            paid.insert(number);
+                        }
                         Either::Left((None, _)) => {
                             over = true;
                             break;
@@ -493,7 +511,7 @@ impl Gateway {
                 }
             }
         }
-        self.finalize(store, &batch, &lines, &content).await
+        self.finalize(store, job, &batch, &lines, &content, &paid).await
     }
 
     /// The lines of a batch's file, by their places in it.
@@ -549,7 +567,23 @@ impl Gateway {
         if mistakes.is_empty() { Ok(lines) } else { Err(mistakes) }
     }
 
-    /// Asks what a line asks, and keeps the answer. Whether it is a good one; `None` where there is one already.
+    /// Settles what lines owe, several at once: those of which nobody knows whether it was done.
+    async fn pay_lines<P: Ports>(&self, ports: &P, job: &Job, owed: Vec<Debt>) -> Result<(), StateError> {
+        let until = job.expires();
+        let paying = owed.into_iter().map(|debt| self.pay_owned(ports, debt, until));
+        let mut paying = stream::iter(paying).buffer_unordered(self.config.jobs.batch_concurrency);
+        while let Some(paid) = paying.next().await {
+            paid?;
+        }
+        Ok(())
+    }
+
+    async fn pay_owned<P: Ports>(&self, ports: &P, debt: Debt, until: Duration) -> Result<(), StateError> {
+        self.pay(ports, &debt, until).await
+    }
+
+    /// Asks what a line asks, and keeps the answer. Its number, and whether it is a good one; `None` where there is one
+    /// already.
     async fn ask_line<P: Ports>(
         self: &Arc<Self>,
         ports: &Arc<P>,
@@ -558,9 +592,9 @@ impl Gateway {
         window_end: u64,
         number: usize,
         line: Bytes,
-    ) -> Result<Option<bool>, StateError> {
+    ) -> Result<(usize, Option<bool>), StateError> {
         let store = Store(ports.as_ref());
-        let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&line) else { return Ok(None) };
+        let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&line) else { return Ok((number, None)) };
         let request_id = format!("{id}-{}", number + 1);
         let mut attempts = 0;
         let (answer, told) = loop {
@@ -605,18 +639,22 @@ impl Gateway {
         let run = job.lease.clone().unwrap_or_default();
         let expires = store.now() + self.config.jobs.files_kept_for;
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
-        let kept = Line { run, bytes: bytes.len(), good, expired };
+        let owed = told.as_ref().and_then(Told::debt);
+        let kept = Line { run, bytes: bytes.len(), good, expired, owed };
         if store.swap(&line_key(id, number), None, &kept, expires).await?.is_none() {
             if let Some(told) = told {
                 self.void(ports, told);
             }
-            return Ok(None);
+            return Ok((number, None));
+        }
+        if let Some(told) = &told {
+            self.tell_of(ports.as_ref(), &told.record);
         }
         // Counted once: only for the answer that is kept.
-        if let Some(told) = told {
-            self.tell(ports, told);
+        if let Some(debt) = &kept.owed {
+            self.pay(ports.as_ref(), debt, job.expires()).await?;
         }
-        Ok(Some(good))
+        Ok((number, Some(good)))
     }
 
     /// One question of a line: status, headers, body, and what is to be told of it.
@@ -672,12 +710,15 @@ impl Gateway {
     async fn finalize<P: Ports>(
         &self,
         store: Store<'_, P>,
+        job: &Job,
         batch: &Batch,
         lines: &[std::ops::Range<usize>],
         content: &Bytes,
+        paid: &BTreeSet<usize>,
     ) -> Result<(), StateError> {
         let id = &batch.id;
         let known = known_lines(store, id).await?;
+        self.pay_lines(store.0, job, owed(&known, paid)).await?;
         let now = store.now();
         let name = |what: &str| format!("file-{}", &hash(&[b"batch", id.as_bytes(), what.as_bytes()])[..22]);
         let (output, errors) = (name("output"), name("errors"));
@@ -758,6 +799,12 @@ impl Gateway {
 fn result(id: &str, number: usize, custom_id: &str, response: Value, error: Value) -> String {
     let id = format!("batch_req_{}_{}", id.trim_start_matches("batch_"), number + 1);
     json!({"id": id, "custom_id": custom_id, "response": response, "error": error}).to_string()
+}
+
+/// What lines owe, but for those that have paid.
+fn owed(lines: &BTreeMap<usize, Line>, paid: &BTreeSet<usize>) -> Vec<Debt> {
+    let owing = lines.iter().filter(|(number, _)| !paid.contains(number));
+    owing.filter_map(|(_, line)| line.owed.clone()).collect()
 }
 
 /// The lines that have an answer, by their numbers.

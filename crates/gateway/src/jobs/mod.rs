@@ -9,8 +9,9 @@
 //! - **None is answered twice.** Everything about a job is one record, changed by compare-and-set. A run may write an
 //!   answer only while the record still has the token of its lease; so the first answer stands, and with it what it cost.
 //!   A backend may well be asked twice (at least once is what can be had), but a client is told of, and charged for, one
-//!   answer: what a run took of limits and budgets is settled when its answer is kept, and given back when it is not. Only a
-//!   killed process gives nothing back: what it had reserved of a budget stays so until the period ends.
+//!   answer: what a run owes for it is written with it, and settled before the job leaves its queue, by whoever gets there,
+//!   as often as need be: it counts once. A run whose answer is not kept owes nothing; what it had taken of limits and
+//!   budgets is given back, and what a killed process had taken when the lease of that is over.
 //! - **None waits for ever.** A job that was begun `jobs.attempts` times, or that could not be begun within
 //!   `jobs.run_within`, has failed.
 //! - A failure that may pass (408, 429, 5xx) is tried again after a wait, that of its `retry-after` or one that doubles. A
@@ -36,7 +37,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use witgate_model::Field;
 
-use crate::bill::Bill;
+use crate::bill::{Bill, Debt};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::Request;
@@ -156,17 +157,29 @@ impl Slot {
     }
 }
 
+impl Told {
+    /// What it owes, to be written with its answer.
+    fn debt(&self) -> Option<Debt> {
+        self.bill.clone().debt(&self.record.request_id)
+    }
+}
+
 impl Gateway {
     /// Whose the jobs, files and batches of a request are.
     fn owner<P: Ports>(&self, flight: &Flight<P>) -> String {
         flight.client.as_ref().map(|client| client.owner.clone()).unwrap_or_default()
     }
 
-    /// The answer is kept: it counts.
+    /// An answer that is kept, or an attempt that came to nothing, is told of.
+    fn tell_of<P: Ports>(&self, ports: &P, record: &Record) {
+        self.watched(ports, Some(record));
+        ports.record(record);
+    }
+
+    /// The same, and what it took is settled.
     fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
-        self.watched(ports.as_ref(), Some(&told.record));
-        ports.record(&told.record);
         let Told { record, mut bill } = told;
+        self.tell_of(ports.as_ref(), &record);
         if let Some(work) = bill.work(&record.request_id) {
             ports.after(work);
         }

@@ -20,7 +20,8 @@ use witgate_model::Field;
 use super::serve::{invalid, told};
 use super::store::{Store, millis};
 use super::work::may_pass;
-use super::{Behalf, Slot, hash, unavailable};
+use super::{Behalf, Slot, Told, hash, unavailable};
+use crate::bill::Debt;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Response};
@@ -77,6 +78,9 @@ struct Known {
     until: u64,
     /// Status and length of the result.
     result: Option<(u16, usize)>,
+    /// What the result is to be settled with.
+    #[serde(default)]
+    owed: Option<Debt>,
 }
 
 /// The records of an event; none where it is no such event.
@@ -178,7 +182,13 @@ impl Gateway {
         let payload = Bytes::from(payload);
         let asked = match &id {
             Some(message) => self.record_once(ports, flight, path, request_id, message, payload).await,
-            None => Ok(self.record_asked(ports, flight, path, request_id, payload).await),
+            None => {
+                let (status, body, told) = self.record_asked(ports, flight, path, request_id, payload).await;
+                if let Some(told) = told {
+                    self.tell(ports, told);
+                }
+                Ok((status, body))
+            }
         };
         let (status, body) = asked.unwrap_or_else(|failed: Failed| {
             let error = format!("{}: {}", failed.status, failed.error.message);
@@ -208,8 +218,13 @@ impl Gateway {
         let total = self.config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
         let kept_until = now + total + SLACK + self.config.jobs.kept_for;
         let run = http::id(ports.random());
-        let mine =
-            Known { run, hash: hash(&[path.as_bytes(), &payload]), until: millis(now + total + SLACK), result: None };
+        let mine = Known {
+            run,
+            hash: hash(&[path.as_bytes(), &payload]),
+            until: millis(now + total + SLACK),
+            result: None,
+            owed: None,
+        };
         let gone = |error: StateError| unavailable(&error);
         let ours = loop {
             if let Some(bytes) = store.swap(&key, None, &mine, kept_until).await.map_err(gone)? {
@@ -222,7 +237,13 @@ impl Gateway {
             }
             match known.result {
                 Some((status, length)) => match store.pieces(&pieces, length).await.map_err(gone)? {
-                    Some(body) => return Ok((status, body)),
+                    Some(body) => {
+                        // Whoever kept the result may have died before it settled.
+                        if let Some(debt) = &known.owed {
+                            self.pay(ports.as_ref(), debt, kept_until).await.map_err(gone)?;
+                        }
+                        return Ok((status, body));
+                    }
                     None => store.remove(&key).await.map_err(gone)?,
                 },
                 None if known.until > millis(now) => {
@@ -236,17 +257,33 @@ impl Gateway {
                 }
             }
         };
-        let (status, body) = self.record_asked(ports, flight, path, request_id, payload).await;
+        let (status, body, told) = self.record_asked(ports, flight, path, request_id, payload).await;
+        let owed = told.as_ref().filter(|_| !may_pass(status)).and_then(Told::debt);
         let kept = async {
             if may_pass(status) {
-                return store.remove(&key).await;
+                return store.remove(&key).await.map(|()| Some(false));
             }
             store.put(&pieces, &body, kept_until + SLACK).await?;
-            let known = Known { result: Some((status, body.len())), ..mine };
-            store.swap(&key, Some(&ours), &known, kept_until).await.map(drop)
+            let known = Known { result: Some((status, body.len())), owed: owed.clone(), ..mine };
+            if store.swap(&key, Some(&ours), &known, kept_until).await?.is_none() {
+                return Ok(None);
+            }
+            if let Some(debt) = &owed {
+                self.pay(ports.as_ref(), debt, kept_until).await?;
+            }
+            Ok(Some(true))
         };
-        if let Err(error) = kept.await {
+        let paid = kept.await.unwrap_or_else(|error: StateError| {
             super::work::warn(ports.as_ref(), &flight.record.request_id, &error);
+            // Nobody knows how far it came: when the message comes again it is settled, or asked for again.
+            Some(owed.is_some())
+        });
+        match (told, paid) {
+            (Some(told), Some(true)) => self.tell_of(ports.as_ref(), &told.record),
+            (Some(told), Some(false)) => self.tell(ports, told),
+            // Another run has the message by now.
+            (Some(told), None) => self.void(ports, told),
+            (None, _) => {}
         }
         Ok((status, body))
     }
@@ -259,25 +296,21 @@ impl Gateway {
         path: &str,
         request_id: String,
         payload: Bytes,
-    ) -> (u16, Bytes) {
+    ) -> (u16, Bytes, Option<Told>) {
         let slot = Slot::default();
-        let Some(client) = flight.client.clone() else { return (401, Bytes::new()) };
+        let Some(client) = flight.client.clone() else { return (401, Bytes::new(), None) };
         let behalf = Behalf { client, job: None, told: slot.clone() };
         let headers: Vec<Field> =
             vec![("content-type".to_owned(), "application/json".to_owned()), ("x-request-id".to_owned(), request_id)];
         let (method, path) = ("POST".to_owned(), path.to_owned());
         let request = Request { method, path, query: String::new(), headers, body: payload };
         let response = self.answer(ports, request, Some(behalf)).await;
-        let answer = match response.body {
-            Body::Whole(body) => (response.status, body),
+        match response.body {
+            Body::Whole(body) => (response.status, body, slot.take()),
             Body::Stream(_) => {
                 let error = json!({"statusCode": 400, "body": {"error": "400: the answers to records are whole"}});
-                (400, Bytes::from(error.to_string()))
+                (400, Bytes::from(error.to_string()), slot.take())
             }
-        };
-        if let Some(told) = slot.take() {
-            self.tell(ports, told);
         }
-        answer
     }
 }

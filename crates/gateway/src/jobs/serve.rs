@@ -237,6 +237,7 @@ impl Gateway {
                 answer: None,
                 usage: None,
                 provider: None,
+                owed: None,
                 callback: callback.clone(),
                 id: this.id.clone(),
             };
@@ -404,6 +405,9 @@ impl Gateway {
         let store = Store(ports);
         let job = self.cancel(ports, id, owner).await?;
         let done = async {
+            if let Some(debt) = &job.owed {
+                self.pay(ports, debt, job.expires()).await?;
+            }
             store.remove(&job_key(id)).await?;
             store.remove(&store::newest("jobo", owner, job.created, id)).await?;
             if let Some(kept) = &job.answer {

@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use witgate_model::{Field, Usage};
 
+use crate::bill::Debt;
 use crate::ports::Ports;
 use crate::state::{Expect, State, StateError};
 
@@ -105,6 +106,9 @@ pub(crate) struct Job {
     /// What its one answer cost. Written with the answer, so that it counts once.
     pub usage: Option<Usage>,
     pub provider: Option<String>,
+    /// What that is to be settled with, before the job leaves the queue.
+    #[serde(default)]
+    pub owed: Option<Debt>,
     pub callback: Option<Callback>,
 }
 

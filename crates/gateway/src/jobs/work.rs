@@ -277,7 +277,7 @@ impl Gateway {
             None => Ok(Some(claimed)),
             Some(failed) => {
                 if let Work::Batch(id) = &claimed.job.work {
-                    self.give_up_batch(ports.as_ref(), id, &failed.error.message).await?;
+                    self.give_up_batch(ports.as_ref(), &claimed.job, id, &failed.error.message).await?;
                 }
                 let performed = self.refusal(ports, &claimed.job, failed);
                 self.keep_answer(ports, claimed, performed).await;
@@ -291,6 +291,9 @@ impl Gateway {
         let store = Store(ports);
         if let Some(callback) = job.callback.as_ref().filter(|callback| callback.state == Called::Waiting) {
             store.enter(&store::at("jobc", callback.due, &job.id), job.expires()).await?;
+        }
+        if let Some(debt) = &job.owed {
+            self.pay(ports, debt, job.expires()).await?;
         }
         store.remove(entry).await?;
         store.remove_pieces(&store::request_pieces(&job.id), job.body_bytes).await?;
@@ -530,6 +533,7 @@ impl Gateway {
                 }
                 return;
             }
+            let owed = told.as_ref().and_then(Told::debt);
             let kept = Kept { status: answer.status, headers: kept(&answer.headers), bytes: answer.body.len(), run };
             let changed = self
                 .change_job(ports.as_ref(), &claimed, |job| {
@@ -538,6 +542,7 @@ impl Gateway {
                     job.lease = None;
                     job.expires = millis(expires);
                     job.answer = Some(kept.clone());
+                    job.owed.clone_from(&owed);
                     if let Some(Told { record, .. }) = &told {
                         job.usage.clone_from(&record.usage);
                         job.provider.clone_from(&record.provider);
@@ -551,12 +556,18 @@ impl Gateway {
                 None => drop(store.remove_pieces(&pieces, answer.body.len()).await),
                 Some(job) => {
                     self.jobs.bells.ring(&job.id);
+                    if let Some(told) = &told {
+                        self.tell_of(ports.as_ref(), &told.record);
+                    }
                     if let Err(error) = self.leave(ports.as_ref(), job, &claimed.entry).await {
                         warn(ports.as_ref(), &job.request_id, &error);
                     }
                 }
             }
-            changed
+            if changed.is_some() {
+                return;
+            }
+            None
         };
         // What a run found out that has lost its job, nobody is told, nor charged for.
         match told {

@@ -21,7 +21,7 @@ use witgate_adapters::bedrock::Bedrock;
 use witgate_adapters::sagemaker::SageMaker;
 use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
-use witgate_gateway::state::{Charge, Correction, Expect, Memory, Rule, StateError, Taken};
+use witgate_gateway::state::{Charge, Expect, Memory, Once, Rule, StateError, Taken, Use};
 use witgate_gateway::{
     Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
     UpstreamRequest, UpstreamResponse, Warning, Work,
@@ -337,19 +337,20 @@ impl witgate_gateway::state::State for Store {
         self.wait().await?;
         self.memory.list(now, prefix, after, limit).await
     }
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
         self.wait().await?;
-        self.memory.take(now, token, charges).await
+        self.memory.take(now, id, lease, charges).await
     }
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
         self.wait().await?;
-        self.memory.settle(now, token, taken, corrections).await
+        self.memory.settle(now, id, taken, uses, once).await
     }
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
         self.wait().await?;

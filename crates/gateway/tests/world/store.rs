@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use witgate_gateway::state::{Charge, Correction, Expect, Rule, State, StateError, Taken};
+use witgate_gateway::state::{Charge, Expect, Once, Rule, State, StateError, Taken, Use};
 
 /// A store that outlives the processes that use it.
 #[derive(Default)]
@@ -122,18 +122,19 @@ impl State for SimStore {
         self.at(self.inner.list(now, prefix, after, limit)).await
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.at(self.inner.take(now, token, charges)).await
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.at(self.inner.take(now, id, lease, charges)).await
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.at(self.inner.settle(now, token, taken, corrections)).await
+        self.at(self.inner.settle(now, id, taken, uses, once)).await
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
