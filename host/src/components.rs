@@ -330,11 +330,17 @@ impl AdapterComponent {
 }
 
 /// Checks a description by the rules of the contract.
-fn check(description: &Description) -> Result<(), String> {
+pub(crate) fn check(description: &Description) -> Result<(), String> {
     check_identity(&description.id, &description.version)?;
     if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
         return Err("its operations hold neither `chat` nor `completion`".to_owned());
     }
+    check_schema(&description.settings_schema)
+}
+
+/// Checks a policy's description by the rules of the contract.
+pub(crate) fn check_policy(description: &witgate_model::policy::Description) -> Result<(), String> {
+    check_identity(&description.id, &description.version)?;
     check_schema(&description.settings_schema)
 }
 
@@ -405,9 +411,7 @@ impl PolicyComponent {
         let mut session = PolicySession::new(Arc::clone(&unit), held);
         let description = session.describe()?;
         drop(session);
-        check_identity(&description.id, &description.version)
-            .and_then(|()| check_schema(&description.settings_schema))
-            .map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
+        check_policy(&description).map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
         Ok(PolicyComponent { unit, description: Arc::new(description) })
     }
 

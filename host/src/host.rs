@@ -7,19 +7,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use witgate_config::{AdapterRef, Config, PolicyConfig, PolicySource, Problem, Problems};
-use witgate_gateway::state::{Either, Memory};
-use witgate_gateway::{Gateway, Record, Request, RequestBody, Response};
+use witgate_gateway::state::{Either, Memory, State};
+use witgate_gateway::{Gateway, Ports, Record, Request, RequestBody, Response};
 
 use crate::builtin;
 use crate::cache::digest;
 use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
+use crate::embed::{Configuration, Own};
 use crate::engine::{Bounds, Runtime, Sandbox};
+use crate::native::{AnyAdapter, AnyPolicy};
 use crate::ports::{HostPorts, Recorder};
 use crate::server::Server;
+use crate::service::Service;
 
 /// Makes a [`Host`].
 pub struct Builder {
-    config: Config,
+    config: Configuration,
+    pub(crate) own: Own,
     base: PathBuf,
     sandbox: Sandbox,
     all: bool,
@@ -67,7 +71,10 @@ impl Builder {
     /// All problems of the configuration: an adapter that cannot be read or used, settings that its schema does not
     /// allow, secrets that it lacks. Or [`BuildError::Engine`] where this machine cannot run components at all.
     pub fn build(mut self) -> Result<Host, BuildError> {
-        let config = self.config;
+        let mut config = self.config.read(&self.own, &mut self.base)?;
+        if self.own.state.is_some() {
+            config.state.store = witgate_config::Store::Native;
+        }
         let wanted = wanted(&config, self.all);
         let limits = &config.limits;
         // The pool's slots have one size, the largest that any component may have.
@@ -101,10 +108,14 @@ impl Builder {
         let mut problems = Vec::new();
         let mut policies = BTreeMap::new();
         for (name, policy) in &config.policies {
-            match load_policy(&runtime, base, name, policy, bounds) {
-                Ok(component) => {
-                    problems.extend(config.check_policy_settings(name, &component.description().settings_schema));
-                    policies.insert(name.clone(), component);
+            let loaded = match &policy.source {
+                PolicySource::Native(of) => self.own.policy(name, of, limits),
+                _ => load_policy(&runtime, base, name, policy, bounds).map(AnyPolicy::Component),
+            };
+            match loaded {
+                Ok(policy) => {
+                    problems.extend(config.check_policy_settings(name, &policy.description().settings_schema));
+                    policies.insert(name.clone(), policy);
                 }
                 Err(message) => problems.push(config.problem(&format!("policies.{name}"), message, None)),
             }
@@ -121,8 +132,20 @@ impl Builder {
         }
         let mut by_provider = BTreeMap::new();
         for (name, provider) in &config.providers {
-            let Some(loaded) = adapters.iter().find(|loaded| loaded.reference == provider.adapter) else { continue };
-            let description = loaded.component.description();
+            let adapter = match &provider.adapter {
+                AdapterRef::Native(of) => match self.own.adapter(of, limits) {
+                    Ok(adapter) => adapter,
+                    Err(message) => {
+                        problems.push(config.problem(&format!("providers.{name}.adapter"), message, None));
+                        continue;
+                    }
+                },
+                reference => match adapters.iter().find(|loaded| loaded.reference == *reference) {
+                    Some(loaded) => AnyAdapter::Component(loaded.component.clone()),
+                    None => continue,
+                },
+            };
+            let description = adapter.description();
             problems.extend(config.check_settings(name, &description.settings_schema));
             let slots: Vec<_> = description.secrets.iter().map(|slot| (slot.name.as_str(), slot.required)).collect();
             problems.extend(config.check_secrets(name, &slots));
@@ -133,7 +156,7 @@ impl Builder {
                     Some("write endpoint = \"http://host:port\"".to_owned()),
                 ));
             }
-            by_provider.insert(name.clone(), loaded.component.clone());
+            by_provider.insert(name.clone(), adapter);
         }
         if !problems.is_empty() {
             problems.sort();
@@ -143,11 +166,25 @@ impl Builder {
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
         // Who only looks takes no file away from the gateway that runs.
         let state = match self.without_state {
-            true => Either::One(Memory::default()),
-            false => crate::state::open(&config, &self.base)
-                .map_err(|problem| BuildError::Config(Problems(vec![problem])))?,
+            true => Either::One(Either::One(Memory::default())),
+            false => match &self.own.state {
+                Some(own) => Either::Other(own.clone()),
+                None => Either::One(
+                    crate::state::open(&config, &self.base)
+                        .map_err(|problem| BuildError::Config(Problems(vec![problem])))?,
+                ),
+            },
         };
-        let ports = HostPorts::new(&config, &self.base, normaliser.clone(), by_provider, policies, state, self.record);
+        let ports = HostPorts::new(
+            &config,
+            &self.base,
+            normaliser.clone(),
+            by_provider,
+            policies,
+            state,
+            self.record,
+            &self.own,
+        );
         let (ports, base) = (Arc::new(ports), self.base);
         Ok(Host { config, gateway, ports, normaliser, adapters, runtime, base })
     }
@@ -166,6 +203,14 @@ pub enum BuildError {
     /// wasmtime cannot run here.
     #[error("components cannot run on this machine: {0}")]
     Engine(String),
+    /// The configuration's file cannot be read.
+    #[error("cannot read the configuration {}: {error}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
 }
 
 /// An adapter to load.
@@ -210,28 +255,31 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
         }
     }
     let plain = bounds(config);
-    let wanted = references.into_iter().map(|(reference, key)| match &reference {
-        AdapterRef::Builtin(name) => {
-            let wasm = builtin::ADAPTERS.iter().find(|(known, _)| known == name).map_or(&[][..], |(_, wasm)| wasm);
-            Wanted { source: Source::Builtin(wasm), bounds: Bounds { trusted: true, ..plain }, key, reference }
-        }
-        AdapterRef::Path(path) => Wanted { source: Source::File(path.clone()), bounds: plain, key, reference },
-        AdapterRef::Configured(name) => {
-            let key = format!("adapters.{name}.path");
-            let (path, bounds) = match config.adapters.get(name) {
-                Some(adapter) => {
-                    let bounds = Bounds {
-                        memory_bytes: adapter.max_memory_bytes,
-                        call_time: adapter.call_timeout,
-                        trusted: adapter.trusted,
-                        ..plain
-                    };
-                    (adapter.path.clone(), bounds)
-                }
-                None => (String::new(), plain),
-            };
-            Wanted { source: Source::File(path), bounds, key, reference }
-        }
+    let wanted = references.into_iter().filter_map(|(reference, key)| {
+        Some(match &reference {
+            AdapterRef::Native(_) => return None,
+            AdapterRef::Builtin(name) => {
+                let wasm = builtin::ADAPTERS.iter().find(|(known, _)| known == name).map_or(&[][..], |(_, wasm)| wasm);
+                Wanted { source: Source::Builtin(wasm), bounds: Bounds { trusted: true, ..plain }, key, reference }
+            }
+            AdapterRef::Path(path) => Wanted { source: Source::File(path.clone()), bounds: plain, key, reference },
+            AdapterRef::Configured(name) => {
+                let key = format!("adapters.{name}.path");
+                let (path, bounds) = match config.adapters.get(name) {
+                    Some(adapter) => {
+                        let bounds = Bounds {
+                            memory_bytes: adapter.max_memory_bytes,
+                            call_time: adapter.call_timeout,
+                            trusted: adapter.trusted,
+                            ..plain
+                        };
+                        (adapter.path.clone(), bounds)
+                    }
+                    None => (String::new(), plain),
+                };
+                Wanted { source: Source::File(path), bounds, key, reference }
+            }
+        })
     });
     wanted.collect()
 }
@@ -249,6 +297,7 @@ fn load_policy(
             let wasm = builtin::POLICIES.iter().find(|(known, _)| known == of).map(|(_, wasm)| *wasm);
             std::borrow::Cow::Borrowed(wasm.ok_or_else(|| format!("no policy \"{of}\" comes with witgate"))?)
         }
+        PolicySource::Native(of) => return Err(format!("the program brings no policy \"{of}\"")),
         PolicySource::Path(path) => {
             let file = base.join(path);
             read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?.into()
@@ -322,8 +371,13 @@ pub struct Host {
 impl Host {
     /// Begins a host for a configuration.
     pub fn builder(config: Config) -> Builder {
+        Host::begin(Configuration::Read(Box::new(config)))
+    }
+
+    pub(crate) fn begin(config: Configuration) -> Builder {
         Builder {
             config,
+            own: Own::default(),
             base: PathBuf::new(),
             sandbox: Sandbox::default(),
             all: false,
@@ -334,12 +388,34 @@ impl Host {
 
     /// Whether the state store can be used: its file, or the server that it is. Changes nothing.
     pub async fn check_state(&self) -> Result<(), Problem> {
-        crate::state::check(&self.config, &self.base).await
+        if !matches!(self.config.state.store, witgate_config::Store::Native) {
+            return crate::state::check(&self.config, &self.base).await;
+        }
+        // A store of the program's own: a question that finds nothing.
+        let asked = State::get(self.ports.state(), self.ports.unix_time(), "check").await;
+        asked.map(drop).map_err(|error| self.config.problem("state", error.0, None))
     }
 
     /// Serves one request, without a server. Dropping the future, or the stream in its answer, cancels what it does.
     pub async fn handle<B: RequestBody>(&self, request: Request<B>) -> Response<impl Stream<Item = Bytes> + use<B>> {
         self.gateway.handle(&self.ports, request).await
+    }
+
+    /// A service that answers HTTP requests, to be mounted in a server of one's own. Clone it rather than ask for another:
+    /// it probes endpoints that rest and runs jobs, from now on where a Tokio runtime runs, else from the first request on.
+    pub fn service(&self) -> Service {
+        Service::new(Arc::clone(&self.gateway), Arc::clone(&self.ports))
+    }
+
+    /// Begins the end, for a program that ends its own server: `/ready` answers 503 from now on, and no further job is
+    /// begun. Requests are still answered.
+    pub fn drain(&self) {
+        self.gateway.drain();
+    }
+
+    /// How many requests run.
+    pub fn in_flight(&self) -> usize {
+        self.gateway.in_flight()
     }
 
     /// Takes the port that the configuration names.

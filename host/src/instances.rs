@@ -22,7 +22,7 @@ use crate::components::{
 const LARGE: usize = 256 * 1024;
 
 /// Runs a call, aside from the runtime's other tasks if what it works on is large.
-fn aside<T>(size: usize, call: impl FnOnce() -> T) -> T {
+pub(crate) fn aside<T>(size: usize, call: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     let other_threads = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if size > LARGE && other_threads() { tokio::task::block_in_place(call) } else { call() }
@@ -284,7 +284,7 @@ impl Adapter for AdapterSession {
 }
 
 /// About how many bytes of text and media a request holds.
-fn size(request: &Request) -> usize {
+pub(crate) fn size(request: &Request) -> usize {
     let messages = match &request.input {
         Input::Chat(messages) | Input::CountTokens(messages) => messages,
         Input::Completion(prompt) => return prompt.text.len(),
@@ -321,7 +321,7 @@ fn size(request: &Request) -> usize {
     messages.iter().flat_map(|message| &message.parts).map(part).sum()
 }
 
-fn frame_size(frame: &Frame) -> usize {
+pub(crate) fn frame_size(frame: &Frame) -> usize {
     match frame {
         Frame::Bytes(bytes) => bytes.len(),
         Frame::Sse(event) => event.data.len(),
@@ -561,7 +561,7 @@ impl Normaliser for NormaliserSession {
     }
 }
 
-fn event_size(event: &Event) -> usize {
+pub(crate) fn event_size(event: &Event) -> usize {
     match event {
         Event::Text(delta)
         | Event::Reasoning(delta)

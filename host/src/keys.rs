@@ -171,7 +171,7 @@ impl<'k> Api<'k> {
     fn new(url: &str, key: &'k Secret) -> Self {
         let mut config = Config::builtin();
         config.providers.insert(GATEWAY.to_owned(), Provider::new(GATEWAY, AdapterRef::Builtin("stub".to_owned())));
-        Api { url: url.trim_end_matches('/').to_owned(), key, upstream: Upstream::new(&config) }
+        Api { url: url.trim_end_matches('/').to_owned(), key, upstream: Upstream::new(&config, None) }
     }
 
     /// All keys, page by page.

@@ -48,16 +48,21 @@ mod components;
 pub mod conformance;
 mod credentials;
 mod documents;
+mod embed;
 mod engine;
 mod host;
 mod instances;
 pub mod keys;
 pub mod llama;
 mod log;
+mod native;
 pub mod new;
+mod own_client;
+mod own_state;
 mod ports;
 mod server;
-mod state;
+mod service;
+pub mod state;
 mod upstream;
 
 pub use cache::default_dir as default_cache_dir;
@@ -66,7 +71,15 @@ pub use engine::{Bounds, Sandbox};
 pub use host::{BuildError, Builder, Host, LoadedAdapter};
 pub use instances::{AdapterSession, NormaliserSession, PolicySession};
 pub use log::write_json as write_json_record;
+pub use native::{NativeAdapter, NativePolicy};
+pub use own_client::HttpClient;
+pub use own_state::StateStore;
 pub use ports::HostPorts;
 pub use server::Server;
+pub use service::{Service, ServiceBody};
 pub use upstream::Body as BackendBody;
-pub use witgate_gateway::{Body, Fault, Outcome, Record, Request, Response, event};
+pub use witgate_gateway::{
+    Body, Fault, Outcome, Record, Request, Response, TransportError, UpstreamRequest, UpstreamResponse, Warning, event,
+    is_public,
+};
+pub use witgate_model as model;

@@ -9,29 +9,34 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use witgate_config::Config;
+use witgate_gateway::state::Either;
 use witgate_gateway::{
     Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
 };
 use witgate_stores::Store;
 
-use crate::components::{AdapterComponent, NormaliserComponent, PolicyComponent};
+use crate::components::NormaliserComponent;
 use crate::credentials::AwsCredentials;
 use crate::documents::Documents;
-use crate::instances::{AdapterSession, NormaliserSession, PolicySession};
+use crate::embed::{Own, Watcher};
+use crate::instances::NormaliserSession;
+use crate::native::{AnyAdapter, AnyAdapterSession, AnyPolicy, AnyPolicySession};
+use crate::own_state::OwnState;
 use crate::upstream::{Body, Upstream};
 
 /// The host's side of the gateway: components in wasmtime, pooled connections, the machine's clock.
 pub struct HostPorts {
     normaliser: NormaliserComponent,
     /// By the provider's name.
-    adapters: BTreeMap<String, AdapterComponent>,
+    adapters: BTreeMap<String, AnyAdapter>,
     /// By their names in the configuration.
-    policies: BTreeMap<String, PolicyComponent>,
+    policies: BTreeMap<String, AnyPolicy>,
     upstream: Upstream,
     aws: AwsCredentials,
     documents: Documents,
-    state: Store,
+    state: Either<Store, OwnState>,
     record: Recorder,
+    warn: Watcher,
     start: Instant,
 }
 
@@ -43,30 +48,32 @@ impl HostPorts {
         config: &Config,
         base: &Path,
         normaliser: NormaliserComponent,
-        adapters: BTreeMap<String, AdapterComponent>,
-        policies: BTreeMap<String, PolicyComponent>,
-        state: Store,
+        adapters: BTreeMap<String, AnyAdapter>,
+        policies: BTreeMap<String, AnyPolicy>,
+        state: Either<Store, OwnState>,
         record: Recorder,
+        own: &Own,
     ) -> Self {
-        let upstream = Upstream::new(config);
+        let upstream = Upstream::new(config, own.client.clone());
         let documents = Documents::new(&config.documents, base);
         let aws = AwsCredentials::default();
-        HostPorts { normaliser, adapters, policies, upstream, aws, documents, state, record, start: Instant::now() }
+        let (warn, start) = (Arc::clone(&own.warn), Instant::now());
+        HostPorts { normaliser, adapters, policies, upstream, aws, documents, state, record, warn, start }
     }
 }
 
 impl Ports for HostPorts {
     type Normaliser = NormaliserSession;
-    type Adapter = AdapterSession;
-    type Policy = PolicySession;
+    type Adapter = AnyAdapterSession;
+    type Policy = AnyPolicySession;
     type Body = Body;
-    type State = Store;
+    type State = Either<Store, OwnState>;
 
     fn normaliser(&self) -> Result<NormaliserSession, Fault> {
         self.normaliser.session()
     }
 
-    fn adapter(&self, provider: &str) -> Result<AdapterSession, Fault> {
+    fn adapter(&self, provider: &str) -> Result<AnyAdapterSession, Fault> {
         match self.adapters.get(provider) {
             Some(adapter) => adapter.session(),
             None => Err(Fault {
@@ -76,7 +83,7 @@ impl Ports for HostPorts {
         }
     }
 
-    fn policy(&self, name: &str) -> Result<PolicySession, Fault> {
+    fn policy(&self, name: &str) -> Result<AnyPolicySession, Fault> {
         match self.policies.get(name) {
             Some(policy) => policy.session(),
             None => Err(Fault { component: format!("policy \"{name}\""), what: "is not loaded".to_owned() }),
@@ -99,7 +106,7 @@ impl Ports for HostPorts {
         self.documents.keep(document)
     }
 
-    fn state(&self) -> &Store {
+    fn state(&self) -> &Either<Store, OwnState> {
         &self.state
     }
 
@@ -151,6 +158,6 @@ impl Ports for HostPorts {
     }
 
     fn warn(&self, warning: &Warning<'_>) {
-        crate::log::warning(warning);
+        (self.warn)(warning);
     }
 }

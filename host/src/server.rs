@@ -4,35 +4,26 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use http::{HeaderName, HeaderValue};
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use http::HeaderValue;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use witgate_gateway::{Body, BodyError, Gateway, Request, RequestBody, Response};
+use tokio::time::{Instant, sleep, sleep_until};
+use witgate_gateway::Gateway;
 
 use crate::ports::HostPorts;
 
 /// How long a client may take to send a request's head, and how long a connection may stay unused.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may take to send a request's body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much of a body that is too large is still read, so that the client gets to read the answer, and for how long.
-const LINGER_BYTES: usize = 32 * 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
 /// The most connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// How long idle connections may take to close when the server ends.
@@ -210,123 +201,10 @@ async fn answer(
     draining: &AtomicBool,
     request: http::Request<Incoming>,
 ) -> http::Response<impl http_body::Body<Data = Bytes, Error = Infallible> + use<>> {
-    let (head, body) = request.into_parts();
-    let http1 = head.version < http::Version::HTTP_2;
-    let headers = head
-        .headers
-        .iter()
-        .filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
-        })
-        .collect();
-    let request = Request {
-        method: head.method.as_str().to_owned(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().unwrap_or_default().to_owned(),
-        headers,
-        body: ClientBody(body),
-    };
-    let response = gateway.handle(ports, request).await;
-    let Response { status, headers, body } = response;
-    let mut http = http::Response::new(match body {
-        Body::Whole(bytes) => Answer::Whole(bytes),
-        Body::Stream(stream) => Answer::Stream(Box::pin(stream)),
-    });
-    *http.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    http.headers_mut().reserve(headers.len() + 2);
-    for (name, value) in headers {
-        // The gateway makes valid ones; one that is not would break this answer and is left out.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            http.headers_mut().append(name, value);
-        }
-    }
+    let http1 = request.version() < http::Version::HTTP_2;
+    let mut http = crate::service::answer(gateway, ports, request).await;
     if http1 && draining.load(Ordering::Relaxed) {
         http.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     http
-}
-
-/// A request's body, still on the wire.
-struct ClientBody(Incoming);
-
-impl RequestBody for ClientBody {
-    async fn read(self, limit: usize) -> Result<Bytes, BodyError> {
-        let mut body = self.0;
-        let end = Instant::now() + BODY_TIMEOUT;
-        let announced = body.size_hint().lower();
-        if announced > limit as u64 {
-            linger(body).await;
-            return Err(BodyError::TooLarge);
-        }
-        let mut first = Bytes::new();
-        let mut all = Vec::new();
-        loop {
-            let frame = match timeout_at(end, body.frame()).await {
-                Err(_) => return Err(BodyError::Timeout),
-                Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(BodyError::Broken(error.to_string())),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            if first.len() + all.len() + data.len() > limit {
-                linger(body).await;
-                return Err(BodyError::TooLarge);
-            }
-            // Most bodies come in one piece, which is not copied.
-            if all.is_empty() && first.is_empty() {
-                first = data;
-            } else {
-                if all.is_empty() {
-                    all.reserve(usize::try_from(announced).unwrap_or(0).max(first.len() + data.len()));
-                    all.extend_from_slice(&first);
-                    first = Bytes::new();
-                }
-                all.extend_from_slice(&data);
-            }
-        }
-        Ok(if all.is_empty() { first } else { Bytes::from(all) })
-    }
-}
-
-/// Reads on and throws away for a while: a client that is still sending would not see the answer.
-async fn linger(mut body: Incoming) {
-    let end = Instant::now() + LINGER;
-    let mut read = 0;
-    while read < LINGER_BYTES
-        && let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await
-    {
-        read += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-/// An answer's body.
-enum Answer<S> {
-    Whole(Bytes),
-    Stream(Pin<Box<S>>),
-}
-
-impl<S: Stream<Item = Bytes>> http_body::Body for Answer<S> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Answer::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Answer::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Answer::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Answer::Whole(bytes) if bytes.is_empty())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Answer::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Answer::Stream(_) => SizeHint::default(),
-        }
-    }
 }

@@ -1,9 +1,14 @@
-//! The state store that the configuration names.
+//! The state store: the one that the configuration names, and what a store of a program's own needs.
 
 use std::path::Path;
 
 use witgate_config::{Config, Problem, Store as Chosen};
-use witgate_gateway::state::{Either, Memory, StateError};
+use witgate_gateway::state::Either;
+#[doc(inline)]
+pub use witgate_gateway::state::{
+    Charge, Correction, Counters, Expect, Memory, Meters, Rule, State, StateError, Taken, check_key, counter, settle,
+    take, used,
+};
 use witgate_stores::{File, FileOptions, Redis, RedisOptions, Store};
 
 /// `base` is the folder to which the configuration's paths are relative.
@@ -39,7 +44,7 @@ pub(crate) fn open(config: &Config, base: &Path) -> Result<Store, Problem> {
             Ok(store) => Ok(Either::Other(Either::Other(store))),
             Err(error) => Err(problem(config, "url", &error)),
         },
-        Chosen::KeyValue => Err(not_here(config)),
+        Chosen::KeyValue | Chosen::Native => Err(not_here(config)),
     }
 }
 
@@ -57,6 +62,6 @@ pub(crate) async fn check(config: &Config, base: &Path) -> Result<(), Problem> {
             Ok(store) => store.check().await.map_err(|error| problem(config, "url", &error)),
             Err(error) => Err(problem(config, "url", &error)),
         },
-        Chosen::KeyValue => Err(not_here(config)),
+        Chosen::KeyValue | Chosen::Native => Err(not_here(config)),
     }
 }

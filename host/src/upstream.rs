@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -23,6 +24,8 @@ use tower_service::Service;
 use witgate_config::{Config, Source};
 use witgate_gateway::{BUCKET, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
+use crate::own_client::AnyClient;
+
 /// How long an unused connection is kept. Shorter than the 60 s after which many servers and balancers close one.
 const IDLE: Duration = Duration::from_secs(50);
 /// How long a connection to an address that a client named may take.
@@ -36,11 +39,13 @@ pub(crate) struct Upstream {
     /// For addresses that clients named: of the public internet only, and any.
     public: Client<Connector<Public>, Full<Bytes>>,
     any: Client<Connector, Full<Bytes>>,
+    /// Of the program's own, in the place of all of these.
+    own: Option<Arc<dyn AnyClient>>,
 }
 
 impl Upstream {
     /// A pool for each provider of the configuration, since each has its own limit for connecting.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, own: Option<Arc<dyn AnyClient>>) -> Self {
         let tls = Arc::new(OnceCell::new());
         let client = |connect: Duration| client(HttpConnector::new(), Arc::clone(&tls), connect);
         let providers = config.providers.iter().map(|(name, provider)| (name.clone(), provider.timeouts.connect));
@@ -49,7 +54,7 @@ impl Upstream {
         let clients = providers.chain(bucket).map(|(name, connect)| (name, client(connect))).collect();
         let public = HttpConnector::new_with_resolver(Public(GaiResolver::new()));
         let public = self::client(public, Arc::new(OnceCell::new()), CONNECT);
-        Upstream { clients, public, any: client(CONNECT) }
+        Upstream { clients, public, any: client(CONNECT), own }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -61,6 +66,16 @@ impl Upstream {
         let uri: Uri = request.url.parse().map_err(|error| denied(format!("the URL is not valid: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(denied("the URL's scheme is neither http nor https".to_owned()));
+        }
+        if request.public_only {
+            // What resolves names, here or in a client of the program's own, does not see what is none.
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            if host.parse().is_ok_and(|address| !witgate_gateway::is_public(address)) {
+                return Err(denied("the address is not one of the public internet".to_owned()));
+            }
+        }
+        if let Some(own) = &self.own {
+            return own.send(request).await;
         }
         let mut http = http::Request::builder().method(request.method.as_str()).uri(uri);
         if let Some(headers) = http.headers_mut() {
@@ -85,14 +100,7 @@ impl Upstream {
             None if !request.provider.is_empty() => {
                 return Err(denied(format!("there is no provider \"{}\"", request.provider)));
             }
-            None if request.public_only => {
-                // The connector resolves names only.
-                let host = http.uri().host().unwrap_or_default().trim_matches(['[', ']']);
-                if host.parse().is_ok_and(|address| !witgate_gateway::is_public(address)) {
-                    return Err(denied("the address is not one of the public internet".to_owned()));
-                }
-                self.public.request(http).await
-            }
+            None if request.public_only => self.public.request(http).await,
             None => self.any.request(http).await,
         };
         let answer = answer.map_err(|error| transport(&error))?;
@@ -104,7 +112,7 @@ impl Upstream {
                 Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
             })
             .collect();
-        Ok(UpstreamResponse { status: head.status.as_u16(), headers, body: Body::Network(body) })
+        Ok(UpstreamResponse { status: head.status.as_u16(), headers, body: Body(Inner::Network(body)) })
     }
 }
 
@@ -127,19 +135,41 @@ fn transport(error: &Error) -> TransportError {
     }
 }
 
-/// The body of an answer.
-pub enum Body {
+/// The body of a backend's answer. Dropping it cancels the request.
+pub struct Body(Inner);
+
+enum Inner {
     /// From a backend.
     Network(Incoming),
-    /// From the built-in stub: pieces.
-    Stub(VecDeque<Bytes>),
+    /// From the built-in stub, or whole: pieces.
+    Pieces(VecDeque<Bytes>),
+    /// From a client of the program's own.
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>),
+}
+
+impl Body {
+    /// A body that is there as a whole.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Body(Inner::Pieces(Some(bytes.into()).into_iter().filter(|bytes| !bytes.is_empty()).collect()))
+    }
+
+    /// A body whose pieces are still to come. An error says that the connection broke; nothing is read behind it.
+    pub fn stream(pieces: impl Stream<Item = Result<Bytes, TransportError>> + Send + 'static) -> Self {
+        Body(Inner::Stream(Box::pin(pieces)))
+    }
 }
 
 impl UpstreamBody for Body {
     async fn chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
-        match self {
-            Body::Stub(pieces) => pieces.pop_front().map(Ok),
-            Body::Network(body) => loop {
+        match &mut self.0 {
+            Inner::Pieces(pieces) => pieces.pop_front().map(Ok),
+            Inner::Stream(pieces) => loop {
+                match pieces.next().await? {
+                    Ok(piece) if piece.is_empty() => {}
+                    piece => return Some(piece),
+                }
+            },
+            Inner::Network(body) => loop {
                 match body.frame().await? {
                     Ok(frame) => match frame.into_data() {
                         Ok(data) if data.is_empty() => {}
@@ -172,7 +202,7 @@ fn stub(request: UpstreamRequest) -> UpstreamResponse<Body> {
     if !rest.is_empty() {
         pieces.push_back(rest);
     }
-    UpstreamResponse { status: 200, headers: content_type.into_iter().collect(), body: Body::Stub(pieces) }
+    UpstreamResponse { status: 200, headers: content_type.into_iter().collect(), body: Body(Inner::Pieces(pieces)) }
 }
 
 /// A client over a connector, with a pool of its own.

@@ -74,7 +74,13 @@ pub trait Variation: Sized {
 
 /// The adapter that a [`Variation`] makes.
 #[derive(Debug)]
-pub struct Varied<V>(PhantomData<V>);
+pub struct Varied<V>(PhantomData<fn() -> V>);
+
+impl<V> Default for Varied<V> {
+    fn default() -> Self {
+        Varied(PhantomData)
+    }
+}
 
 /// The decoder of [`Varied`].
 #[derive(Debug)]

@@ -31,7 +31,7 @@ pub fn open(config: &Config) -> Result<Store, Problem> {
                 Err(config.problem("state.store", message, Some(help)))
             }
         },
-        Chosen::File(_) | Chosen::Redis(_) => {
+        Chosen::File(_) | Chosen::Redis(_) | Chosen::Native => {
             let help = "write \"key-value\"".to_owned();
             Err(config.problem("state.store", "a component has neither files nor sockets".to_owned(), Some(help)))
         }

@@ -1,7 +1,7 @@
 //! The resolved configuration: every default filled in, every reference checked.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -257,13 +257,24 @@ pub enum AdapterRef {
     Configured(String),
     /// A component file, relative to the configuration file.
     Path(String),
+    /// One of the program's own, by its name among [`Native::adapters`].
+    Native(String),
+}
+
+/// What a program that embeds the gateway brings itself, and a file may name without saying where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Native {
+    /// Names of adapters. They come before those that come with witgate.
+    pub adapters: BTreeSet<String>,
+    /// Names of policies. They come before those that come with witgate.
+    pub policies: BTreeSet<String>,
 }
 
 impl AdapterRef {
     /// The name, or the path.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::Builtin(name) | Self::Configured(name) | Self::Path(name) => name,
+            Self::Builtin(name) | Self::Configured(name) | Self::Path(name) | Self::Native(name) => name,
         }
     }
 }
@@ -425,7 +436,17 @@ impl Config {
     /// Reads a configuration file. `file` is its name in problems; `env` gives the environment variables that the text
     /// refers to. Returns everything that is wrong, not only the first.
     pub fn from_toml(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
-        crate::file::read(text, file, env)
+        crate::file::read(text, file, env, &Native::default())
+    }
+
+    /// The same as [`Config::from_toml`] for a program that brings adapters and policies of its own.
+    pub fn from_toml_with(
+        text: &str,
+        file: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        native: &Native,
+    ) -> Result<Self, Problems> {
+        crate::file::read(text, file, env, native)
     }
 
     /// Reads the environment variables of the services that witgate replaces. Several groups may be set at once; each adds

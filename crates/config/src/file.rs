@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 
 use crate::access::{self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, Tables, TenantTable};
 use crate::config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
-    Server, Settings, Target, Timeouts,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
+    Provider, Server, Settings, Target, Timeouts,
 };
 use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
@@ -708,11 +708,16 @@ pub(crate) fn schema() -> Json {
 }
 
 /// Reads a file.
-pub(crate) fn read(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+pub(crate) fn read(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    native: &Native,
+) -> Result<Config, Problems> {
     let (mut reader, root) = Reader::parse(text, file, env);
     let table = root.and_then(|root| FileTable::read(&root, "", &mut reader));
     // What a syntax error has swallowed is not missing.
-    let config = table.filter(|_| !reader.partial).map(|table| resolve(table, file, &mut reader));
+    let config = table.filter(|_| !reader.partial).map(|table| resolve(table, file, native, &mut reader));
     let (problems, places) = reader.finish();
     match config {
         Some(config) if problems.0.is_empty() => Ok(Config { places, ..config }),
@@ -720,14 +725,14 @@ pub(crate) fn read(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>)
     }
 }
 
-fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
+fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_>) -> Config {
     let timeouts = timeouts(table.timeouts.map(|at| at.value), Timeouts::DEFAULT);
     let retry = retry(table.retry.map(|at| at.value), Retry::DEFAULT);
     let health = health(table.health.map(|at| at.value), Health::DEFAULT);
     let (cache, cache_max_bytes) = cache(table.cache.map(|at| at.value).unwrap_or_default());
     let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
     let (policies, policy_names) =
-        hooks::policies(table.policies.map(|at| at.value).unwrap_or_default(), &limits, reader);
+        hooks::policies(table.policies.map(|at| at.value).unwrap_or_default(), &limits, &native.policies, reader);
     let mut server_table = table.server.map(|at| at.value).unwrap_or_default();
     let chain = server_table.policies.take().map(|at| at.value).unwrap_or_default();
     let policy_chain = hooks::chain("server.policies", chain, &policy_names, reader);
@@ -746,6 +751,10 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         if !good {
             let help = "write small letters, digits and \"-\", a letter first, at most 64";
             reader.problem(&entry.key.span, &path, "not a name for an adapter", Some(help.into()));
+        }
+        if native.adapters.contains(&name) {
+            let help = "choose another name: the program itself brings an adapter of this one";
+            reader.problem(&entry.key.span, &path, "this adapter is there twice", Some(help.into()));
         }
         let Some(At { value, .. }) = entry.at else { continue };
         let Some(file) = value.path else { continue };
@@ -771,7 +780,7 @@ fn resolve(table: FileTable, file: &str, reader: &mut Reader<'_>) -> Config {
         provider_names.push(name.clone());
         check_provider_name(&name, &entry.key.span, reader);
         if let Some(At { value, .. }) = entry.at
-            && let Some(provider) = provider(&name, value, &adapter_names, (timeouts, retry, health), reader)
+            && let Some(provider) = provider(&name, value, (&adapter_names, native), (timeouts, retry, health), reader)
         {
             providers.insert(name, provider);
         }
@@ -1187,7 +1196,7 @@ fn limits(table: LimitsTable) -> Limits {
 fn provider(
     name: &str,
     table: ProviderTable,
-    adapters: &[String],
+    (adapters, native): (&[String], &Native),
     (default_timeouts, default_retry, default_health): (Timeouts, Retry, Health),
     reader: &mut Reader<'_>,
 ) -> Option<Provider> {
@@ -1292,12 +1301,15 @@ fn provider(
     let id = &adapter.value;
     let adapter = if is_component(id) {
         AdapterRef::Path(adapter.value)
+    } else if native.adapters.contains(id) {
+        AdapterRef::Native(adapter.value)
     } else if adapters.contains(id) {
         AdapterRef::Configured(adapter.value)
     } else if BUILTIN_ADAPTERS.contains(&id.as_str()) {
         AdapterRef::Builtin(adapter.value)
     } else {
-        let known = || BUILTIN_ADAPTERS.into_iter().chain(adapters.iter().map(String::as_str));
+        let own = || adapters.iter().chain(&native.adapters).map(String::as_str);
+        let known = || BUILTIN_ADAPTERS.into_iter().chain(own());
         let help = did_you_mean(id, known())
             .unwrap_or_else(|| format!("write {}, or a path that ends in \".wasm\"", list(known())));
         let message = match &adapter.variable {

@@ -1,6 +1,6 @@
 //! Policies: components that look at requests and answers, as the file has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,21 @@ pub struct PolicyConfig {
     pub call_timeout: Duration,
 }
 
+impl PolicyConfig {
+    /// A policy of which nothing is configured but where it comes from.
+    pub fn new(source: PolicySource, limits: &Limits) -> Self {
+        PolicyConfig {
+            settings: Json::Object(serde_json::Map::new()),
+            settings_text: "{}".into(),
+            on_failure: OnFailure::Closed,
+            trusted: !matches!(source, PolicySource::Path(_)),
+            source,
+            max_memory_bytes: limits.max_instance_memory_bytes,
+            call_timeout: limits.adapter_call_timeout,
+        }
+    }
+}
+
 /// Where a policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicySource {
@@ -45,6 +60,8 @@ pub enum PolicySource {
     Builtin(String),
     /// A component file, relative to the configuration file.
     Path(String),
+    /// One of the program's own, by its name among [`Native::policies`](crate::Native::policies).
+    Native(String),
 }
 
 table! {
@@ -66,10 +83,12 @@ table! {
     }
 }
 
-/// The policies of the file, and the names of all, those that could not be read among them.
+/// The policies of the file, and the names of all, those that could not be read among them. One of `native` needs no
+/// table of its own.
 pub(crate) fn policies(
     entries: Vec<Entry<PolicyTable>>,
     limits: &Limits,
+    native: &BTreeSet<String>,
     reader: &mut Reader<'_>,
 ) -> (BTreeMap<String, PolicyConfig>, Vec<String>) {
     let (mut policies, mut names) = (BTreeMap::new(), Vec::new());
@@ -90,6 +109,8 @@ pub(crate) fn policies(
         };
         let source = if is_component(&of) {
             PolicySource::Path(of)
+        } else if native.contains(&of) {
+            PolicySource::Native(of)
         } else {
             if !BUILTIN_POLICIES.contains(&of.as_str()) {
                 let help = did_you_mean(&of, BUILTIN_POLICIES);
@@ -101,17 +122,28 @@ pub(crate) fn policies(
             }
             PolicySource::Builtin(of)
         };
-        let settings = value.settings.map_or_else(|| Json::Object(serde_json::Map::new()), |at| at.value);
-        let policy = PolicyConfig {
-            settings_text: settings.to_string().into(),
-            settings,
-            on_failure: value.on_failure.map_or(OnFailure::Closed, |at| at.value),
-            trusted: value.trusted.is_some_and(|at| at.value) || matches!(source, PolicySource::Builtin(_)),
-            source,
-            max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),
-            call_timeout: value.call_timeout.map_or(limits.adapter_call_timeout, |at| at.value),
-        };
+        let mut policy = PolicyConfig::new(source, limits);
+        if let Some(settings) = value.settings {
+            policy.settings_text = settings.value.to_string().into();
+            policy.settings = settings.value;
+        }
+        if let Some(at) = value.on_failure {
+            policy.on_failure = at.value;
+        }
+        if let Some(at) = value.trusted {
+            policy.trusted |= at.value;
+        }
+        if let Some(at) = value.max_memory_bytes {
+            policy.max_memory_bytes = at.value as usize;
+        }
+        if let Some(at) = value.call_timeout {
+            policy.call_timeout = at.value;
+        }
         policies.insert(name, policy);
+    }
+    for name in native.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {
+        policies.insert(name.clone(), PolicyConfig::new(PolicySource::Native(name.clone()), limits));
+        names.push(name);
     }
     (policies, names)
 }

@@ -65,8 +65,8 @@ mod watch;
 
 pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, fits, is_name};
 pub use config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Origin, Provider,
-    Route, Server, Settings, Target, Timeouts, UnknownModel,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
+    Provider, Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
 pub use hooks::{BUILTIN_POLICIES, PolicyConfig, PolicySource};
 pub use jobs::Jobs;

@@ -43,6 +43,8 @@ pub enum Store {
     Redis(Secret),
     /// The key-value store of the runtime, at the edge.
     KeyValue,
+    /// One of the program's own, whatever the file says.
+    Native,
 }
 
 impl Store {

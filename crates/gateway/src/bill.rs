@@ -181,7 +181,7 @@ fn rule(measure: Measure, now: Duration) -> Rule {
 /// What the state store was told of before, so that it is told once: hashes. And what the metrics are told.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    known: Mutex<HashSet<u64>>,
+    known: Arc<Mutex<HashSet<u64>>>,
     thresholds: Thresholds,
     /// Settlements that are being tried again.
     again: AtomicUsize,
@@ -230,6 +230,13 @@ impl Ledger {
             longest: longest + SLACK,
             told: Arc::new(Told { thresholds, ..Told::default() }),
         }
+    }
+
+    /// The ledger that takes this one's place when the configuration is read anew. What was counted lies in the state
+    /// store, and stays.
+    pub fn successor(&self, config: &Config, thresholds: Thresholds) -> Self {
+        let told = Told { known: Arc::clone(&self.told.known), thresholds };
+        Ledger { told: Arc::new(told), ..Ledger::new(config, Thresholds::default()) }
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Cache {
     /// Some model has one.
     used: bool,
     flights: Arc<Flights>,
-    index: Mutex<Index>,
+    index: Arc<Mutex<Index>>,
 }
 
 /// What a request wants of the cache.
@@ -93,8 +93,15 @@ impl Cache {
         Cache {
             used: all.into_iter().any(|rules| rules.enabled),
             flights: Arc::default(),
-            index: Mutex::new(Index { max: config.cache_max_bytes, ..Index::default() }),
+            index: Arc::new(Mutex::new(Index { max: config.cache_max_bytes, ..Index::default() })),
         }
+    }
+
+    /// The cache that takes this one's place when the configuration is read anew: it has the same answers, and the same
+    /// requests wait in it.
+    pub fn successor(&self, config: &Config) -> Self {
+        self.index().max = config.cache_max_bytes;
+        Cache { flights: Arc::clone(&self.flights), index: Arc::clone(&self.index), ..Cache::new(config) }
     }
 
     /// What the request's headers want; none where there is no cache. The keys of one tenant share their answers.

@@ -347,7 +347,7 @@ impl Gateway {
     /// When a second backend is asked for requests of this model at this provider.
     fn hedger(&self, model: Option<&Model>, provider: &Provider) -> Option<&Hedger> {
         let of_model = model.and_then(|model| self.hedgers.models.get(&model.alias));
-        of_model.or_else(|| self.hedgers.providers.get(&provider.name))
+        of_model.or_else(|| self.hedgers.providers.get(&provider.name)).map(Arc::as_ref)
     }
 
     /// Tells a key of a failure. True where it is the key's.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::{Either, join_all};
-use witgate_config::{Choice, Config, Model, Provider, Sticky, Strategy, Target};
+use witgate_config::{Choice, Config, Hedge, Model, Provider, Sticky, Strategy, Target};
 use witgate_model::Field;
 use witgate_model::normaliser::{Client, Document, Parsed, Route};
 
-use crate::alarms::Watched;
 use crate::aws::Clocks;
 use crate::bill::Ledger;
 use crate::cache::Cache;
@@ -26,7 +25,7 @@ use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
-use crate::metrics::{Metrics, PoolReport, Watch};
+use crate::metrics::{PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::page;
 use crate::path::{self, Asked, Ended, Flight};
@@ -62,8 +61,25 @@ pub(crate) struct Pools {
 
 /// Where hedged requests are configured, when a second backend is asked.
 pub(crate) struct Hedgers {
-    pub models: BTreeMap<String, Hedger>,
-    pub providers: BTreeMap<String, Hedger>,
+    pub models: BTreeMap<String, Arc<Hedger>>,
+    pub providers: BTreeMap<String, Arc<Hedger>>,
+}
+
+impl Hedgers {
+    /// Those of a configuration; what is known `before` of how long answers take stays known.
+    fn new(config: &Config, before: Option<&Hedgers>) -> Self {
+        let hedger = |known: Option<&Arc<Hedger>>, rules: Hedge| match known.filter(|known| known.has_rules(&rules)) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(Hedger::new(rules)),
+        };
+        let of_model = |name: &String| before.and_then(|before| before.models.get(name));
+        let of_provider = |name: &String| before.and_then(|before| before.providers.get(name));
+        let models =
+            config.models.iter().filter_map(|(name, m)| Some((name.clone(), hedger(of_model(name), m.hedge?))));
+        let providers = config.providers.iter();
+        let providers = providers.filter_map(|(name, p)| Some((name.clone(), hedger(of_provider(name), p.hedge?))));
+        Hedgers { models: models.collect(), providers: providers.collect() }
+    }
 }
 
 /// A provider, and whether it serves; if not, why.
@@ -90,11 +106,13 @@ pub struct Gateway {
     /// The headers by which requests are kept together.
     pub(crate) sticky: Vec<String>,
     in_flight: Arc<AtomicUsize>,
-    draining: AtomicBool,
+    draining: Arc<AtomicBool>,
+    /// A successor serves in its place.
+    retired: AtomicBool,
     /// The asynchronous jobs that this process knows of.
     pub(crate) jobs: Arc<Jobs>,
     /// The clocks of those whose signatures have a time.
-    pub(crate) clocks: Clocks,
+    pub(crate) clocks: Arc<Clocks>,
     /// Configurations that were read of late.
     pub(crate) read: documents::Read,
     /// The backends' own models, and when they were last asked.
@@ -116,6 +134,21 @@ impl Drop for Place {
 impl Gateway {
     /// A gateway for a configuration that has been checked. `routes` are the normaliser's.
     pub fn new(config: Arc<Config>, routes: Vec<Route>) -> Self {
+        Self::with(config, routes, None)
+    }
+
+    /// The gateway that takes this one's place when the configuration is read anew, with ports over the same state store
+    /// and the same clock. Both may serve at the same time: the requests that run here end here. What is counted goes on
+    /// where it is: requests in flight, jobs, metrics, alarms, what was taken of limits and budgets; what is known stays
+    /// known where it is still true: how endpoints and the providers' keys fare, by URL and by secret, which answers are
+    /// kept, who waits for them. What is known of documents and of the backends' models is asked for anew.
+    ///
+    /// When the successor serves, [`Gateway::retire`] is to be called here.
+    pub fn successor(&self, config: Arc<Config>, routes: Vec<Route>) -> Self {
+        Self::with(config, routes, Some(self))
+    }
+
+    fn with(config: Arc<Config>, routes: Vec<Route>, before: Option<&Gateway>) -> Self {
         let json = |provider: &Provider| Arc::from(provider.settings.to_string());
         let settings = config.providers.iter().map(|(name, provider)| (name.clone(), json(provider))).collect();
         let models = config.models.values();
@@ -125,11 +158,17 @@ impl Gateway {
             })
         };
         let pools = config.providers.values().map(|provider| {
-            let mut pools = Pools { own: Arc::new(Pool::new(provider)), regions: Vec::new() };
+            let known = before.and_then(|before| before.pools.get(&provider.name));
+            let pool = |known: Option<&Arc<Pool>>| match known {
+                Some(known) => Arc::new(known.successor(provider)),
+                None => Arc::new(Pool::new(provider)),
+            };
+            let mut pools = Pools { own: pool(known.map(|known| &known.own)), regions: Vec::new() };
             for target in targets().filter(|target| provider.endpoints.is_empty() && target.provider == provider.name) {
                 let region = target.settings.as_ref().and_then(|settings| region_of(&settings.json));
                 if let Some(region) = region.filter(|region| pools.regions.iter().all(|(known, _)| known != region)) {
-                    pools.regions.push((region.to_owned(), Arc::new(Pool::new(provider))));
+                    let known = known.and_then(|known| known.regions.iter().find(|(name, _)| name == region));
+                    pools.regions.push((region.to_owned(), pool(known.map(|(_, pool)| pool))));
                 }
             }
             (provider.name.clone(), pools)
@@ -143,39 +182,38 @@ impl Gateway {
             _ => None,
         });
         let sticky = sticky.collect();
-        let alarms: Vec<_> = config.alarms.iter().cloned().map(Watched::new).collect();
-        let watch = Watch { metrics: config.metrics.enabled.then(Metrics::new), alarms };
-        let watch = (watch.metrics.is_some() || !watch.alarms.is_empty()).then(|| Arc::new(watch));
+        let watch = Watch::new(&config, before.and_then(|before| before.watch.as_deref()));
+        let watch = (!watch.is_idle()).then(|| Arc::new(watch));
         let metrics = watch.as_ref().and_then(|watch| watch.metrics.as_ref());
         let thresholds = metrics.map(|metrics| metrics.thresholds.clone()).unwrap_or_default();
-        let providers = config.providers.values();
-        let of = |provider: &Provider| (provider.name.clone(), ProviderKeys::new(provider));
-        let provider_keys = providers.clone().map(of).collect();
-        let hedgers = Hedgers {
-            models: config
-                .models
-                .iter()
-                .filter_map(|(alias, m)| Some((alias.clone(), Hedger::new(m.hedge?))))
-                .collect(),
-            providers: providers.filter_map(|p| Some((p.name.clone(), Hedger::new(p.hedge?)))).collect(),
-        };
+        let provider_keys = config.providers.values().map(|provider| {
+            let keys = match before.and_then(|before| before.provider_keys.get(&provider.name)) {
+                Some(known) => known.successor(provider),
+                None => ProviderKeys::new(provider),
+            };
+            (provider.name.clone(), keys)
+        });
         Gateway {
-            jobs: Arc::default(),
+            jobs: before.map(|before| Arc::clone(&before.jobs)).unwrap_or_default(),
+            keys: before.map_or_else(|| Keys::new(&config), |before| before.keys.successor(&config)),
+            ledger: match before {
+                Some(before) => before.ledger.successor(&config, thresholds),
+                None => Ledger::new(&config, thresholds),
+            },
             watch,
-            keys: Keys::new(&config),
-            ledger: Ledger::new(&config, thresholds),
-            provider_keys,
-            hedgers,
-            cache: Cache::new(&config),
+            provider_keys: provider_keys.collect(),
+            hedgers: Hedgers::new(&config, before.map(|before| &before.hedgers)),
+            cache: before.map_or_else(|| Cache::new(&config), |before| before.cache.successor(&config)),
             config,
             routes,
             pools,
             turns,
             sticky,
             settings,
-            in_flight: Arc::default(),
-            draining: AtomicBool::new(false),
-            clocks: Clocks::default(),
+            in_flight: before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default(),
+            draining: before.map(|before| Arc::clone(&before.draining)).unwrap_or_default(),
+            retired: AtomicBool::new(false),
+            clocks: before.map(|before| Arc::clone(&before.clocks)).unwrap_or_default(),
             read: documents::Read::default(),
             listed: Mutex::new(None),
             ready: Mutex::new(None),
@@ -276,6 +314,17 @@ impl Gateway {
     /// From now on `/ready` answers 503, so that load balancers look elsewhere. Requests are served as before.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// A successor serves. The worker of this one ([`Gateway::work`]) begins no further job, and ends when those that run
+    /// have ended.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.jobs.wake();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

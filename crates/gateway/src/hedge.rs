@@ -43,6 +43,11 @@ impl Hedger {
         Hedger { rules, budget, state: Mutex::new((Sketch::default(), Budget::new(&budget))) }
     }
 
+    /// Whether it is as these rules want it.
+    pub fn has_rules(&self, rules: &Rules) -> bool {
+        self.rules == *rules
+    }
+
     fn state(&self) -> MutexGuard<'_, (Sketch, Budget)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -293,12 +293,16 @@ pub(crate) struct Keys {
     own: HashMap<Hash, Arc<Client>>,
     ttl: Duration,
     on_failure: OnFailure,
-    known: Mutex<Known>,
+    /// How often the configuration had been read anew when these were made.
+    generation: u64,
+    known: Arc<Mutex<Known>>,
 }
 
 /// What was read from the state store.
 #[derive(Default)]
 struct Known {
+    /// Only the newest keys may add to it: what is known of a client depends on the configuration.
+    generation: u64,
     /// How often something has been forgotten: what was read before is not kept.
     forgotten: u64,
     /// No client: the store knows none. Until when that counts.
@@ -329,8 +333,18 @@ impl Keys {
             own,
             ttl: access.key_ttl,
             on_failure: access.on_failure,
-            known: Mutex::default(),
+            generation: 0,
+            known: Arc::default(),
         }
+    }
+
+    /// The keys that take these ones' place when the configuration is read anew. What was read from the state store is
+    /// read again; where that cannot be asked, it counts as before.
+    pub fn successor(&self, config: &Config) -> Self {
+        let mut known = self.known();
+        known.generation += 1;
+        known.clients.values_mut().for_each(|(_, until)| *until = Duration::ZERO);
+        Keys { generation: known.generation, known: Arc::clone(&self.known), ..Keys::new(config) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -381,7 +395,7 @@ impl Keys {
             Ok((client, until)) => {
                 let until = (now + self.ttl).min(until.unwrap_or(Duration::MAX));
                 let mut known = self.known();
-                if known.forgotten == forgotten && !self.ttl.is_zero() {
+                if known.generation == self.generation && known.forgotten == forgotten && !self.ttl.is_zero() {
                     if known.clients.len() >= MOST_KNOWN {
                         known.clients.retain(|_, (client, until)| client.is_some() && now < *until);
                     }

@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use witgate_config::{Alarm, Config};
 
 use crate::alarms::Watched;
 use crate::record::{Outcome, Record};
@@ -107,6 +108,8 @@ pub(crate) struct Metrics {
     endpoint_up: Family<Backend, Gauge>,
     alarm: Family<Named, Gauge>,
     names: Mutex<BTreeSet<Arc<str>>>,
+    /// Gauges are set for one reader at a time.
+    reading: Mutex<()>,
 }
 
 impl Metrics {
@@ -126,6 +129,7 @@ impl Metrics {
             endpoint_up: Family::default(),
             alarm: Family::default(),
             names: Mutex::default(),
+            reading: Mutex::default(),
             registry: Registry::default(),
         };
         let m = &metrics;
@@ -203,7 +207,13 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub fn text(&self, in_flight: usize, pools: &[PoolReport], alarms: &[Watched]) -> String {
+    pub fn text(&self, in_flight: usize, pools: &[PoolReport], alarms: &[Arc<Watched>]) -> String {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of what was configured before and is no more nothing is told.
+        self.waiting.clear();
+        self.at_endpoint.clear();
+        self.endpoint_up.clear();
+        self.alarm.clear();
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.in_flight.set(gauge(in_flight));
         for pool in pools {
@@ -232,11 +242,24 @@ impl Metrics {
 
 /// Metrics and alarms: what watches the requests as they end.
 pub(crate) struct Watch {
-    pub metrics: Option<Metrics>,
-    pub alarms: Vec<Watched>,
+    pub metrics: Option<Arc<Metrics>>,
+    pub alarms: Vec<Arc<Watched>>,
 }
 
 impl Watch {
+    /// What a configuration wants watched. What was watched `before`, and still is, goes on counting where it is.
+    pub fn new(config: &Config, before: Option<&Watch>) -> Self {
+        let metrics = || before.and_then(|before| before.metrics.clone()).unwrap_or_else(|| Arc::new(Metrics::new()));
+        let known = |rule: &Alarm| before?.alarms.iter().find(|known| known.rule == *rule).cloned();
+        let alarm = |rule: &Alarm| known(rule).unwrap_or_else(|| Arc::new(Watched::new(rule.clone())));
+        Watch { metrics: config.metrics.enabled.then(metrics), alarms: config.alarms.iter().map(alarm).collect() }
+    }
+
+    /// Whether there is nothing to watch.
+    pub fn is_idle(&self) -> bool {
+        self.metrics.is_none() && self.alarms.is_empty()
+    }
+
     /// Takes a request that has ended; tells of each alarm that has begun or ended.
     pub fn ended(
         &self,

@@ -3,11 +3,16 @@
 //! [`Pool::acquire`] gives a [`Lease`], one place at one endpoint; dropping it gives the place back and wakes who waits. A
 //! resting endpoint gets no request while another one is well, not even where that is full; where all rest, they are asked
 //! as if all were well.
+//!
+//! When the configuration is read anew, the pool's successor shares what is known of the endpoints that both have, by their
+//! URL: how they fare, and how many requests they have, those that still run on the old pool included. Who waits, waits
+//! where it asked.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use witgate_config::{Choice, EndpointOptions, Health as HealthRules, Provider, Retry as RetryRules};
@@ -47,20 +52,30 @@ pub(crate) struct Pool {
     health: HealthRules,
     /// Most that wait, and how long.
     queue: (usize, Duration),
-    state: Mutex<State>,
+    /// Where each endpoint is in the state, and its options.
+    endpoints: Vec<(usize, EndpointOptions)>,
+    /// Which of the queues is its own.
+    id: u64,
+    state: Arc<Mutex<State>>,
 }
 
+/// What a pool shares with its successors.
 #[derive(Debug)]
 struct State {
     endpoints: Vec<Endpoint>,
     cursor: usize,
-    queue: Queue,
+    /// Who waits at each pool.
+    queues: BTreeMap<u64, Queue>,
+    pools: u64,
     budget: Budget,
 }
 
 #[derive(Debug)]
 struct Endpoint {
-    options: EndpointOptions,
+    /// Its URL.
+    name: String,
+    /// How many pools have it. Without one its place is free for another.
+    pools: u32,
     in_flight: u32,
     /// How long it takes to begin an answer, in microseconds, as a moving mean; 0 is not known.
     latency: u64,
@@ -73,8 +88,8 @@ struct Endpoint {
 const HALF_LIFE: Duration = Duration::from_secs(10);
 
 impl Endpoint {
-    fn load(&self, now: Duration) -> Load {
-        Load { weight: self.options.weight, in_flight: self.in_flight, latency: self.latency(now) }
+    fn load(&self, options: &EndpointOptions, now: Duration) -> Load {
+        Load { weight: options.weight, in_flight: self.in_flight, latency: self.latency(now) }
     }
 
     fn latency(&self, now: Duration) -> u64 {
@@ -82,8 +97,8 @@ impl Endpoint {
         (self.latency >> lives.min(40)).max(self.latency.min(1))
     }
 
-    fn is_full(&self) -> bool {
-        self.options.max_concurrent.is_some_and(|max| self.in_flight >= max)
+    fn is_full(&self, options: &EndpointOptions) -> bool {
+        options.max_concurrent.is_some_and(|max| self.in_flight >= max)
     }
 }
 
@@ -120,24 +135,111 @@ pub(crate) struct Want {
 }
 
 impl State {
-    fn place(&mut self, choice: &Choice, want: &Want, now: Duration, random: impl FnOnce() -> u64) -> Place {
-        let State { endpoints, cursor, .. } = self;
-        let well = |at: usize| endpoints.get(at).filter(|endpoint| !want.tried.has(at) && endpoint.health.is_fit(now));
-        let count = endpoints.len();
+    fn new(provider: &Provider) -> Self {
+        State {
+            endpoints: Vec::new(),
+            cursor: 0,
+            queues: BTreeMap::new(),
+            pools: 0,
+            budget: Budget::new(&provider.retry),
+        }
+    }
+
+    fn waiting(&self, pool: u64) -> usize {
+        self.queues.get(&pool).map_or(0, Queue::len)
+    }
+
+    /// Whom to wake when there is a place: in each queue the one whose turn it is.
+    fn first(&self) -> Vec<Waker> {
+        self.queues.values().filter_map(Queue::first).collect()
+    }
+}
+
+impl Pool {
+    /// The endpoints of `provider`; one, where the configuration names none.
+    pub fn new(provider: &Provider) -> Self {
+        Self::over(provider, Arc::new(Mutex::new(State::new(provider))))
+    }
+
+    /// The pool that takes this one's place when `provider` is configured anew.
+    pub fn successor(&self, provider: &Provider) -> Self {
+        Self::over(provider, Arc::clone(&self.state))
+    }
+
+    fn over(provider: &Provider, state: Arc<Mutex<State>>) -> Self {
+        let mut options = provider.endpoint_options.clone();
+        options.resize(
+            provider.endpoints.len().max(1),
+            EndpointOptions { max_concurrent: provider.concurrency.max, ..EndpointOptions::default() },
+        );
+        let mut names = provider.endpoints.clone();
+        names.resize(options.len(), format!("the default of {}", provider.adapter.as_str()));
+        let mut all = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut free) = (BTreeMap::<String, Vec<usize>>::new(), Vec::new());
+        for (at, endpoint) in all.endpoints.iter().enumerate().rev() {
+            match endpoint.pools {
+                0 => free.push(at),
+                _ => known.entry(endpoint.name.clone()).or_default().push(at),
+            }
+        }
+        let mut endpoints = Vec::with_capacity(options.len());
+        for (name, options) in names.into_iter().zip(options) {
+            if let Some(at) = known.get_mut(&name).and_then(Vec::pop) {
+                endpoints.push((at, options));
+                continue;
+            }
+            let endpoint =
+                Endpoint { name, pools: 0, in_flight: 0, latency: 0, seen: Duration::ZERO, health: Health::default() };
+            let at = free.pop().unwrap_or(all.endpoints.len());
+            match all.endpoints.get_mut(at) {
+                Some(place) => *place = endpoint,
+                None => all.endpoints.push(endpoint),
+            }
+            endpoints.push((at, options));
+        }
+        for (at, _) in &endpoints {
+            if let Some(endpoint) = all.endpoints.get_mut(*at) {
+                endpoint.pools += 1;
+            }
+        }
+        let id = all.pools;
+        all.pools += 1;
+        all.queues.insert(id, Queue::default());
+        drop(all);
+        Pool {
+            choice: provider.choice.clone(),
+            retry: provider.retry,
+            health: provider.health,
+            queue: (provider.concurrency.queue as usize, provider.concurrency.wait),
+            endpoints,
+            id,
+            state,
+        }
+    }
+
+    /// Looks for a place.
+    fn place(&self, state: &mut State, want: &Want, now: Duration, random: impl FnOnce() -> u64) -> Place {
+        let State { endpoints, cursor, .. } = state;
+        let known = |at: usize| {
+            let (place, options) = self.endpoints.get(at)?;
+            Some((endpoints.get(*place)?, options))
+        };
+        let well = |at: usize| known(at).filter(|(endpoint, _)| !want.tried.has(at) && endpoint.health.is_fit(now));
+        let count = self.endpoints.len();
         let some_well = (0..count).any(|at| well(at).is_some());
         if !some_well && !want.tried.is_empty() {
             return Place::Exhausted;
         }
         let load = |at: usize| {
-            let endpoint = if some_well { well(at) } else { endpoints.get(at) }?;
-            (!endpoint.is_full()).then(|| endpoint.load(now))
+            let (endpoint, options) = if some_well { well(at) } else { known(at) }?;
+            (!endpoint.is_full(options)).then(|| endpoint.load(options, now))
         };
         let chosen = if count == 1 {
             load(0).map(|_| 0)
         } else {
-            route::choose(choice.strategy, want.sticky, cursor, count, load, random)
+            route::choose(self.choice.strategy, want.sticky, cursor, count, load, random)
         };
-        match chosen.and_then(|at| Some((at, endpoints.get_mut(at)?))) {
+        match chosen.and_then(|at| Some((at, endpoints.get_mut(self.endpoints.get(at)?.0)?))) {
             None => Place::Full,
             Some((at, endpoint)) => {
                 endpoint.in_flight += 1;
@@ -145,30 +247,10 @@ impl State {
             }
         }
     }
-}
 
-impl Pool {
-    /// The endpoints of `provider`; one, where the configuration names none.
-    pub fn new(provider: &Provider) -> Self {
-        let mut options = provider.endpoint_options.clone();
-        options.resize(
-            provider.endpoints.len().max(1),
-            EndpointOptions { max_concurrent: provider.concurrency.max, ..EndpointOptions::default() },
-        );
-        let endpoint =
-            |options| Endpoint { options, in_flight: 0, latency: 0, seen: Duration::ZERO, health: Health::default() };
-        Pool {
-            choice: provider.choice.clone(),
-            retry: provider.retry,
-            health: provider.health,
-            queue: (provider.concurrency.queue as usize, provider.concurrency.wait),
-            state: Mutex::new(State {
-                endpoints: options.into_iter().map(endpoint).collect(),
-                cursor: 0,
-                queue: Queue::default(),
-                budget: Budget::new(&provider.retry),
-            }),
-        }
+    /// Its endpoints, in the order of the configuration.
+    fn all<'s>(&'s self, state: &'s State) -> impl Iterator<Item = (&'s Endpoint, &'s EndpointOptions)> {
+        self.endpoints.iter().filter_map(|(at, options)| Some((state.endpoints.get(*at)?, options)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -185,14 +267,15 @@ impl Pool {
         let now = ports.now();
         {
             let mut state = self.state();
-            let place = match state.queue.len() {
-                0 => state.place(&self.choice, &want, now, || ports.random() as u64),
+            let waiting = state.waiting(self.id);
+            let place = match waiting {
+                0 => self.place(&mut state, &want, now, || ports.random() as u64),
                 _ => Place::Full,
             };
             match place {
                 Place::At(at, probe) => return Ok(self.lease(at, probe, now)),
                 Place::Exhausted => return Err(NoPlace::Exhausted),
-                Place::Full if state.queue.len() >= self.queue.0 => return Err(NoPlace::QueueFull(self.queue.0)),
+                Place::Full if waiting >= self.queue.0 => return Err(NoPlace::QueueFull(self.queue.0)),
                 Place::Full => {}
             }
         }
@@ -207,10 +290,10 @@ impl Pool {
     pub fn acquire_now<P: Ports>(self: &Arc<Self>, ports: &P, want: Want) -> Option<Lease> {
         let now = ports.now();
         let mut state = self.state();
-        if state.queue.len() > 0 {
+        if state.waiting(self.id) > 0 {
             return None;
         }
-        match state.place(&self.choice, &want, now, || ports.random() as u64) {
+        match self.place(&mut state, &want, now, || ports.random() as u64) {
             Place::At(at, probe) => {
                 drop(state);
                 Some(self.lease(at, probe, now))
@@ -222,21 +305,26 @@ impl Pool {
     /// Whether a request would have to wait.
     pub fn is_busy(&self, now: Duration) -> bool {
         let state = self.state();
-        let mut fit = state.endpoints.iter().filter(|endpoint| endpoint.health.is_fit(now));
-        state.queue.len() > 0 || fit.all(Endpoint::is_full)
+        let mut fit = self.all(&state).filter(|(endpoint, _)| endpoint.health.is_fit(now));
+        state.waiting(self.id) > 0 || fit.all(|(endpoint, options)| endpoint.is_full(options))
     }
 
     /// The endpoints that rest.
     pub fn resting(&self) -> Vec<usize> {
         let state = self.state();
-        let all = state.endpoints.iter().enumerate();
-        all.filter(|(_, endpoint)| endpoint.health.is_resting()).map(|(at, _)| at).collect()
+        let all = self.all(&state).enumerate();
+        all.filter(|(_, (endpoint, _))| endpoint.health.is_resting()).map(|(at, _)| at).collect()
     }
 
     /// What a probe told of an endpoint.
     pub fn probed(&self, at: usize, now: Duration, verdict: Verdict) {
-        if let Some(endpoint) = self.state().endpoints.get_mut(at) {
-            endpoint.health.tell(&self.health, now, verdict);
+        self.endpoint(at, |endpoint, rules| endpoint.health.tell(rules, now, verdict));
+    }
+
+    fn endpoint(&self, at: usize, change: impl FnOnce(&mut Endpoint, &HealthRules)) {
+        let Some((place, _)) = self.endpoints.get(at) else { return };
+        if let Some(endpoint) = self.state().endpoints.get_mut(*place) {
+            change(endpoint, &self.health);
         }
     }
 
@@ -246,30 +334,31 @@ impl Pool {
 
     /// One that is well, for a question beside the requests.
     pub fn peek(&self, now: Duration) -> usize {
-        let state = self.state();
-        state.endpoints.iter().position(|endpoint| endpoint.health.is_fit(now)).unwrap_or(0)
+        self.all(&self.state()).position(|(endpoint, _)| endpoint.health.is_fit(now)).unwrap_or(0)
     }
 
     /// All endpoints as one: whether some is well, and their load.
     pub fn load(&self, now: Duration) -> (bool, Load) {
         let state = self.state();
+        let all = || self.all(&state).map(|(endpoint, _)| endpoint);
         let fit = |endpoint: &&Endpoint| endpoint.health.is_fit(now);
-        let in_flight = state.endpoints.iter().map(|endpoint| endpoint.in_flight).sum();
-        let known = || state.endpoints.iter().filter(fit).filter(|endpoint| endpoint.latency > 0);
+        let in_flight = all().map(|endpoint| endpoint.in_flight).sum();
+        let known = || all().filter(fit).filter(|endpoint| endpoint.latency > 0);
         let count = known().count() as u64;
         let latency = known().map(|endpoint| endpoint.latency(now)).sum::<u64>().checked_div(count).unwrap_or(0);
-        (state.endpoints.iter().any(|endpoint| fit(&endpoint)), Load { weight: 1, in_flight, latency })
+        let some_well = all().any(|endpoint| fit(&endpoint));
+        (some_well, Load { weight: 1, in_flight, latency })
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.state().queue.len()
+        self.state().waiting(self.id)
     }
 
     /// How many requests each endpoint has, and whether it is well.
     pub fn endpoints(&self, now: Duration) -> Vec<(u32, bool)> {
         let state = self.state();
-        state.endpoints.iter().map(|endpoint| (endpoint.in_flight, endpoint.health.is_fit(now))).collect()
+        self.all(&state).map(|(endpoint, _)| (endpoint.in_flight, endpoint.health.is_fit(now))).collect()
     }
 
     /// How each endpoint fares: whether it is well, its running requests, and how long it takes to begin an answer.
@@ -278,7 +367,7 @@ impl Pool {
         let one = |endpoint: &Endpoint| {
             (endpoint.health.is_fit(now), endpoint.in_flight, Duration::from_micros(endpoint.latency(now)))
         };
-        state.endpoints.iter().map(one).collect()
+        self.all(&state).map(|(endpoint, _)| one(endpoint)).collect()
     }
 
     /// A request's first try here.
@@ -289,6 +378,18 @@ impl Pool {
     /// Whether the budget has a further try.
     pub fn further_try(&self, now: Duration) -> bool {
         self.state().budget.take(&self.retry, now)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.queues.remove(&self.id);
+        for (at, _) in &self.endpoints {
+            if let Some(endpoint) = state.endpoints.get_mut(*at) {
+                endpoint.pools = endpoint.pools.saturating_sub(1);
+            }
+        }
     }
 }
 
@@ -306,30 +407,33 @@ impl<P: Ports> Future for Waiting<'_, P> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let now = this.ports.now();
-        let mut state = this.pool.state();
-        let ticket = *this.ticket.get_or_insert_with(|| state.queue.join(cx.waker().clone()));
-        let place = if state.queue.is_first(ticket) {
-            state.place(&this.pool.choice, &this.want, now, || this.ports.random() as u64)
+        let pool = this.pool;
+        let mut state = pool.state();
+        let queue = state.queues.entry(pool.id).or_default();
+        let ticket = *this.ticket.get_or_insert_with(|| queue.join(cx.waker().clone()));
+        let place = if queue.is_first(ticket) {
+            pool.place(&mut state, &this.want, now, || this.ports.random() as u64)
         } else {
             Place::Full
         };
+        let queue = state.queues.entry(pool.id).or_default();
         let result = match place {
             Place::Full => {
-                state.queue.wait(ticket, cx.waker());
+                queue.wait(ticket, cx.waker());
                 return Poll::Pending;
             }
             Place::Exhausted => Err(NoPlace::Exhausted),
             Place::At(at, probe) => Ok((at, probe)),
         };
-        state.queue.leave(ticket);
+        queue.leave(ticket);
         this.ticket = None;
         // There may be a place for the next one too.
-        let next = state.queue.first();
+        let next = queue.first();
         drop(state);
         if let Some(next) = next {
             next.wake();
         }
-        Poll::Ready(result.map(|(at, probe)| this.pool.lease(at, probe, now)))
+        Poll::Ready(result.map(|(at, probe)| pool.lease(at, probe, now)))
     }
 }
 
@@ -338,8 +442,9 @@ impl<P: Ports> Drop for Waiting<'_, P> {
         if let Some(ticket) = self.ticket {
             let next = {
                 let mut state = self.pool.state();
-                state.queue.leave(ticket);
-                state.queue.first()
+                let queue = state.queues.entry(self.pool.id).or_default();
+                queue.leave(ticket);
+                queue.first()
             };
             if let Some(next) = next {
                 next.wake();
@@ -415,9 +520,7 @@ impl Lease {
     }
 
     fn endpoint(&self, change: impl FnOnce(&mut Endpoint, &HealthRules)) {
-        if let Some(endpoint) = self.pool.state().endpoints.get_mut(self.at) {
-            change(endpoint, &self.pool.health);
-        }
+        self.pool.endpoint(self.at, change);
     }
 }
 
@@ -425,16 +528,15 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let next = {
             let mut state = self.pool.state();
-            if let Some(endpoint) = state.endpoints.get_mut(self.at) {
+            let place = self.pool.endpoints.get(self.at).map(|(at, _)| *at);
+            if let Some(endpoint) = place.and_then(|at| state.endpoints.get_mut(at)) {
                 endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
                 if self.probe {
                     endpoint.health.probed();
                 }
             }
-            state.queue.first()
+            state.first()
         };
-        if let Some(next) = next {
-            next.wake();
-        }
+        next.into_iter().for_each(Waker::wake);
     }
 }

@@ -4,12 +4,13 @@
 //! that is throttled (429) rests as long as the backend says. What is wrong with a key is nothing that its endpoint does:
 //! that does not rest. (A provider without a key has nothing of the kind: AWS says 403 where a region does not have the
 //! model, and then that region rests.) Where all keys rest, the one that rests shortest is used all the same, but a model's other targets
-//! are asked first. A key is named by its place in the configuration, from 1, never by itself.
+//! are asked first. A key is named by its place in the configuration, from 1, never by itself. When the configuration is
+//! read anew, a key that stays rests on.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use witgate_config::{Health as Rules, Provider};
+use witgate_config::{Health as Rules, Provider, Secret};
 use witgate_model::{ErrorKind, Retry};
 
 use crate::failure::Failed;
@@ -45,6 +46,8 @@ struct State {
 
 #[derive(Clone, Debug, Default)]
 struct Key {
+    /// SHA-256 of the secret; none where the provider has no list of them.
+    digest: Option<[u8; 32]>,
     /// It rests until then.
     until: Duration,
     /// How often it was refused since it last served.
@@ -53,8 +56,23 @@ struct Key {
 
 impl Keys {
     pub fn new(provider: &Provider) -> Self {
-        let keys = vec![Key::default(); provider.api_keys.len().max(1)];
+        let one = provider.secrets.get("api_key").filter(|_| provider.api_keys.is_empty());
+        let of = |secret: &Secret| Key { digest: Some(secret.digest()), ..Key::default() };
+        let mut keys: Vec<_> = provider.api_keys.iter().chain(one).map(of).collect();
+        keys.resize(keys.len().max(1), Key::default());
         Keys { rules: provider.health, state: Mutex::new(State { cursor: 0, keys }) }
+    }
+
+    /// The keys that take these ones' place when `provider` is configured anew.
+    pub fn successor(&self, provider: &Provider) -> Self {
+        let next = Keys::new(provider);
+        let before = self.state().keys.clone();
+        for key in &mut next.state().keys {
+            if let Some(known) = before.iter().find(|known| known.digest.is_some() && known.digest == key.digest) {
+                key.clone_from(known);
+            }
+        }
+        next
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,7 +108,7 @@ impl Keys {
     /// It has served.
     pub fn served(&self, at: usize) {
         if let Some(key) = self.state().keys.get_mut(at).filter(|key| key.refusals > 0) {
-            *key = Key::default();
+            (key.until, key.refusals) = (Duration::ZERO, 0);
         }
     }
 

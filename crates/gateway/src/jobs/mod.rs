@@ -30,7 +30,7 @@ mod serve;
 mod store;
 mod work;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(crate) struct Jobs {
     bell: Bell,
     /// Rung when a job has changed.
     bells: Bells,
+    /// How many run: on one gateway and on those that it has replaced.
+    running: AtomicUsize,
     /// Somebody runs jobs in [`crate::Gateway::work_off`].
     working: AtomicBool,
     /// When the queue was counted, and its length.
@@ -91,6 +93,11 @@ impl Jobs {
         }
         queued.1 += 1;
         Ok(Place { jobs: Arc::clone(self), taken: false })
+    }
+
+    /// Whoever runs jobs is to look at what there is to do.
+    pub fn wake(&self) {
+        self.bell.ring();
     }
 
     /// A job has left the queue.

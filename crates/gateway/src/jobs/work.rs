@@ -12,7 +12,7 @@ use futures_util::future::{Either, pending, select};
 use futures_util::stream::FuturesUnordered;
 
 use super::store::{self, Called, Job, Kept, Status, Store, Work, millis};
-use super::{Behalf, Slot, Told};
+use super::{Behalf, Jobs, Slot, Told};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, Whole};
@@ -49,7 +49,23 @@ enum Duty {
     Look(usize),
     /// Sends callbacks.
     Call,
-    Run(Box<Claimed>),
+    Run(Box<Claimed>, Running),
+}
+
+/// One job that runs, among those of this process.
+struct Running(Arc<Jobs>);
+
+impl Running {
+    fn new(jobs: &Arc<Jobs>) -> Self {
+        jobs.running.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(jobs))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What it has done.
@@ -70,11 +86,18 @@ struct Performed {
 
 impl Gateway {
     /// Runs jobs, `jobs.concurrency` at once, until it is dropped: what then runs is taken up by another worker when its
-    /// lease has ended. Any number of processes may do this over one state store. Never completes.
-    /// While the gateway drains ([`Gateway::drain`]), no further job is begun.
+    /// lease has ended. Any number of processes may do this over one state store. While the gateway drains
+    /// ([`Gateway::drain`]), no further job is begun. Completes only where the gateway has been retired
+    /// ([`Gateway::retire`]) and its last job has ended; those count to the `jobs.concurrency` of its successor.
     pub async fn work<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
         if self.config.jobs.concurrency == 0 {
-            return pending().await;
+            while !self.is_retired() {
+                let heard = self.jobs.bell.rung();
+                if !self.is_retired() {
+                    self.jobs.bell.after(heard).await;
+                }
+            }
+            return;
         }
         self.work_until(ports, false).await;
     }
@@ -104,14 +127,21 @@ impl Gateway {
         let (mut running, mut looking, mut heard) = (0_usize, false, 0);
         let (mut look_at, mut calling, mut call_at) = (ports.now(), false, ports.now());
         loop {
-            let idle = !looking && running < most && !self.is_draining();
+            let rung = self.jobs.bell.rung();
+            let retired = self.is_retired();
+            if retired && tasks.is_empty() {
+                return;
+            }
+            // Those too that run on a gateway that this one has replaced.
+            let room = most.saturating_sub(self.jobs.running.load(Ordering::Relaxed).max(running));
+            let idle = !looking && room > 0 && !retired && !self.is_draining();
             if idle && ports.now() >= look_at {
-                heard = self.jobs.bell.rung();
+                heard = rung;
                 looking = true;
-                tasks.push(duty(Duty::Look(most - running)));
+                tasks.push(duty(Duty::Look(room)));
                 continue;
             }
-            if !calling && ports.now() >= call_at {
+            if !calling && !retired && ports.now() >= call_at {
                 calling = true;
                 tasks.push(duty(Duty::Call));
                 continue;
@@ -131,7 +161,8 @@ impl Gateway {
                         pending::<()>().await;
                     }
                 });
-                let call = pin!(async { if calling { pending().await } else { ports.sleep_until(call_at).await } });
+                let call =
+                    pin!(async { if calling || retired { pending().await } else { ports.sleep_until(call_at).await } });
                 match select(done, select(look, call)).await {
                     Either::Left((done, _)) => Some(done),
                     Either::Right((Either::Left(_), _)) => {
@@ -159,7 +190,7 @@ impl Gateway {
                     running += claimed.len();
                     look_at = ports.now() + if claimed.is_empty() { POLL } else { Duration::ZERO };
                     for claimed in claimed {
-                        tasks.push(duty(Duty::Run(Box::new(claimed))));
+                        tasks.push(duty(Duty::Run(Box::new(claimed), Running::new(&self.jobs))));
                     }
                 }
             }
@@ -179,7 +210,7 @@ impl Gateway {
                 warn(ports.as_ref(), "", &error);
                 false
             })),
-            Duty::Run(claimed) => {
+            Duty::Run(claimed, _running) => {
                 self.run_job(ports, *claimed).await;
                 Did::Ran
             }
