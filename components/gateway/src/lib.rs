@@ -62,7 +62,7 @@ impl wasip3::exports::http::handler::Guest for Shell {
                 let request = server::request(request);
                 let leaves_work = witgate_gateway::leaves_work(&request);
                 let answer = shared.gateway.handle(&ports, request).await;
-                if leaves_work {
+                if shared.gateway.left_work() || leaves_work {
                     // For as long as the runtime lets the instance live; what is not done then, a later request finds.
                     let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
                     wasip3::spawn(async move { gateway.work_off(&ports).await });

@@ -30,7 +30,8 @@
 //! - Items of a backend that names them keep their names, and are documents of their own, so that they can be referred to.
 //! - With `stream=true` a kept response is given as a stream again, with `starting_after=N` behind the event of that number.
 //!   `include` asks for nothing more: all that is kept is given. `input_items` come in pages, the newest first.
-//! - `background` is refused: every response is complete when its request ends, so there is nothing to cancel.
+//! - With `background` the answer is given later (`Step::Later`), and the response's id begins with `resp_bg-`. What has
+//!   become of it is all in one document, of the kind `later`; `later.rs` reads it. It needs `store`.
 //!
 //! # How an answer is written
 //! - Text and refusals that follow each other are content of one message, unless the backend says that another begins.
@@ -43,6 +44,7 @@
 //! - A reason to end that the API does not have is `completed`; the backend's word is `native_finish_reason`.
 
 mod answer;
+mod later;
 mod parse;
 mod replay;
 mod stored;
@@ -57,6 +59,9 @@ pub(crate) const NAME: &str = "openai-responses";
 
 /// The kind of the documents that this dialect keeps.
 const KIND: &str = "response";
+
+/// What the unique part of an id begins with where the answer is given later: no other one has such a character.
+const LATER: &str = "bg-";
 
 /// The largest document that is kept, in bytes.
 const MOST_KEPT: usize = 4 * 1024 * 1024;
@@ -83,6 +88,7 @@ impl Dialect for OpenAiResponses {
     fn parse(&self, _: &str, limits: &Limits, body: &[u8]) -> Result<Parsed, Error> {
         match parse::create(&[], limits, body)? {
             Step::Ask(parsed) | Step::Follow(parsed) => Ok(parsed),
+            Step::Later(later) => Ok(later.parsed),
             _ => Err(Error::invalid("previous_response_id", "kept responses are not at hand here").with_status(400)),
         }
     }
@@ -90,7 +96,10 @@ impl Dialect for OpenAiResponses {
     fn step(&self, client: &Client, limits: &Limits, body: &[u8]) -> Result<Step, Error> {
         match stored::asked(client) {
             Some(asked) => stored::answer(client, &asked),
-            None => parse::create(&client.documents, limits, body),
+            None => {
+                let documents = client.documents.iter().map(later::as_kept).collect::<Result<Vec<_>, Error>>()?;
+                parse::create(&documents, limits, body)
+            }
         }
     }
 
@@ -125,14 +134,26 @@ fn text_member(out: &mut Vec<u8>, name: &str, text: &str) {
     write::string(out, text);
 }
 
-/// Where a document of this dialect is.
-fn at(key: impl Into<String>) -> DocumentRef {
-    DocumentRef { kind: KIND.to_owned(), key: key.into() }
+/// Where a document of this dialect is: that of a response with this id, or of an item.
+fn at(id: impl Into<String>) -> DocumentRef {
+    let id = id.into();
+    match later_key(&id) {
+        Some(key) => DocumentRef { kind: "later".to_owned(), key: key.to_owned() },
+        None => DocumentRef { kind: KIND.to_owned(), key: id },
+    }
+}
+
+/// The key of a response that is given later; `None` where it is none.
+fn later_key(id: &str) -> Option<&str> {
+    id.strip_prefix("resp_")?.strip_prefix(LATER)
 }
 
 /// The part of an item's id that names the response in which this gateway made it; `None` where it did not make it.
 fn made_in(id: &str) -> Option<&str> {
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let plain = |text: &str| {
+        let text = text.strip_prefix(LATER).unwrap_or(text);
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
     let mut pieces = id.split('_');
     match (pieces.next()?, pieces.next()?, pieces.next()?, pieces.next()) {
         ("msg" | "fc" | "fco" | "rs" | "item", answer, number, None) if plain(answer) && plain(number) => Some(answer),

@@ -365,6 +365,7 @@ impl Gateway {
             flight.client = Some(behalf.client);
             flight.record.job = behalf.job;
             flight.told = Some(behalf.told);
+            flight.begins = behalf.start;
         }
         flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
         if self.config.access.admin_key.is_some() && request.path.starts_with("/admin/") {
@@ -743,9 +744,14 @@ impl Gateway {
         reply: witgate_model::normaliser::Reply,
     ) -> Whole {
         for at in reply.forget {
-            if let Err(why) =
-                documents::keep(self, flight.ports.as_ref(), Document { at: flight.own(at), content: None }).await
-            {
+            let forgotten = match self.forget_later(&flight, &at).await {
+                Some(forgotten) => forgotten,
+                None => {
+                    let document = Document { at: flight.own(at), content: None };
+                    documents::keep(self, flight.ports.as_ref(), document).await
+                }
+            };
+            if let Err(why) = forgotten {
                 let warning = Warning::Store { request_id: &flight.record.request_id, why: &why };
                 flight.ports.warn(&warning);
             }
@@ -788,7 +794,27 @@ impl Gateway {
         };
         let (parsed, normaliser, follow) = match path::parse(self, &mut flight, &dialect, client, &body).await {
             Ok(Asked::Backend(parsed, normaliser, follow)) => (parsed, normaliser, follow),
-            Ok(Asked::Answer(reply)) => return self.reply(flight, reply).await.response(),
+            Ok(asked) => {
+                let path = flight.record.path.clone();
+                let asked = match asked {
+                    Asked::Later(later) => self.take_later(&mut flight, &dialect, later, (headers, body)).await,
+                    asked => Ok((asked, path)),
+                };
+                return match asked {
+                    Ok((Asked::Answer(reply), _)) => self.reply(flight, reply).await.response(),
+                    Ok((Asked::Tail(mut tail), path)) => {
+                        let head = std::mem::take(&mut tail.head);
+                        let headers = flight.headers(head.headers);
+                        let (ports, writer) = (Arc::clone(&flight.ports), Writer::default());
+                        let follow = Arc::clone(self).follow(flight, dialect, (tail, path), writer.clone());
+                        let keep_alive = (self.config.server.keep_alive, Bytes::from_static(jobs::later::KEEP_ALIVE));
+                        let answer = Answer::new(ports, Either::Right(follow), writer, keep_alive);
+                        Response { status: head.status, headers, body: Body::Stream(answer.into_stream()) }
+                    }
+                    Ok(_) => flight.refuse(self, &dialect, jobs::later::strange()).response(),
+                    Err(failed) => flight.refuse(self, &dialect, failed).response(),
+                };
+            }
             Err(failed) => return flight.refuse(self, &dialect, failed).response(),
         };
         let body_bytes = body.len();
@@ -836,11 +862,13 @@ impl Gateway {
             Err(fault) => return flight.refuse(self, &run.dialect, Failed::fault(&fault, None)).response(),
         };
         let ports = Arc::clone(&flight.ports);
+        // Nobody waits at the other end of a job: what its answer begins with tells whether it has failed.
+        let comment = if flight.told.is_some() { Bytes::new() } else { comment };
         let running = {
             let writer = writer.clone();
             async move { run.run(flight, &writer).await }
         };
-        let mut answer = Answer::new(ports, running, writer, (self.config.server.keep_alive, comment));
+        let mut answer = Answer::new(ports, Either::Left(running), writer, (self.config.server.keep_alive, comment));
         match answer.first(|| early).await {
             First::End(Ended::Whole(whole)) => whole.response(),
             First::End(_) => unreachable!("a stream begins with its first bytes"),

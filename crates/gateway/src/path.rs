@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use witgate_config::Provider;
 use witgate_framing::{Framer, effective};
 use witgate_model::normaliser::{
-    AnswerStart, Attempt as Try, Client, Document, DocumentRef, Limits, Parsed, Reply as OwnReply, Step,
+    AnswerStart, Attempt as Try, Client, Document, DocumentRef, Later, Limits, Parsed, Reply as OwnReply, Step, Tail,
 };
 use witgate_model::{Auth, Event, Field, Frame, Input, Order, ResponseHead, Retry, Usage};
 
@@ -45,6 +45,8 @@ pub(crate) struct Flight<P: Ports> {
     pub client: Option<Arc<keys::Client>>,
     /// Where the record goes in place of the runtime, and that this is a job's request: nobody is to prove who he is.
     pub told: Option<Slot>,
+    /// What its answer begins with, where it is one that is given later.
+    pub begins: Option<jobs::later::Start>,
     /// What it takes of limits and budgets.
     pub bill: Bill,
     /// Where it is counted, if that is wanted.
@@ -100,6 +102,7 @@ impl<P: Ports> Flight<P> {
             tried: Vec::new(),
             client: None,
             told: None,
+            begins: None,
             bill: Bill::default(),
             gateway: None,
             spent: None,
@@ -333,6 +336,10 @@ pub(crate) enum Asked<N> {
     Backend(Parsed, N, bool),
     /// It is answered already.
     Answer(OwnReply),
+    /// A backend is to be asked later.
+    Later(Later),
+    /// An answer that is given later is to be given as it comes.
+    Tail(Tail),
 }
 
 /// Has the normaliser parse a request, with the documents that it needs.
@@ -357,11 +364,19 @@ pub(crate) async fn parse<P: Ports>(
             Step::Ask(parsed) => (parsed, false),
             Step::Follow(parsed) => (parsed, true),
             Step::Answer(reply) => return Ok(Asked::Answer(reply)),
+            Step::Later(later) if flight.begins.is_some() => (later.parsed, true),
+            Step::Later(later) => return Ok(Asked::Later(later)),
+            Step::Tail(tail) => return Ok(Asked::Tail(tail)),
             Step::Needs(wanted) => {
                 if !client.documents.is_empty() || wanted.is_empty() || wanted.len() > MOST_DOCUMENTS {
                     return Err(fault(flight, broke("asked for documents twice, for none, or for too many")));
                 }
                 for at in wanted {
+                    if let Some(found) = gateway.later(flight, dialect, &at).await {
+                        let content = found?;
+                        client.documents.push(Document { at, content });
+                        continue;
+                    }
                     let content =
                         documents::get(gateway, ports.as_ref(), &flight.own(at.clone())).await.map_err(|why| {
                             let message = format!("the {} \"{}\" cannot be read: {why}", at.kind, at.key);
@@ -434,12 +449,12 @@ impl<N: Normaliser> Run<N> {
 
     /// Makes the renderer of the answer.
     fn start<P: Ports>(&mut self, flight: &Flight<P>) -> Result<(), Fault> {
-        let start = AnswerStart {
-            render: std::mem::take(&mut self.render),
-            id: http::id(flight.ports.random()),
-            created: flight.ports.unix_time().as_secs(),
-            model: self.request.model.clone(),
+        let (id, created) = match &flight.begins {
+            Some(begins) => (begins.id.clone(), begins.created),
+            None => (http::id(flight.ports.random()), flight.ports.unix_time().as_secs()),
         };
+        let start =
+            AnswerStart { render: std::mem::take(&mut self.render), id, created, model: self.request.model.clone() };
         self.normaliser.start(&self.dialect, start)
     }
 

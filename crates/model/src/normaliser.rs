@@ -33,8 +33,13 @@ pub struct Limits {
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
 pub struct DocumentRef {
     /// What it is: `response` is an answer that a client may ask for again, `configuration` what an operator stored.
+    ///
+    /// `later` is an answer that is given later (`step.later`); `cancelled` is the same, and is cancelled first where
+    /// it has not ended. Both are a JSON object: `status` (`queued`, `running`, `done`, `failed`, `cancelled`),
+    /// `created` (seconds since 1970), `model`, `render` (of its `parsed`), and when it has ended by itself `http` (a
+    /// status) and `answer` (its bytes, as a string).
     pub kind: String,
-    /// Its name among those of its kind, at most 512 bytes.
+    /// Its name among those of its kind, at most 512 bytes; of an answer that is given later the `id` of `answer-start`.
     pub key: String,
 }
 
@@ -77,6 +82,17 @@ pub struct Parsed {
     pub render: String,
 }
 
+/// An answer that is given later than its request ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Later {
+    /// The request, to be followed. A later `parse` of the same body says the same.
+    pub parsed: Parsed,
+    /// Where the client finds the answer, by `GET`, and until then what has become of it; `{id}` is the `id` of
+    /// `answer-start`. With `stream=true` in the query the answer is given as events.
+    pub path: String,
+}
+
 /// What remains to be done when an answer is complete.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
@@ -94,7 +110,8 @@ pub struct Ending {
 pub struct AnswerStart {
     /// Opaque, from `parsed`.
     pub render: String,
-    /// Unique, `[0-9A-Za-z]+`: becomes part of the answer's id where the backend gave none.
+    /// Unique, `[0-9A-Za-z]+`: becomes part of the answer's id where the backend gave none. Of an answer that is
+    /// given later always the same.
     pub id: String,
     /// Seconds since 1970-01-01 UTC, where the backend gave none.
     pub created: u64,
@@ -158,6 +175,18 @@ pub struct Reply {
     pub forget: Vec<DocumentRef>,
 }
 
+/// The events of an answer that is given later, as they come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(record))]
+pub struct Tail {
+    /// The answer; its kind is `later`.
+    pub at: DocumentRef,
+    /// How many events are left out.
+    pub skip: u64,
+    /// Status and headers.
+    pub head: Rendered,
+}
+
 /// What is to be done with a client's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "wasmtime", derive(wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower), component(variant))]
@@ -175,4 +204,12 @@ pub enum Step {
     /// It is answered already.
     #[cfg_attr(feature = "wasmtime", component(name = "answer"))]
     Answer(Reply),
+    /// A backend is to be asked after the client was told where it finds the answer.
+    #[cfg_attr(feature = "wasmtime", component(name = "later"))]
+    Later(Later),
+    /// The client is to be given these events, each of which ends with an empty line. When the answer has ended, the
+    /// rest is what `parse` says to the path of `later` with `stream=true` and, where there were any, the number of
+    /// the last one, counted from 0, as `starting_after`.
+    #[cfg_attr(feature = "wasmtime", component(name = "tail"))]
+    Tail(Tail),
 }

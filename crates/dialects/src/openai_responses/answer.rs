@@ -7,7 +7,7 @@ use witgate_model::{BlockDelta, BlockKind, ErrorKind, Event, Finish, FinishReaso
 
 use super::parse::{self, is_content};
 use super::stored::{self, Kept};
-use super::{MOST_KEPT, NAME, at, is_key, is_response_id, made_in, place, text_member};
+use super::{LATER, MOST_KEPT, NAME, at, is_key, is_response_id, made_in, place, text_member};
 use crate::members::{self, DEPTH, Waiting};
 use crate::openai;
 use crate::read::Reader;
@@ -296,8 +296,8 @@ impl Answer {
         }
         Answer {
             wire: Wire { stream: render.stream, sequence: 0 },
+            answer: if render.background { format!("{LATER}{}", start.id) } else { start.id },
             render,
-            answer: start.id,
             created: start.created,
             model: start.model,
             echo,
@@ -697,20 +697,38 @@ impl Answer {
         }
     }
 
-    /// The response object. `failure` is its `error`.
-    fn response(&self, out: &mut Vec<u8>, status: &str, failure: Option<&Failure>) {
+    /// The items of the conversation in front of the answer, as they are kept, with commas between; none where they are
+    /// not to be kept.
+    pub(super) fn input(&mut self) -> Option<String> {
+        let kept = format!("[{}]", self.render.kept.take()?);
+        let mut input = String::with_capacity(kept.len());
+        let mut number = 0;
+        let result = Reader::new(&kept, usize::MAX).array(|reader, _| {
+            if number > 0 {
+                input.push(',');
+            }
+            input.push_str(&stored::named(reader.raw()?, &self.answer, number));
+            number += 1;
+            Ok(())
+        });
+        result.is_ok().then_some(input)
+    }
+
+    /// The response object. `failure` is the code and the message of its `error`.
+    pub(super) fn response(&self, out: &mut Vec<u8>, status: &str, failure: Option<(&str, &str)>) {
         out.extend_from_slice(b"{\"id\":\"resp_");
         write::string_body(out, &self.answer);
         out.extend_from_slice(b"\",\"object\":\"response\",\"created_at\":");
         write::number(out, self.created);
         text_member(out, "status", status);
-        out.extend_from_slice(b",\"background\":false,\"error\":");
+        out.extend_from_slice(if self.render.background { b",\"background\":true" } else { b",\"background\":false" });
+        out.extend_from_slice(b",\"error\":");
         match failure {
             None => out.extend_from_slice(b"null"),
-            Some(failure) => {
+            Some((code, message)) => {
                 out.extend_from_slice(b"{\"code\":");
-                write::string(out, code(failure));
-                text_member(out, "message", &failure.error.message);
+                write::string(out, code);
+                text_member(out, "message", message);
                 out.push(b'}');
             }
         }
@@ -842,26 +860,18 @@ impl Render for Answer {
     }
 
     fn end(&mut self) -> Ending {
-        let (Some(response), Some(kept)) = (self.whole.take(), self.render.kept.take()) else {
-            return Ending::default();
-        };
-        let mut input = String::with_capacity(kept.len());
-        let mut number = 0;
-        let kept = format!("[{kept}]");
-        let result = Reader::new(&kept, usize::MAX).array(|reader, _| {
-            if number > 0 {
-                input.push(',');
-            }
-            input.push_str(&stored::named(reader.raw()?, &self.answer, number));
-            number += 1;
-            Ok(())
-        });
-        let content = Kept::write(&response, &input);
-        if result.is_err() || content.len() > MOST_KEPT {
-            return Ending::default();
-        }
+        let Some(response) = self.whole.take() else { return Ending::default() };
         let document = |key: &str, content: String| Document { at: at(key), content: Some(content) };
-        let mut keep = vec![document(&format!("resp_{}", self.answer), content)];
+        let mut keep = Vec::new();
+        // The gateway itself keeps what it was to give later.
+        if !self.render.background {
+            let Some(input) = self.input() else { return Ending::default() };
+            let content = Kept::write(&response, &input);
+            if content.len() > MOST_KEPT {
+                return Ending::default();
+            }
+            keep.push(document(&format!("resp_{}", self.answer), content));
+        }
         for item in &self.items {
             let findable = is_key(&item.id) && made_in(&item.id).is_none() && !is_response_id(&item.id);
             if let Some(json) = item.json.as_ref().filter(|_| findable) {
@@ -894,7 +904,7 @@ impl Render for Answer {
         }
         self.wire.stream = stream;
         let mut response = Vec::new();
-        self.response(&mut response, "failed", Some(failure));
+        self.response(&mut response, "failed", Some((code(failure), &failure.error.message)));
         self.wire.event(&mut out, "response.failed", |out| {
             out.extend_from_slice(b",\"response\":");
             out.extend_from_slice(&response);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use witgate_model::normaliser::{Document, DocumentRef, Limits, Parsed, Step};
+use witgate_model::normaliser::{Document, DocumentRef, Later, Limits, Parsed, Step};
 use witgate_model::{
     Error, FunctionTool, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart,
     Request, ResponseFormat, ResultContent, Role, Sampling, TextPart, Tool, ToolCall, ToolResult,
 };
 
 use super::stored::{self, Shelf};
-use super::{MOST_KEPT, NAME, at, is_key, is_response_id, made_in};
+use super::{LATER, MOST_KEPT, NAME, at, is_key, is_response_id, made_in};
 use crate::openai::{self, read_body};
 use crate::openai_chat::parse::{data_url, function_tool, result_content};
 use crate::read::{self, Kind, Read, Reader};
@@ -73,6 +73,10 @@ pub(super) fn create(documents: &[Document], limits: &Limits, body: &[u8]) -> Re
             return Err(stored::missing("previous_response_id", "Previous response", id)
                 .with_code("previous_response_not_found"));
         };
+        if let Some(status) = kept.status().filter(|status| is_unanswered(status)) {
+            let message = format!("is {status}: a conversation goes on from a response that is completed");
+            return Err(Error::invalid("previous_response_id", message).with_status(400));
+        }
         for item in kept.items() {
             let mut reader = Reader::new(item, read_depth(limits));
             conversation.item(&mut reader).map_err(|fault| {
@@ -87,8 +91,17 @@ pub(super) fn create(documents: &[Document], limits: &Limits, body: &[u8]) -> Re
         }
     }
     let whole = Whole { conversation, previous: references.previous };
-    let (parsed, store) = read_body(body, limits.depth, |reader| request(reader, whole))?;
-    Ok(if store { Step::Follow(parsed) } else { Step::Ask(parsed) })
+    let (parsed, when) = read_body(body, limits.depth, |reader| request(reader, whole))?;
+    Ok(match when {
+        When::Unkept => Step::Ask(parsed),
+        When::Kept => Step::Follow(parsed),
+        When::Later => Step::Later(Later { parsed, path: format!("/v1/responses/resp_{LATER}{{id}}") }),
+    })
+}
+
+/// Whether the status of a response says that it is no answer, or none yet.
+fn is_unanswered(status: &str) -> bool {
+    matches!(status, "queued" | "in_progress" | "cancelled" | "failed")
 }
 
 /// Nesting of a kept item: what its own request was allowed, whatever the bound is now.
@@ -142,13 +155,23 @@ fn references(reader: &mut Reader<'_>) -> Read<References> {
     Ok(references)
 }
 
+/// What becomes of the answer.
+enum When {
+    /// It is given, and forgotten.
+    Unkept,
+    /// It is given, and kept.
+    Kept,
+    /// It is kept, and given to who asks for it.
+    Later,
+}
+
 /// What a request is made with.
 struct Whole<'d> {
     conversation: Conversation<'d>,
     previous: Option<String>,
 }
 
-fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
+fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, When)> {
     let Whole { mut conversation, previous } = whole;
     let start = reader.position();
     let mut model = String::new();
@@ -164,6 +187,7 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
     let mut end_user = None;
     let mut include = None;
     let mut store = true;
+    let mut background = None;
     let mut stream = false;
     let mut extra = Members::default();
     let mut echo = Members::default();
@@ -211,13 +235,7 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
             "store" => store = reader.optional(Reader::bool)?.unwrap_or(true),
             "stream" => stream = reader.optional(Reader::bool)?.unwrap_or_default(),
             "previous_response_id" => drop(reader.raw()?),
-            "background" => {
-                if reader.optional(Reader::bool)? == Some(true) {
-                    let message = "cannot be true: this gateway does not answer in the background yet; leave it out, \
-                                   and stream the answer where it takes long";
-                    return reader.fault(from, message);
-                }
-            }
+            "background" => background = reader.optional(Reader::bool)?.filter(|later| *later).map(|_| from),
             text => {
                 // These bring an input of their own.
                 own_input |= matches!(text, "prompt" | "conversation") && !null;
@@ -241,9 +259,24 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
             extra.push("include", raw);
         }
     }
+    if let Some(position) = background {
+        if !store {
+            return reader.fault_in(position, "background", "needs `store`, which is false: the answer is given later");
+        }
+        if conversation.kept.is_none() {
+            let message = format!("needs a conversation that can be kept: this one is larger than {MOST_KEPT} bytes");
+            return reader.fault_in(position, "background", &message);
+        }
+    }
+    let when = match (background, store) {
+        (Some(_), _) => When::Later,
+        (None, true) => When::Kept,
+        (None, false) => When::Unkept,
+    };
+    let background = background.is_some();
     let summary = thinking.as_ref().is_some_and(|thinking| thinking.summary.is_some());
     let kept = if store { conversation.kept } else { None };
-    let render = Render { stream, store, summary, previous, echo: echo.finish(), kept }.to_text();
+    let render = Render { stream, store, background, summary, previous, echo: echo.finish(), kept }.to_text();
     let mut messages = conversation.messages;
     if let Some(text) = instructions {
         messages.insert(0, Message::text(Role::System, text));
@@ -258,7 +291,7 @@ fn request(reader: &mut Reader<'_>, whole: Whole<'_>) -> Read<(Parsed, bool)> {
     request.stream = stream;
     request.end_user = end_user;
     request.extra = extra.finish();
-    Ok((Parsed { request, render }, store))
+    Ok((Parsed { request, render }, when))
 }
 
 /// What the renderer must know of the request: the opaque `render` of the parsed request.
@@ -268,6 +301,8 @@ pub(super) struct Render {
     pub(super) stream: bool,
     /// The response is to be kept.
     pub(super) store: bool,
+    /// It is given later.
+    pub(super) background: bool,
     /// A summary of the reasoning is wanted.
     pub(super) summary: bool,
     pub(super) previous: Option<String>,
@@ -280,7 +315,13 @@ pub(super) struct Render {
 impl Render {
     fn to_text(&self) -> String {
         let mut out = Vec::with_capacity(128 + self.kept.as_ref().map_or(0, String::len));
-        for (name, value) in [("stream", self.stream), ("store", self.store), ("summary", self.summary)] {
+        let flags = [
+            ("stream", self.stream),
+            ("store", self.store),
+            ("background", self.background),
+            ("summary", self.summary),
+        ];
+        for (name, value) in flags {
             out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(if value { b"\":true" } else { b"\":false" });
@@ -310,6 +351,7 @@ impl Render {
             match &*name.text {
                 "stream" => render.stream = reader.bool()?,
                 "store" => render.store = reader.bool()?,
+                "background" => render.background = reader.bool()?,
                 "summary" => render.summary = reader.bool()?,
                 "previous" => render.previous = reader.optional(Reader::owned)?,
                 "echo" => render.echo = reader.optional(Reader::raw_object)?.map(str::to_owned),

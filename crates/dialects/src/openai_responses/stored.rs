@@ -3,7 +3,7 @@
 use witgate_model::normaliser::{Client, Document, Rendered, Reply, Step};
 use witgate_model::{Error, ErrorKind, Field};
 
-use super::{at, is_key, is_response_id, made_in, replay};
+use super::{at, is_key, is_response_id, later, later_key, made_in, replay};
 use crate::openai;
 use crate::read::{Kind, Read, Reader};
 use crate::write;
@@ -57,6 +57,11 @@ impl<'a> Kept<'a> {
             return Err(Error::new(ErrorKind::Other("internal".to_owned()), message).with_status(500));
         }
         Ok(kept)
+    }
+
+    /// The status of the response.
+    pub(super) fn status(&self) -> Option<String> {
+        Some(Reader::new(self.response, DEPTH).tag("status").ok()??.into_owned())
     }
 
     /// The whole conversation.
@@ -142,13 +147,18 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
     if !known || !is_response_id(id) {
         return Err(missing("id", "Response", id));
     }
-    let Some(document) = client.documents.iter().find(|document| document.at.key == id) else {
-        return Ok(Step::Needs(vec![at(id)]));
+    let given_later = later_key(id);
+    let mut wanted = at(id);
+    if given_later.is_some() && asked.what == "cancel" {
+        "cancelled".clone_into(&mut wanted.kind);
+    }
+    let Some(document) = client.documents.iter().find(|document| document.at == wanted) else {
+        return Ok(Step::Needs(vec![wanted]));
     };
-    let Some(content) = &document.content else {
+    let Document { content: Some(content), .. } = later::as_kept(document)? else {
         return Err(missing("id", "Response", id));
     };
-    let kept = Kept::read(content)?;
+    let kept = Kept::read(&content)?;
     let mut forget = Vec::new();
     let body = match (client.method.as_str(), asked.what) {
         ("GET" | "HEAD", "input_items") => page(&kept, asked.query)?,
@@ -156,6 +166,9 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
             include(asked.query)?;
             let after = starting_after(asked.query)?;
             if streamed(asked.query)? {
+                if let (Some(key), Some(document)) = (given_later, &document.content) {
+                    return later::stream(document, key, &kept, after);
+                }
                 let rendered = openai::stream_answer();
                 let rendered = Rendered { body: replay::stream(&kept, after), ..rendered };
                 return Ok(Step::Answer(Reply { rendered, forget }));
@@ -171,11 +184,8 @@ pub(super) fn answer(client: &Client, asked: &Asked<'_>) -> Result<Step, Error> 
             forget.extend(named.filter(|id| is_key(id) && made_in(id).is_none()).map(at));
             format!("{{\"id\":\"{id}\",\"object\":\"response\",\"deleted\":true}}").into_bytes()
         }
-        _ => {
-            let message = "Cannot cancel a synchronous response: only those created with `background` set to true can \
-                           be cancelled.";
-            return Err(Error::invalid("id", message).with_status(400));
-        }
+        _ if given_later.is_some() => kept.response.as_bytes().to_vec(),
+        _ => return Err(later::not_in_background()),
     };
     Ok(Step::Answer(Reply { rendered: openai::json_answer(200, body), forget }))
 }

@@ -348,6 +348,7 @@ impl Gateway {
             dialect: "openai-chat".to_owned(),
             model: String::new(),
             callback,
+            render: None,
         };
         let job = self.enqueue(flight, submission, http::header(headers, "idempotency-key"), place).await;
         let ours = job.as_ref().is_ok_and(|job| job.work == Work::Batch(id.clone()));
@@ -678,7 +679,7 @@ impl Gateway {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
         let told = Slot::default();
-        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),

@@ -25,6 +25,7 @@ mod batches;
 mod bell;
 mod callback;
 mod files;
+pub(crate) mod later;
 mod records;
 mod serve;
 mod store;
@@ -69,6 +70,8 @@ pub(crate) struct Jobs {
     running: AtomicUsize,
     /// Somebody runs jobs in [`crate::Gateway::work_off`].
     working: AtomicBool,
+    /// A request has left a job to be run, or looked at one that has not ended; see [`crate::Gateway::left_work`].
+    left: AtomicBool,
     /// When the queue was counted, and its length.
     queued: Mutex<(Option<Duration>, usize)>,
 }
@@ -141,6 +144,8 @@ pub(crate) struct Behalf {
     /// The job's id; none for a record of a queue event.
     pub job: Option<String>,
     pub told: Slot,
+    /// What the answer begins with, where it is one that is given later.
+    pub start: Option<later::Start>,
 }
 
 /// What is to be told of a request that has ended.

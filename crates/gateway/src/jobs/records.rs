@@ -299,7 +299,7 @@ impl Gateway {
     ) -> (u16, Bytes, Option<Told>) {
         let slot = Slot::default();
         let Some(client) = flight.client.clone() else { return (401, Bytes::new(), None) };
-        let behalf = Behalf { client, job: None, told: slot.clone() };
+        let behalf = Behalf { client, job: None, told: slot.clone(), start: None };
         let headers: Vec<Field> =
             vec![("content-type".to_owned(), "application/json".to_owned()), ("x-request-id".to_owned(), request_id)];
         let (method, path) = ("POST".to_owned(), path.to_owned());

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use witgate_model::Field;
 use witgate_model::normaliser::Client;
 
+use super::later;
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
 use super::work::{UNBORN, warn};
 use super::{Prefer, hash, is_enqueue, seconds, unavailable};
@@ -52,6 +53,8 @@ pub(super) struct Submission {
     pub body: Bytes,
     pub dialect: String,
     pub model: String,
+    /// What the renderer must know of the request, for one whose answer is looked for under its own id.
+    pub render: Option<Bytes>,
     pub callback: Option<store::Callback>,
 }
 
@@ -103,10 +106,11 @@ impl Gateway {
             method,
             path,
             query,
-            headers: headers.into_iter().filter(|(name, _)| self.is_kept(name)).collect(),
+            headers: self.kept_headers(headers),
             body,
             dialect: dialect.to_owned(),
             model,
+            render: None,
             callback,
         };
         let job = self.enqueue(flight, submission, once.as_deref(), place).await?;
@@ -152,6 +156,8 @@ impl Gateway {
         let parsed = match path::parse(self, flight, dialect, client, body).await? {
             Asked::Backend(parsed, ..) => parsed,
             Asked::Answer(reply) => return Ok(Checked::Answered(reply)),
+            Asked::Later(_) => return Err(later::twice()),
+            Asked::Tail(_) => return Err(later::not_here()),
         };
         if parsed.request.stream {
             let message = "the answer of a job is whole: `stream` must be false where `Prefer: respond-async` is given";
@@ -159,16 +165,33 @@ impl Gateway {
             failed.error.param = Some("stream".to_owned());
             return Err(failed);
         }
-        let mut model = parsed.request.model;
+        self.known_model(dialect, parsed.request.model).map(Checked::Later)
+    }
+
+    /// The model that is asked for, which must be one that there is.
+    pub(super) fn known_model(&self, dialect: &str, mut model: String) -> Result<String, Failed> {
         if model.is_empty()
             && let Some(default) = self.config.dialects.get(dialect).and_then(|dialect| dialect.model.as_ref())
         {
             model.clone_from(default);
         }
-        if self.config.route(&model).is_err() {
-            return Err(self.unknown_model(&model));
+        match self.config.route(&model) {
+            Ok(_) => Ok(model),
+            Err(_) => Err(self.unknown_model(&model)),
         }
-        Ok(Checked::Later(model))
+    }
+
+    /// Those of a client's headers that go with its job.
+    pub(super) fn kept_headers(&self, headers: Vec<Field>) -> Vec<Field> {
+        headers.into_iter().filter(|(name, _)| self.is_kept(name)).collect()
+    }
+
+    /// How long a job is kept when it has ended.
+    pub(super) fn kept_for(&self, work: &Work) -> Duration {
+        match work {
+            Work::Later(_) => self.config.documents.keep_for,
+            Work::Request | Work::Batch(_) => self.config.jobs.kept_for,
+        }
     }
 
     /// Whether a client's header goes with its job. Never one that holds a secret.
@@ -188,7 +211,7 @@ impl Gateway {
     ) -> Result<Job, Failed> {
         let store = Store(flight.ports.as_ref());
         let owner = self.owner(flight);
-        let Submission { work, method, path, query, headers, body, dialect, model, callback } = submission;
+        let Submission { work, method, path, query, headers, body, dialect, model, render, callback } = submission;
         let now = store.now();
         let rules = &self.config.jobs;
         let mut this = Once {
@@ -196,7 +219,7 @@ impl Gateway {
             created: millis(now),
             hash: hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), &body]),
         };
-        let expires = now + rules.run_within + rules.kept_for;
+        let expires = now + rules.run_within + self.kept_for(&work);
         let done = async {
             if let Some(once) = once {
                 let key = format!("jobi/{owner}/{}", hash(&[once.as_bytes()]));
@@ -215,6 +238,10 @@ impl Gateway {
                 }
             }
             store.put(&store::request_pieces(&this.id), &body, expires).await?;
+            if let Some(render) = &render {
+                // It is to be there as long as the job, which is kept from its end on.
+                store.put(&store::render_pieces(&this.id), render, expires + rules.run_within).await?;
+            }
             let job = Job {
                 owner: owner.clone(),
                 work: work.clone(),
@@ -385,14 +412,18 @@ impl Gateway {
             next.status = Status::Cancelled;
             next.finished = Some(millis(now));
             next.lease = None;
-            next.expires = millis(now + self.config.jobs.kept_for);
+            next.expires = millis(now + self.kept_for(&next.work));
             if let Some(callback) = &mut next.callback {
                 callback.due = millis(now);
             }
             if store.swap_job(Some(&bytes), &next).await.map_err(|error| unavailable(&error))?.is_some() {
                 self.jobs.bells.ring(id);
                 // Were this to fail, a worker would find the entry.
-                if let Err(error) = self.leave(ports, &next, &store::at("jobq", job.due, id)).await {
+                let left = async {
+                    self.leave(ports, &next, &store::at("jobq", job.due, id)).await?;
+                    self.remove_events(ports, &job).await
+                };
+                if let Err(error) = left.await {
                     warn(ports, &job.request_id, &error);
                 }
                 return Ok(next);
@@ -401,7 +432,7 @@ impl Gateway {
     }
 
     /// Forgets a job, and its answer. One that runs is ended.
-    async fn forget<P: Ports>(&self, ports: &P, id: &str, owner: &str) -> Result<(), Failed> {
+    pub(super) async fn forget<P: Ports>(&self, ports: &P, id: &str, owner: &str) -> Result<(), Failed> {
         let store = Store(ports);
         let job = self.cancel(ports, id, owner).await?;
         let done = async {
@@ -412,6 +443,9 @@ impl Gateway {
             store.remove(&store::newest("jobo", owner, job.created, id)).await?;
             if let Some(kept) = &job.answer {
                 store.remove_pieces(&store::answer_pieces(id, &kept.run), kept.bytes).await?;
+            }
+            if let Work::Later(bytes) = job.work {
+                store.remove_pieces(&store::render_pieces(id), bytes).await?;
             }
             Ok(())
         };
@@ -444,7 +478,7 @@ impl Gateway {
                     // Entries outlive their jobs a little.
                     if let Some((_, id)) = store::of(&prefix, key)
                         && let Some((job, _)) = store.job(id).await?
-                        && job.work == Work::Request
+                        && !matches!(job.work, Work::Batch(_))
                     {
                         jobs.push(shown(&job));
                     }
@@ -511,7 +545,7 @@ fn missing(id: &str) -> Failed {
 }
 
 /// The job of that id, for its owner.
-async fn own_job<P: Ports>(ports: &P, id: &str, owner: &str) -> Result<(Job, Bytes), Failed> {
+pub(super) async fn own_job<P: Ports>(ports: &P, id: &str, owner: &str) -> Result<(Job, Bytes), Failed> {
     let plain = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !plain {
         return Err(missing(id));

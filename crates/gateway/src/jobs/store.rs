@@ -71,6 +71,9 @@ pub(crate) enum Work {
     Request,
     /// Asks each line of a batch's file; the batch has this id.
     Batch(String),
+    /// Asks what its client asked, who looks for the answer under the answer's own id. What the renderer must know of the
+    /// request has this length, and is kept as long as the job.
+    Later(usize),
 }
 
 /// A job. Times are in milliseconds since 1970.
@@ -274,6 +277,11 @@ impl<P: Ports> Store<'_, P> {
         self.set(&piece_key(prefix, number), Some(piece), Some(expires), Expect::Anything).await.map(drop)
     }
 
+    /// A piece, if it is there.
+    pub async fn piece(&self, prefix: &str, number: usize) -> Result<Option<Bytes>, StateError> {
+        self.get(&piece_key(prefix, number)).await
+    }
+
     /// What was kept in pieces; `None` where a piece is missing.
     pub async fn pieces(&self, prefix: &str, bytes: usize) -> Result<Option<Bytes>, StateError> {
         if bytes <= PIECE {
@@ -314,6 +322,16 @@ pub(crate) fn job_key(id: &str) -> String {
 /// Where a job's request is, in pieces.
 pub(crate) fn request_pieces(id: &str) -> String {
     format!("jobb/{id}/in")
+}
+
+/// Where what the renderer must know of a job's request is, in pieces.
+pub(crate) fn render_pieces(id: &str) -> String {
+    format!("jobb/{id}/render")
+}
+
+/// Where the events of a run are while it runs: whole ones, several in a piece.
+pub(crate) fn event_pieces(id: &str, run: &str) -> String {
+    format!("jobb/{id}/{run}-events")
 }
 
 /// Where the answer of a run is, in pieces.

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, pending, select};
 use futures_util::stream::FuturesUnordered;
 
+use super::later;
 use super::store::{self, Called, Job, Kept, Status, Store, Work, millis};
 use super::{Behalf, Jobs, Slot, Told};
 use crate::failure::Failed;
@@ -24,7 +25,7 @@ use crate::state::StateError;
 /// How often the queue is looked at for what other processes did.
 const POLL: Duration = Duration::from_secs(1);
 /// How long after a failure of the state store it is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// How many entries of the queue are looked at together.
 const PAGE: usize = 64;
 /// How long an entry of the queue may wait for its job to be written.
@@ -279,7 +280,7 @@ impl Gateway {
         let rules = &self.config.jobs;
         let late = now.saturating_sub(job.created) > millis(rules.run_within);
         let over = job.attempts >= rules.attempts;
-        let failed = if late && job.work == Work::Request {
+        let failed = if late && !matches!(job.work, Work::Batch(_)) {
             Some(Failed::ours(
                 504,
                 "timeout_error",
@@ -472,7 +473,7 @@ impl Gateway {
             }
         };
         let told = Slot::default();
-        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone() };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: later::Start::of(job) };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
         let (method, path, query) = (job.method.clone(), job.path.clone(), job.query.clone());
@@ -484,11 +485,13 @@ impl Gateway {
             Body::Stream(stream) => {
                 let mut stream = pin!(stream);
                 let mut all = BytesMut::new();
+                let mut log = later::Log::new(job);
                 while all.len() <= most
-                    && let Some(bytes) = stream.next().await
+                    && let Some(bytes) = log.next(ports.as_ref(), stream.as_mut(), &self.jobs.bells).await
                 {
                     all.extend_from_slice(&bytes);
                 }
+                log.remove(ports.as_ref()).await;
                 all.freeze()
             }
         };
@@ -556,7 +559,7 @@ impl Gateway {
         } else {
             let run = job.lease.clone().unwrap_or_default();
             let pieces = store::answer_pieces(&job.id, &run);
-            let expires = now + rules.kept_for;
+            let expires = now + self.kept_for(&job.work);
             // A little longer than the record that says that they are there.
             if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
                 if let Some(told) = told {
