@@ -235,7 +235,7 @@ impl Ledger {
     /// The ledger that takes this one's place when the configuration is read anew. What was counted lies in the state
     /// store, and stays.
     pub fn successor(&self, config: &Config, thresholds: Thresholds) -> Self {
-        let told = Told { known: Arc::clone(&self.told.known), thresholds };
+        let told = Told { known: Arc::clone(&self.told.known), thresholds, again: AtomicUsize::default() };
         Ledger { told: Arc::new(told), ..Ledger::new(config, Thresholds::default()) }
     }
 }
