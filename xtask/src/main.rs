@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 #![allow(clippy::print_stdout)]
 
+mod api;
 mod components;
 mod docs;
 mod types;
@@ -33,6 +34,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Compares the public API of the library with docs/public-api.txt, and says what a change of it means.
+    Api {
+        /// Writes docs/public-api.txt anew.
+        #[arg(long)]
+        renew: bool,
+        /// Uses what a debug build has left, not a release build.
+        #[arg(long)]
+        debug: bool,
+    },
     /// Builds the components into target/components.
     Components,
     /// Composes gateway, normaliser and adapters as spin.toml says, into target/components/witgate.wasm.
@@ -50,6 +60,7 @@ fn main() -> Result<()> {
         Command::Test => test(),
         Command::Build => build(),
         Command::Wit { check } => wit(check),
+        Command::Api { renew, debug } => api(renew, debug),
         Command::Components => components::build(true),
         Command::Compose => compose(),
     }
@@ -143,6 +154,15 @@ fn wit(check: bool) -> Result<()> {
     }
     let policy = std::fs::read_to_string(root().join("wit/policy/policy.wit"))?;
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat, &policy)?)
+}
+
+fn api(renew: bool, debug: bool) -> Result<()> {
+    let (file, version) = (root().join(api::FILE), env!("CARGO_PKG_VERSION"));
+    let lines = api::list(&root(), !debug)?;
+    if renew {
+        return Ok(std::fs::write(&file, api::text(version, &lines))?);
+    }
+    api::compare(&std::fs::read_to_string(&file).with_context(|| format!("read {}", api::FILE))?, version, &lines)
 }
 
 fn compose() -> Result<()> {
