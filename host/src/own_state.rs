@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use witgate_gateway::state::{Charge, Correction, Expect, Rule, State, StateError, Taken};
+use witgate_gateway::state::{Charge, Expect, Once, Rule, State, StateError, Taken, Use};
 
 /// Where keys, meters, jobs and kept answers lie: the gateway's [`State`] with futures that may move between threads.
 ///
@@ -19,7 +19,7 @@ use witgate_gateway::state::{Charge, Correction, Expect, Rule, State, StateError
 ///
 /// use bytes::Bytes;
 /// use witgate_config::Config;
-/// use witgate_host::state::{Charge, Correction, Expect, Memory, Rule, State, StateError, Taken};
+/// use witgate_host::state::{Charge, Expect, Memory, Once, Rule, State, StateError, Taken, Use};
 /// use witgate_host::{Host, StateStore};
 ///
 /// /// Memory that says what is written.
@@ -52,18 +52,19 @@ use witgate_gateway::state::{Charge, Correction, Expect, Rule, State, StateError
 ///         self.0.list(now, prefix, after, limit).await
 ///     }
 ///
-///     async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-///         self.0.take(now, token, charges).await
+///     async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+///         self.0.take(now, id, lease, charges).await
 ///     }
 ///
 ///     async fn settle(
 ///         &self,
 ///         now: Duration,
-///         token: &str,
+///         id: &str,
 ///         taken: Duration,
-///         corrections: &[Correction],
+///         uses: &[Use],
+///         once: Once,
 ///     ) -> Result<(), StateError> {
-///         self.0.settle(now, token, taken, corrections).await
+///         self.0.settle(now, id, taken, uses, once).await
 ///     }
 ///
 ///     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
@@ -101,7 +102,8 @@ pub trait StateStore: Send + Sync + 'static {
     fn take(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
+        lease: Duration,
         charges: &[Charge],
     ) -> impl Future<Output = Result<Taken, StateError>> + Send;
 
@@ -109,9 +111,10 @@ pub trait StateStore: Send + Sync + 'static {
     fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> impl Future<Output = Result<(), StateError>> + Send;
 
     /// As [`State::used`].
@@ -142,14 +145,8 @@ trait Erased: Send + Sync {
         after: Option<&'a str>,
         limit: usize,
     ) -> Boxed<'a, Vec<(String, Bytes)>>;
-    fn take<'a>(&'a self, now: Duration, token: &'a str, charges: &'a [Charge]) -> Boxed<'a, Taken>;
-    fn settle<'a>(
-        &'a self,
-        now: Duration,
-        token: &'a str,
-        taken: Duration,
-        corrections: &'a [Correction],
-    ) -> Boxed<'a, ()>;
+    fn take<'a>(&'a self, now: Duration, id: &'a str, lease: Duration, charges: &'a [Charge]) -> Boxed<'a, Taken>;
+    fn settle<'a>(&'a self, now: Duration, id: &'a str, taken: Duration, uses: &'a [Use], once: Once) -> Boxed<'a, ()>;
     fn used<'a>(&'a self, now: Duration, meters: &'a [(String, Rule)]) -> Boxed<'a, Vec<u64>>;
 }
 
@@ -179,18 +176,12 @@ impl<S: StateStore> Erased for S {
         Box::pin(StateStore::list(self, now, prefix, after, limit))
     }
 
-    fn take<'a>(&'a self, now: Duration, token: &'a str, charges: &'a [Charge]) -> Boxed<'a, Taken> {
-        Box::pin(StateStore::take(self, now, token, charges))
+    fn take<'a>(&'a self, now: Duration, id: &'a str, lease: Duration, charges: &'a [Charge]) -> Boxed<'a, Taken> {
+        Box::pin(StateStore::take(self, now, id, lease, charges))
     }
 
-    fn settle<'a>(
-        &'a self,
-        now: Duration,
-        token: &'a str,
-        taken: Duration,
-        corrections: &'a [Correction],
-    ) -> Boxed<'a, ()> {
-        Box::pin(StateStore::settle(self, now, token, taken, corrections))
+    fn settle<'a>(&'a self, now: Duration, id: &'a str, taken: Duration, uses: &'a [Use], once: Once) -> Boxed<'a, ()> {
+        Box::pin(StateStore::settle(self, now, id, taken, uses, once))
     }
 
     fn used<'a>(&'a self, now: Duration, meters: &'a [(String, Rule)]) -> Boxed<'a, Vec<u64>> {
@@ -234,18 +225,19 @@ impl State for OwnState {
         self.0.list(now, prefix, after, limit).await
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.0.take(now, token, charges).await
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.0.take(now, id, lease, charges).await
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.0.settle(now, token, taken, corrections).await
+        self.0.settle(now, id, taken, uses, once).await
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {

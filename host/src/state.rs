@@ -6,8 +6,8 @@ use witgate_config::{Config, Problem, Store as Chosen};
 use witgate_gateway::state::Either;
 #[doc(inline)]
 pub use witgate_gateway::state::{
-    Charge, Correction, Counters, Expect, Memory, Meters, Rule, State, StateError, Taken, check_key, counter, settle,
-    take, used,
+    Charge, Counters, Expect, Memory, Meters, Once, Reservation, Rule, State, StateError, Taken, Use, check_key,
+    counter, settle, take, used,
 };
 use witgate_stores::{File, FileOptions, Redis, RedisOptions, Store};
 

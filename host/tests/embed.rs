@@ -15,7 +15,7 @@ use tower_service::Service;
 use witgate_config::{AdapterRef, Config, Provider};
 use witgate_host::model::policy::{Context, Decision, Filtered, Tag};
 use witgate_host::model::*;
-use witgate_host::state::{Charge, Correction, Expect, Memory, Rule, State, StateError, Taken};
+use witgate_host::state::{Charge, Expect, Memory, Once, Rule, State, StateError, Taken, Use};
 use witgate_host::{
     BackendBody, BuildError, Builder, Host, HttpClient, NativeAdapter, NativePolicy, StateStore, TransportError,
     UpstreamRequest, UpstreamResponse, Warning,
@@ -299,18 +299,19 @@ impl StateStore for Counted {
         self.ask()?.list(now, prefix, after, limit).await
     }
 
-    async fn take(&self, now: Duration, token: &str, charges: &[Charge]) -> Result<Taken, StateError> {
-        self.ask()?.take(now, token, charges).await
+    async fn take(&self, now: Duration, id: &str, lease: Duration, charges: &[Charge]) -> Result<Taken, StateError> {
+        self.ask()?.take(now, id, lease, charges).await
     }
 
     async fn settle(
         &self,
         now: Duration,
-        token: &str,
+        id: &str,
         taken: Duration,
-        corrections: &[Correction],
+        uses: &[Use],
+        once: Once,
     ) -> Result<(), StateError> {
-        self.ask()?.settle(now, token, taken, corrections).await
+        self.ask()?.settle(now, id, taken, uses, once).await
     }
 
     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
