@@ -62,6 +62,7 @@ pub fn slot(config: &PolicyConfig) -> Option<Slot> {
     match &config.source {
         PolicySource::Builtin(name) => Slot::of(name),
         PolicySource::Path(_) => Some(Slot::CustomPolicy),
+        PolicySource::Native(_) => None,
     }
 }
 
