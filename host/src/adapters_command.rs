@@ -20,6 +20,7 @@ pub(crate) struct Adapters {
 enum Command {
     /// Lists the adapters: built-in ones and those of the configuration. So does `witgate adapters` alone.
     List(List),
+    Top(crate::top_command::Top),
 }
 
 #[derive(Args)]
@@ -37,6 +38,7 @@ impl Adapters {
         match self.command {
             None => list(&self.list, log),
             Some(Command::List(arguments)) => list(&arguments, log),
+            Some(Command::Top(top)) => top.run(),
         }
     }
 }

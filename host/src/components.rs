@@ -1,5 +1,6 @@
 //! Components that have been loaded: checked for what they import and export, ready to be instantiated.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::types::ComponentItem;
@@ -13,6 +14,7 @@ use crate::engine::{Bounds, Runtime, State};
 use crate::instances::{
     AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession,
 };
+use crate::meter::{Failure, Meter};
 
 /// The interfaces that an adapter may import. They hold types and nothing else.
 const ADAPTER_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0"];
@@ -77,6 +79,18 @@ pub enum LoadError {
     },
 }
 
+/// A component's bytes, and what an engine has made of them already.
+pub(crate) struct Wasm<'w> {
+    pub bytes: &'w [u8],
+    pub compiled: Option<Component>,
+}
+
+impl<'w> From<&'w [u8]> for Wasm<'w> {
+    fn from(bytes: &'w [u8]) -> Self {
+        Wasm { bytes, compiled: None }
+    }
+}
+
 /// A component of some kind, of which instances can be had.
 pub(crate) struct Unit<I, X> {
     /// As in messages: `adapter "shout"`.
@@ -86,7 +100,10 @@ pub(crate) struct Unit<I, X> {
     pub exports: X,
     pub imports: Vec<String>,
     pub bounds: Bounds,
+    pub meter: Arc<Meter>,
     idle: Mutex<Vec<Held<I>>>,
+    /// Another component serves in its place: no instance is kept.
+    retired: AtomicBool,
     /// Linear memory of a fresh instance, in bytes.
     fresh_memory: usize,
 }
@@ -109,13 +126,13 @@ impl<I, X: Exports<I>> Unit<I, X> {
     fn load(
         runtime: &Arc<Runtime>,
         name: String,
-        wasm: &[u8],
+        wasm: Wasm<'_>,
         bounds: Bounds,
         allowed: &'static [&'static str],
         exports: impl FnOnce(&Component) -> Result<X, (String, String)>,
     ) -> Result<Self, LoadError> {
         let no_component = |why: String| LoadError::NoComponent { component: name.clone(), why };
-        match wasm.get(..8) {
+        match wasm.bytes.get(..8) {
             Some([0, b'a', b's', b'm', 0x0d, 0, 1, 0]) => {}
             Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
                 let why = "it is a core module; make a component of it with `wasm-tools component new`";
@@ -123,7 +140,10 @@ impl<I, X: Exports<I>> Unit<I, X> {
             }
             _ => return Err(no_component("it does not begin as one".to_owned())),
         }
-        let component = Component::from_binary(&runtime.engine, wasm).map_err(|error| no_component(cause(&error)))?;
+        let component = match wasm.compiled {
+            Some(compiled) => compiled,
+            None => Component::from_binary(&runtime.engine, wasm.bytes).map_err(|error| no_component(cause(&error)))?,
+        };
         let imports = imports(runtime, &component);
         if let Some((import, _)) = imports.iter().find(|(import, types)| !types || !allowed.contains(&import.as_str()))
         {
@@ -134,6 +154,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
         let pre =
             Linker::new(&runtime.engine).instantiate_pre(&component).map_err(|error| no_component(cause(&error)))?;
         Ok(Unit {
+            meter: runtime.meters.of(&name),
             name,
             runtime: Arc::clone(runtime),
             pre,
@@ -141,8 +162,19 @@ impl<I, X: Exports<I>> Unit<I, X> {
             imports: imports.into_iter().map(|(name, _)| name).collect(),
             bounds,
             idle: Mutex::new(Vec::new()),
+            retired: AtomicBool::new(false),
             fresh_memory: 0,
         })
+    }
+
+    /// Whether it is of this engine, and has these bounds.
+    fn is_of(&self, runtime: &Arc<Runtime>, bounds: &Bounds) -> bool {
+        Arc::ptr_eq(&self.runtime, runtime) && self.bounds == *bounds
+    }
+
+    /// What the engine has made of it.
+    fn compiled(&self, runtime: &Arc<Runtime>) -> Option<Component> {
+        Arc::ptr_eq(&self.runtime, runtime).then(|| self.pre.component().clone())
     }
 
     /// An instance, held exclusively: a fresh one, or, of a trusted component, one that has served before.
@@ -161,9 +193,13 @@ impl<I, X: Exports<I>> Unit<I, X> {
         store.set_hostcall_fuel(self.bounds.memory_bytes);
         store.set_epoch_deadline(self.deadline());
         match self.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Held { store, instance: self.exports.instance(instance) }),
+            Ok(instance) => {
+                self.meter.made(store.data().memory);
+                Ok(Held { store, instance: self.exports.instance(instance) })
+            }
             Err(error) if error.is::<Trap>() || store.data().denied => Err(self.fault(store.data(), &error)),
             Err(error) => {
+                self.meter.failed(Failure::Start);
                 let what = format!("cannot be instantiated: {}", cause(&error));
                 Err(Fault { component: self.name.clone(), what })
             }
@@ -174,10 +210,17 @@ impl<I, X: Exports<I>> Unit<I, X> {
     pub fn give_back(&self, held: Held<I>) {
         if self.bounds.trusted && held.store.data().memory <= self.fresh_memory + IDLE_GROWTH {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < self.runtime.sandbox.idle {
+            if idle.len() < self.runtime.sandbox.idle && !self.retired.load(Ordering::Relaxed) {
                 idle.push(held);
             }
         }
+    }
+
+    /// Another component serves in its place: its idle instances are dropped, and no more are kept.
+    fn retire(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.retired.store(true, Ordering::Relaxed);
+        idle.clear();
     }
 
     /// The epoch at which a call that starts now must end.
@@ -187,7 +230,14 @@ impl<I, X: Exports<I>> Unit<I, X> {
 
     /// What went wrong in a call, in words that hold nothing of the request.
     pub fn fault(&self, state: &State, error: &wasmtime::Error) -> Fault {
-        let what = match error.downcast_ref::<Trap>() {
+        let trap = error.downcast_ref::<Trap>();
+        self.meter.failed(match trap {
+            Some(Trap::Interrupt) => Failure::Time,
+            _ if state.denied => Failure::Memory,
+            Some(_) => Failure::Trap,
+            None => Failure::Output,
+        });
+        let what = match trap {
             Some(Trap::Interrupt) => {
                 format!("ran longer than its limit of {} ms for one call", self.bounds.call_time.as_millis())
             }
@@ -277,7 +327,7 @@ pub struct AdapterComponent {
 }
 
 impl AdapterComponent {
-    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: Wasm<'_>, bounds: Bounds) -> Result<Self, LoadError> {
         let mut unit =
             Unit::load(runtime, format!("adapter \"{name}\""), wasm, bounds, ADAPTER_IMPORTS, |component| {
                 let names = [
@@ -306,6 +356,31 @@ impl AdapterComponent {
         drop(session);
         check(&description).map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
         Ok(AdapterComponent { unit, description: Arc::new(description) })
+    }
+
+    /// Whether it is of this engine, and has these bounds.
+    pub(crate) fn is_of(&self, runtime: &Arc<Runtime>, bounds: &Bounds) -> bool {
+        self.unit.is_of(runtime, bounds)
+    }
+
+    /// Whether both are the same, loaded once.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unit, &other.unit)
+    }
+
+    /// Another one serves in its place.
+    pub(crate) fn retire(&self) {
+        self.unit.retire();
+    }
+
+    /// What it does, and its bounds.
+    pub(crate) fn metered(&self) -> (Arc<Meter>, Bounds) {
+        (Arc::clone(&self.unit.meter), self.unit.bounds)
+    }
+
+    /// What the engine has made of it.
+    pub(crate) fn compiled(&self, runtime: &Arc<Runtime>) -> Option<Component> {
+        self.unit.compiled(runtime)
     }
 
     /// An instance for one attempt.
@@ -395,7 +470,7 @@ pub struct PolicyComponent {
 }
 
 impl PolicyComponent {
-    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+    pub(crate) fn load(runtime: &Arc<Runtime>, name: &str, wasm: Wasm<'_>, bounds: Bounds) -> Result<Self, LoadError> {
         let mut unit = Unit::load(runtime, format!("policy \"{name}\""), wasm, bounds, POLICY_IMPORTS, |component| {
             let names = ["describe", "on-request", "[constructor]watcher", "[method]watcher.feed"];
             let [describe, on_request, watcher, feed] = find(component, HOOKS, names)?;
@@ -413,6 +488,31 @@ impl PolicyComponent {
         drop(session);
         check_policy(&description).map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
         Ok(PolicyComponent { unit, description: Arc::new(description) })
+    }
+
+    /// Whether it is of this engine, and has these bounds.
+    pub(crate) fn is_of(&self, runtime: &Arc<Runtime>, bounds: &Bounds) -> bool {
+        self.unit.is_of(runtime, bounds)
+    }
+
+    /// Whether both are the same, loaded once.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unit, &other.unit)
+    }
+
+    /// Another one serves in its place.
+    pub(crate) fn retire(&self) {
+        self.unit.retire();
+    }
+
+    /// What it does, and its bounds.
+    pub(crate) fn metered(&self) -> (Arc<Meter>, Bounds) {
+        (Arc::clone(&self.unit.meter), self.unit.bounds)
+    }
+
+    /// What the engine has made of it.
+    pub(crate) fn compiled(&self, runtime: &Arc<Runtime>) -> Option<Component> {
+        self.unit.compiled(runtime)
     }
 
     /// An instance for one request or one answer.
@@ -457,7 +557,7 @@ pub struct NormaliserComponent {
 }
 
 impl NormaliserComponent {
-    pub(crate) fn load(runtime: &Arc<Runtime>, wasm: &[u8], bounds: Bounds) -> Result<Self, LoadError> {
+    pub(crate) fn load(runtime: &Arc<Runtime>, wasm: Wasm<'_>, bounds: Bounds) -> Result<Self, LoadError> {
         let mut unit = Unit::load(runtime, "normaliser".to_owned(), wasm, bounds, NORMALISER_IMPORTS, |component| {
             let names = [
                 "routes",
@@ -485,6 +585,31 @@ impl NormaliserComponent {
         let mut session = NormaliserSession::new(Arc::clone(&unit), held);
         let routes = witgate_gateway::Normaliser::routes(&mut session)?;
         Ok(NormaliserComponent { unit, routes: Arc::new(routes) })
+    }
+
+    /// Whether it is of this engine, and has these bounds.
+    pub(crate) fn is_of(&self, runtime: &Arc<Runtime>, bounds: &Bounds) -> bool {
+        self.unit.is_of(runtime, bounds)
+    }
+
+    /// Whether both are the same, loaded once.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unit, &other.unit)
+    }
+
+    /// Another one serves in its place.
+    pub(crate) fn retire(&self) {
+        self.unit.retire();
+    }
+
+    /// What it does, and its bounds.
+    pub(crate) fn metered(&self) -> (Arc<Meter>, Bounds) {
+        (Arc::clone(&self.unit.meter), self.unit.bounds)
+    }
+
+    /// What the engine has made of it.
+    pub(crate) fn compiled(&self, runtime: &Arc<Runtime>) -> Option<Component> {
+        self.unit.compiled(runtime)
     }
 
     /// An instance for one request.

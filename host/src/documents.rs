@@ -40,6 +40,12 @@ impl Documents {
         }
     }
 
+    /// The documents that take these ones' place when the configuration is read anew: the kept answers are the same.
+    /// How many and for how long cannot change.
+    pub fn successor(&self, config: &witgate_config::Documents, base: &Path) -> Self {
+        Documents { kept: self.kept.clone(), ..Documents::new(config, base) }
+    }
+
     /// What a document holds.
     pub async fn get(&self, at: &DocumentRef) -> Result<Option<String>, String> {
         if at.kind != CONFIGURATION {

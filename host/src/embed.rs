@@ -1,7 +1,7 @@
 //! What a program that embeds the host brings itself: [`Builder`]'s methods for it, and what it keeps of them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use witgate_config::{Config, Limits, Native};
@@ -57,22 +57,31 @@ pub(crate) enum Configuration {
     Read(Box<Config>),
     Text(String),
     File(PathBuf),
+    /// As a function of the program reads it, each time that it is read.
+    Asked(Reader),
+}
+
+/// Reads a configuration; with the file that it stands in.
+pub(crate) struct Reader {
+    file: Option<PathBuf>,
+    read: Box<dyn Fn() -> Result<Config, BuildError> + Send + Sync>,
 }
 
 impl Configuration {
     /// Reads it. `base` becomes the folder of a file, where none was chosen.
-    pub fn read(self, own: &Own, base: &mut PathBuf) -> Result<Config, BuildError> {
+    pub fn read(&self, own: &Own, base: &mut PathBuf) -> Result<Config, BuildError> {
         let (text, file) = match self {
-            Configuration::Read(config) => return Ok(*config),
-            Configuration::Text(text) => (text, "configuration".to_owned()),
-            Configuration::File(file) => match std::fs::read_to_string(&file) {
+            Configuration::Read(config) => return Ok(config.as_ref().clone()),
+            Configuration::Asked(reader) => return (reader.read)(),
+            Configuration::Text(text) => (text.clone(), "configuration".to_owned()),
+            Configuration::File(file) => match std::fs::read_to_string(file) {
                 Ok(text) => {
                     if let (true, Some(folder)) = (base.as_os_str().is_empty(), file.parent()) {
                         *base = folder.to_owned();
                     }
                     (text, file.display().to_string())
                 }
-                Err(error) => return Err(BuildError::File { file, error }),
+                Err(error) => return Err(BuildError::File { file: file.clone(), error }),
             },
         };
         let native = Native {
@@ -80,6 +89,15 @@ impl Configuration {
             policies: own.policies.keys().cloned().collect(),
         };
         Config::from_toml_with(&text, &file, own.secrets.as_ref(), &native).map_err(BuildError::Config)
+    }
+
+    /// The file that it stands in.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Configuration::File(file) => Some(file),
+            Configuration::Asked(reader) => reader.file.as_deref(),
+            Configuration::Read(_) | Configuration::Text(_) => None,
+        }
     }
 }
 
@@ -93,6 +111,15 @@ impl Host {
     /// ```
     pub fn from_toml(text: impl Into<String>) -> Builder {
         Host::begin(Configuration::Text(text.into()))
+    }
+
+    /// Begins a host for a configuration that a function reads: by [`build`](Builder::build), and each time that it is
+    /// to be read anew ([`Host::reload`]). `file` is where it stands; a change there lets it be read anew too.
+    pub fn from_fn(
+        file: Option<PathBuf>,
+        read: impl Fn() -> Result<Config, BuildError> + Send + Sync + 'static,
+    ) -> Builder {
+        Host::begin(Configuration::Asked(Reader { file, read: Box::new(read) }))
     }
 
     /// Begins a host for a configuration file. It is read by [`build`](Builder::build); paths in it are relative to its
@@ -136,7 +163,7 @@ impl Builder {
     /// # Ok::<(), witgate_host::BuildError>(())
     /// ```
     pub fn adapter(mut self, name: impl Into<String>, adapter: impl NativeAdapter) -> Self {
-        self.own.adapters.insert(name.into(), Arc::new(adapter));
+        self.setup.own.adapters.insert(name.into(), Arc::new(adapter));
         self
     }
 
@@ -166,14 +193,14 @@ impl Builder {
     /// # Ok::<(), witgate_host::BuildError>(())
     /// ```
     pub fn policy(mut self, name: impl Into<String>, policy: impl NativePolicy) -> Self {
-        self.own.policies.insert(name.into(), Arc::new(policy));
+        self.setup.own.policies.insert(name.into(), Arc::new(policy));
         self
     }
 
     /// Where keys, meters, jobs and kept answers lie, whatever the configuration's `[state]` says. [`StateStore`] has an
     /// example.
     pub fn state(mut self, store: impl StateStore) -> Self {
-        self.own.state = Some(OwnState::new(store));
+        self.setup.own.state = Some(OwnState::new(store));
         self
     }
 
@@ -191,7 +218,7 @@ impl Builder {
     /// # Ok::<(), witgate_host::BuildError>(())
     /// ```
     pub fn secrets(mut self, secrets: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.own.secrets = Arc::new(secrets);
+        self.setup.own.secrets = Arc::new(secrets);
         self
     }
 
@@ -212,13 +239,13 @@ impl Builder {
     /// # Ok::<(), witgate_host::BuildError>(())
     /// ```
     pub fn on_warning(mut self, warn: impl Fn(&Warning<'_>) + Send + Sync + 'static) -> Self {
-        self.own.warn = Arc::new(warn);
+        self.setup.own.warn = Arc::new(warn);
         self
     }
 
     /// What sends requests to the backends, in the place of witgate's own client. [`HttpClient`] has an example.
     pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.own.client = Some(Arc::new(client) as Arc<dyn AnyClient>);
+        self.setup.own.client = Some(Arc::new(client) as Arc<dyn AnyClient>);
         self
     }
 }

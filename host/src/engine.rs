@@ -9,6 +9,7 @@ use std::time::Duration;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
 use crate::cache::CheckedCache;
+use crate::meter::Meters;
 
 /// How fine a component's time limit is.
 const TICK: Duration = Duration::from_millis(5);
@@ -46,7 +47,7 @@ impl Default for Sandbox {
 }
 
 /// What one component may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Bounds {
     /// The most linear memory of one instance, in bytes: 64 MiB. Not more than [`Sandbox::memory_bytes`]. One call may
@@ -76,14 +77,23 @@ impl Default for Bounds {
 pub(crate) struct Runtime {
     pub engine: Engine,
     pub sandbox: Sandbox,
+    /// How many instances were asked for; there may be fewer.
+    asked: u32,
+    pub meters: Arc<Meters>,
     ticker: Ticker,
     cache: Option<Mutex<CheckedCache>>,
 }
 
 impl Runtime {
-    pub fn new(mut sandbox: Sandbox) -> wasmtime::Result<Arc<Self>> {
+    pub fn new(sandbox: Sandbox) -> wasmtime::Result<Arc<Self>> {
+        Self::metered(sandbox, Arc::default())
+    }
+
+    /// One whose components are counted where others may have been.
+    pub fn metered(mut sandbox: Sandbox, meters: Arc<Meters>) -> wasmtime::Result<Arc<Self>> {
         let page = 64 * 1024;
         sandbox.memory_bytes = sandbox.memory_bytes.clamp(page, 1 << 32).div_ceil(page) * page;
+        let asked = sandbox.instances;
         let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir, sandbox.cached) {
             Ok(cache) => Some(cache),
             Err(error) => {
@@ -111,7 +121,15 @@ impl Runtime {
             }
         };
         let ticker = Ticker::start(&engine, sandbox.call_time)?;
-        Ok(Arc::new(Runtime { engine, sandbox, ticker, cache: cache.map(Mutex::new) }))
+        Ok(Arc::new(Runtime { engine, sandbox, asked, meters, ticker, cache: cache.map(Mutex::new) }))
+    }
+
+    /// Whether it is enough for this.
+    pub fn holds(&self, sandbox: &Sandbox) -> bool {
+        sandbox.memory_bytes.min(1 << 32) <= self.sandbox.memory_bytes
+            && sandbox.call_time <= self.sandbox.call_time
+            && sandbox.instances <= self.asked
+            && sandbox.cache == self.sandbox.cache
     }
 
     /// Components found in the cache, and components compiled, so far. `None` without a cache.

@@ -12,56 +12,80 @@ use witgate_gateway::{Gateway, Ports, Record, Request, RequestBody, Response};
 
 use crate::builtin;
 use crate::cache::digest;
-use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
+use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent, Wasm};
 use crate::embed::{Configuration, Own};
 use crate::engine::{Bounds, Runtime, Sandbox};
+use crate::meter::Meters;
 use crate::native::{AnyAdapter, AnyPolicy};
-use crate::ports::{HostPorts, Recorder};
+use crate::ports::{Counted, HostPorts, Parts, Recorder};
+use crate::reload::{Home, Refused, Reloaded, Shared};
 use crate::server::Server;
 use crate::service::Service;
 
+/// The most instances of all components at once.
+const MOST_INSTANCES: u32 = 16_384;
+
 /// Makes a [`Host`].
 pub struct Builder {
+    pub(crate) setup: Setup,
+}
+
+/// What stays the same when the configuration is read anew.
+pub(crate) struct Setup {
     config: Configuration,
-    pub(crate) own: Own,
+    pub own: Own,
     base: PathBuf,
     sandbox: Sandbox,
     all: bool,
     without_state: bool,
     record: Recorder,
+    meters: Arc<Meters>,
+    /// The host that this is the setup of.
+    pub home: Home,
+}
+
+/// All that serves one configuration. Replaced as a whole when the configuration is read anew.
+pub(crate) struct Serving {
+    pub config: Arc<Config>,
+    pub gateway: Arc<Gateway>,
+    pub ports: Arc<HostPorts>,
+    pub normaliser: NormaliserComponent,
+    pub adapters: Vec<LoadedAdapter>,
+    pub policies: Vec<LoadedPolicy>,
+    pub runtime: Arc<Runtime>,
 }
 
 impl Builder {
     /// The folder to which the paths of adapters are relative: that of the configuration file. Without it, the current
     /// folder.
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.base = dir.into();
+        self.setup.base = dir.into();
         self
     }
 
     /// Where compiled components are kept between starts; `None` compiles them each time, which takes seconds. Without
     /// it, [`default_cache_dir`](crate::default_cache_dir).
     pub fn cache_dir(mut self, dir: Option<PathBuf>) -> Self {
-        self.sandbox.cache = dir;
+        self.setup.sandbox.cache = dir;
         self
     }
 
     /// Keeps state in memory, whatever the configuration says: for one who only looks.
     pub fn without_state(mut self) -> Self {
-        self.without_state = true;
+        self.setup.without_state = true;
         self
     }
 
     /// Loads all built-in and all configured adapters, not only those that a provider uses.
     pub fn all_adapters(mut self) -> Self {
-        self.all = true;
+        self.setup.all = true;
         self
     }
 
     /// What is done with the record of each request, when it has ended. Without it, a `tracing` event of the target
     /// `witgate::request`. It is called on the threads that serve: it should not block.
     pub fn on_record(mut self, record: impl Fn(&Record) + Send + Sync + 'static) -> Self {
-        self.record = Box::new(record);
+        self.setup.record = Arc::new(record);
         self
     }
 
@@ -70,52 +94,117 @@ impl Builder {
     /// # Errors
     /// All problems of the configuration: an adapter that cannot be read or used, settings that its schema does not
     /// allow, secrets that it lacks. Or [`BuildError::Engine`] where this machine cannot run components at all.
-    pub fn build(mut self) -> Result<Host, BuildError> {
-        let mut config = self.config.read(&self.own, &mut self.base)?;
+    pub fn build(self) -> Result<Host, BuildError> {
+        let mut setup = self.setup;
+        let mut config = setup.config.read(&setup.own, &mut setup.base)?;
+        setup.adapt(&mut config);
+        let serving = setup.first(config)?;
+        Ok(Host { shared: Shared::new(setup, serving) })
+    }
+}
+
+impl Setup {
+    /// What serves a configuration. Of what serves `before` it, all is taken over that is the same, compiled components
+    /// and what is known of backends, and all that only one can have: the state store.
+    /// None where configuration and components are the same as before.
+    pub fn serving(&self, config: Config, before: Option<&Serving>) -> Result<Option<Serving>, BuildError> {
+        let wanted = wanted(&config, self.all);
+        let sandbox = self.sandbox(&config, &wanted);
+        let runtime = match before.filter(|before| before.runtime.holds(&sandbox)) {
+            Some(before) => Arc::clone(&before.runtime),
+            None => {
+                // A few more components can come without another engine.
+                let more = u32::try_from(sandbox.idle.saturating_mul(4)).unwrap_or(u32::MAX);
+                let sandbox =
+                    Sandbox { instances: sandbox.instances.saturating_add(more).min(MOST_INSTANCES), ..sandbox };
+                Runtime::metered(sandbox, Arc::clone(&self.meters))
+                    .map_err(|error| BuildError::Engine(error.to_string()))?
+            }
+        };
+        let components = self.load(&config, &runtime, wanted, before)?;
+        if before.is_some_and(|before| before.config.is_same(&config) && components.are_those_of(before)) {
+            return Ok(None);
+        }
+        self.assemble(config, runtime, components, before).map(Some)
+    }
+
+    fn first(&self, config: Config) -> Result<Serving, BuildError> {
+        let none = || BuildError::Engine("nothing was loaded".to_owned());
+        self.serving(config, None)?.ok_or_else(none)
+    }
+
+    /// What the program brings itself counts, whatever the configuration says.
+    fn adapt(&self, config: &mut Config) {
         if self.own.state.is_some() {
             config.state.store = witgate_config::Store::Native;
         }
-        let wanted = wanted(&config, self.all);
+    }
+
+    /// What all components of a configuration together need.
+    fn sandbox(&self, config: &Config, wanted: &[Wanted]) -> Sandbox {
+        let mut sandbox = self.sandbox.clone();
         let limits = &config.limits;
         // The pool's slots have one size, the largest that any component may have.
-        self.sandbox.memory_bytes =
+        sandbox.memory_bytes =
             wanted.iter().map(|w| w.bounds.memory_bytes).fold(limits.max_instance_memory_bytes, usize::max);
-        self.sandbox.call_time = wanted.iter().map(|w| w.bounds.call_time).fold(limits.adapter_call_timeout, Ord::max);
+        sandbox.call_time = wanted.iter().map(|w| w.bounds.call_time).fold(limits.adapter_call_timeout, Ord::max);
         for policy in config.policies.values() {
-            self.sandbox.memory_bytes = self.sandbox.memory_bytes.max(policy.max_memory_bytes);
-            self.sandbox.call_time = self.sandbox.call_time.max(policy.call_timeout);
+            sandbox.memory_bytes = sandbox.memory_bytes.max(policy.max_memory_bytes);
+            sandbox.call_time = sandbox.call_time.max(policy.call_timeout);
         }
         // A request holds the normaliser and one adapter; readiness probes and idle instances need some beside.
-        let idle = self.sandbox.idle.saturating_mul(wanted.len() + config.policies.len() + 1);
+        let idle = sandbox.idle.saturating_mul(wanted.len() + config.policies.len() + 1);
         // The longest chain of policies, each of which may watch the answer.
         let chains = config.models.values().filter_map(|model| model.policies.as_ref()).chain([&config.policy_chain]);
         let watching = chains.map(Vec::len).max().unwrap_or(0);
         let instances =
             limits.max_concurrent_requests.saturating_mul(2 + watching).saturating_add(idle).saturating_add(64);
-        self.sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(16_384);
-        self.sandbox.cached = self.sandbox.cached.max(2 * (wanted.len() + config.policies.len() + 1));
-        let runtime = Runtime::new(self.sandbox).map_err(|error| BuildError::Engine(error.to_string()))?;
+        sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(MOST_INSTANCES);
+        sandbox.cached = sandbox.cached.max(2 * (wanted.len() + config.policies.len() + 1));
+        sandbox
+    }
 
+    /// Loads the components and checks the configuration against them.
+    fn load(
+        &self,
+        config: &Config,
+        runtime: &Arc<Runtime>,
+        wanted: Vec<Wanted>,
+        before: Option<&Serving>,
+    ) -> Result<Components, BuildError> {
         let base = &self.base;
-        let bounds = Bounds { trusted: true, ..bounds(&config) };
+        let bounds = Bounds { trusted: true, ..bounds(config) };
+        let known = before.map(|before| before.adapters.as_slice()).unwrap_or_default();
         let (normaliser, loaded) = std::thread::scope(|scope| {
             let threads: Vec<_> =
-                wanted.into_iter().map(|wanted| scope.spawn(|| wanted.load(&runtime, base))).collect();
-            let normaliser = NormaliserComponent::load(&runtime, builtin::NORMALISER, bounds);
+                wanted.into_iter().map(|wanted| scope.spawn(|| wanted.load(runtime, base, known))).collect();
+            let normaliser = match before.map(|before| &before.normaliser) {
+                Some(known) if known.is_of(runtime, &bounds) => Ok(known.clone()),
+                known => {
+                    let compiled = known.and_then(|known| known.compiled(runtime));
+                    NormaliserComponent::load(runtime, Wasm { bytes: builtin::NORMALISER, compiled }, bounds)
+                }
+            };
             let loaded: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             (normaliser, loaded)
         });
         let mut problems = Vec::new();
-        let mut policies = BTreeMap::new();
+        let known = before.map(|before| before.policies.as_slice()).unwrap_or_default();
+        let mut policies = Vec::new();
         for (name, policy) in &config.policies {
             let loaded = match &policy.source {
-                PolicySource::Native(of) => self.own.policy(name, of, limits),
-                _ => load_policy(&runtime, base, name, policy, bounds).map(AnyPolicy::Component),
+                PolicySource::Native(of) => self.own.policy(name, of, &config.limits).map(|policy| LoadedPolicy {
+                    name: name.clone(),
+                    digest: String::new(),
+                    policy,
+                }),
+                _ => load_policy(runtime, base, name, policy, bounds, known),
             };
             match loaded {
-                Ok(policy) => {
-                    problems.extend(config.check_policy_settings(name, &policy.description().settings_schema));
-                    policies.insert(name.clone(), policy);
+                Ok(loaded) => {
+                    let schema = &loaded.policy.description().settings_schema;
+                    problems.extend(config.check_policy_settings(name, schema));
+                    policies.push(loaded);
                 }
                 Err(message) => problems.push(config.problem(&format!("policies.{name}"), message, None)),
             }
@@ -133,7 +222,7 @@ impl Builder {
         let mut by_provider = BTreeMap::new();
         for (name, provider) in &config.providers {
             let adapter = match &provider.adapter {
-                AdapterRef::Native(of) => match self.own.adapter(of, limits) {
+                AdapterRef::Native(of) => match self.own.adapter(of, &config.limits) {
                     Ok(adapter) => adapter,
                     Err(message) => {
                         problems.push(config.problem(&format!("providers.{name}.adapter"), message, None));
@@ -162,31 +251,135 @@ impl Builder {
             problems.sort();
             return Err(BuildError::Config(Problems(problems)));
         }
+        Ok(Components { normaliser, adapters, by_provider, policies })
+    }
+
+    /// The gateway over the components.
+    fn assemble(
+        &self,
+        config: Config,
+        runtime: Arc<Runtime>,
+        components: Components,
+        before: Option<&Serving>,
+    ) -> Result<Serving, BuildError> {
+        let Components { normaliser, adapters, by_provider, policies } = components;
         let config = Arc::new(config);
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
-        // Who only looks takes no file away from the gateway that runs.
-        let state = match self.without_state {
-            true => Either::One(Either::One(Memory::default())),
-            false => match &self.own.state {
-                Some(own) => Either::Other(own.clone()),
-                None => Either::One(
-                    crate::state::open(&config, &self.base)
-                        .map_err(|problem| BuildError::Config(Problems(vec![problem])))?,
-                ),
-            },
+        let routes = normaliser.routes().to_vec();
+        let gateway = match before {
+            Some(before) => before.gateway.successor(Arc::clone(&config), routes),
+            None => Gateway::new(Arc::clone(&config), routes),
         };
-        let ports = HostPorts::new(
-            &config,
-            &self.base,
-            normaliser.clone(),
-            by_provider,
-            policies,
-            state,
-            self.record,
-            &self.own,
-        );
-        let (ports, base) = (Arc::new(ports), self.base);
-        Ok(Host { config, gateway, ports, normaliser, adapters, runtime, base })
+        let of_policies = policies.iter().map(|loaded| (loaded.name.clone(), loaded.policy.clone())).collect();
+        let counted = counted(&normaliser, &adapters, &policies);
+        let parts = Parts { normaliser: normaliser.clone(), adapters: by_provider, policies: of_policies, counted };
+        let ports = match before {
+            Some(before) => before.ports.successor(&config, &self.base, parts),
+            None => {
+                // Who only looks takes no file away from the gateway that runs.
+                let state = match (self.without_state, &self.own.state) {
+                    (true, _) => Either::One(Either::One(Memory::default())),
+                    (false, Some(own)) => Either::Other(own.clone()),
+                    (false, None) => Either::One(
+                        crate::state::open(&config, &self.base)
+                            .map_err(|problem| BuildError::Config(Problems(vec![problem])))?,
+                    ),
+                };
+                HostPorts::new(&config, &self.base, parts, state, Arc::clone(&self.record), &self.own, &self.home)
+            }
+        };
+        let (gateway, ports) = (Arc::new(gateway), Arc::new(ports));
+        Ok(Serving { config, gateway, ports, normaliser, adapters, policies, runtime })
+    }
+
+    /// Reads the configuration anew.
+    pub fn read(&self) -> Result<Config, BuildError> {
+        let mut config = self.config.read(&self.own, &mut self.base.clone())?;
+        self.adapt(&mut config);
+        Ok(config)
+    }
+
+    /// The files in which a configuration stands, its own one and those of its components.
+    pub fn files(&self, config: &Config) -> Vec<PathBuf> {
+        let own = self.config.file().map(Path::to_owned);
+        let adapters = wanted(config, self.all).into_iter().filter_map(|wanted| match wanted.source {
+            Source::File(path) => Some(self.base.join(path)),
+            Source::Builtin(_) => None,
+        });
+        let policies = config.policies.values().filter_map(|policy| match &policy.source {
+            PolicySource::Path(path) => Some(self.base.join(path)),
+            _ => None,
+        });
+        own.into_iter().chain(adapters).chain(policies).collect()
+    }
+}
+
+impl Serving {
+    /// `next` serves in its place: no further job is begun here, and of components that `next` does not have no idle
+    /// instance is kept.
+    pub fn retire(&self, next: &Serving) {
+        self.gateway.retire();
+        if !self.normaliser.is(&next.normaliser) {
+            self.normaliser.retire();
+        }
+        for loaded in &self.adapters {
+            if !next.adapters.iter().any(|other| other.component.is(&loaded.component)) {
+                loaded.component.retire();
+            }
+        }
+        let of = |serving: &Serving| -> Vec<PolicyComponent> {
+            serving.policies.iter().filter_map(|loaded| loaded.policy.component().cloned()).collect()
+        };
+        let next = of(next);
+        of(self).iter().filter(|own| !next.iter().any(|other| other.is(own))).for_each(PolicyComponent::retire);
+    }
+}
+
+/// What is counted of each component.
+fn counted(normaliser: &NormaliserComponent, adapters: &[LoadedAdapter], policies: &[LoadedPolicy]) -> Vec<Counted> {
+    let one = |kind, name: &str, digest: &str, (meter, bounds), calls| Counted {
+        kind,
+        name: name.to_owned(),
+        digest: digest.to_owned(),
+        meter,
+        bounds,
+        calls,
+    };
+    let own = one("normaliser", "normaliser", &digest(builtin::NORMALISER), normaliser.metered(), ["parse", "feed"]);
+    let adapters = adapters
+        .iter()
+        .map(|of| one("adapter", of.reference.as_str(), &of.digest, of.component.metered(), ["encode", "feed"]));
+    let policies = policies.iter().filter_map(|of| {
+        let component = of.policy.component()?;
+        Some(one("policy", &of.name, &of.digest, component.metered(), ["on-request", "feed"]))
+    });
+    std::iter::once(own).chain(adapters).chain(policies).collect()
+}
+
+/// What a configuration's components are.
+struct Components {
+    normaliser: NormaliserComponent,
+    adapters: Vec<LoadedAdapter>,
+    by_provider: BTreeMap<String, AnyAdapter>,
+    policies: Vec<LoadedPolicy>,
+}
+
+impl Components {
+    /// Whether they are those that serve already. What a program brings itself never changes.
+    fn are_those_of(&self, before: &Serving) -> bool {
+        let adapter = |(own, other): (&LoadedAdapter, &LoadedAdapter)| {
+            own.reference == other.reference && own.component.is(&other.component)
+        };
+        let policy = |(own, other): (&LoadedPolicy, &LoadedPolicy)| {
+            let same = match (own.policy.component(), other.policy.component()) {
+                (Some(own), Some(other)) => own.is(other),
+                (own, other) => own.is_none() && other.is_none(),
+            };
+            own.name == other.name && same
+        };
+        self.adapters.len() == before.adapters.len()
+            && self.policies.len() == before.policies.len()
+            && self.adapters.iter().zip(&before.adapters).all(adapter)
+            && self.policies.iter().zip(&before.policies).all(policy)
     }
 }
 
@@ -203,6 +396,9 @@ pub enum BuildError {
     /// wasmtime cannot run here.
     #[error("components cannot run on this machine: {0}")]
     Engine(String),
+    /// The configuration cannot be made.
+    #[error("{0}")]
+    Other(String),
     /// The configuration's file cannot be read.
     #[error("cannot read the configuration {}: {error}", file.display())]
     File {
@@ -291,7 +487,8 @@ fn load_policy(
     name: &str,
     config: &PolicyConfig,
     bounds: Bounds,
-) -> Result<PolicyComponent, String> {
+    known: &[LoadedPolicy],
+) -> Result<LoadedPolicy, String> {
     let wasm = match &config.source {
         PolicySource::Builtin(of) => {
             let wasm = builtin::POLICIES.iter().find(|(known, _)| known == of).map(|(_, wasm)| *wasm);
@@ -309,15 +506,34 @@ fn load_policy(
         trusted: config.trusted,
         ..bounds
     };
-    PolicyComponent::load(runtime, name, &wasm, bounds).map_err(|error| error.to_string())
+    let digest = digest(&wasm);
+    let known = || {
+        known.iter().filter(|known| known.digest == digest).filter_map(|known| match &known.policy {
+            AnyPolicy::Component(component) => Some((known, component)),
+            AnyPolicy::Native(_) => None,
+        })
+    };
+    if let Some((same, _)) = known().find(|(known, component)| known.name == name && component.is_of(runtime, &bounds))
+    {
+        return Ok(same.clone());
+    }
+    let compiled = known().find_map(|(_, component)| component.compiled(runtime));
+    let component = PolicyComponent::load(runtime, name, Wasm { bytes: &wasm, compiled }, bounds);
+    let component = component.map_err(|error| error.to_string())?;
+    Ok(LoadedPolicy { name: name.to_owned(), digest, policy: AnyPolicy::Component(component) })
 }
 
 /// The largest component file, in bytes.
 const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
 
 impl Wanted {
-    /// The error is the configuration's key and what is wrong with it.
-    fn load(self, runtime: &Arc<Runtime>, base: &Path) -> Result<LoadedAdapter, (String, String)> {
+    /// The error is the configuration's key and what is wrong with it. What is `known` already is not compiled again.
+    fn load(
+        self,
+        runtime: &Arc<Runtime>,
+        base: &Path,
+        known: &[LoadedAdapter],
+    ) -> Result<LoadedAdapter, (String, String)> {
         let name = self.reference.as_str();
         let (source, wasm) = match self.source {
             Source::Builtin(wasm) => ("built in".to_owned(), std::borrow::Cow::Borrowed(wasm)),
@@ -328,9 +544,21 @@ impl Wanted {
                 (file.display().to_string(), wasm.into())
             }
         };
-        let component =
-            AdapterComponent::load(runtime, name, &wasm, self.bounds).map_err(|error| (self.key, error.to_string()))?;
-        Ok(LoadedAdapter { digest: digest(&wasm), component, source, reference: self.reference })
+        let digest = digest(&wasm);
+        let known = known.iter().filter(|known| known.digest == digest);
+        let component = match known
+            .clone()
+            .find(|known| known.reference == self.reference && known.component.is_of(runtime, &self.bounds))
+        {
+            Some(same) => same.component.clone(),
+            None => {
+                let compiled = known.clone().find_map(|known| known.component.compiled(runtime));
+                let wasm = Wasm { bytes: &wasm, compiled };
+                AdapterComponent::load(runtime, name, wasm, self.bounds)
+                    .map_err(|error| (self.key, error.to_string()))?
+            }
+        };
+        Ok(LoadedAdapter { digest, component, source, reference: self.reference })
     }
 }
 
@@ -357,15 +585,19 @@ pub struct LoadedAdapter {
     pub component: AdapterComponent,
 }
 
+/// A policy that a host has loaded.
+#[derive(Clone)]
+pub(crate) struct LoadedPolicy {
+    /// As the configuration names it.
+    pub name: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+    pub policy: AnyPolicy,
+}
+
 /// The gateway with all that it needs, ready to serve.
 pub struct Host {
-    config: Arc<Config>,
-    gateway: Arc<Gateway>,
-    ports: Arc<HostPorts>,
-    normaliser: NormaliserComponent,
-    adapters: Vec<LoadedAdapter>,
-    runtime: Arc<Runtime>,
-    base: PathBuf,
+    shared: Arc<Shared>,
 }
 
 impl Host {
@@ -376,46 +608,65 @@ impl Host {
 
     pub(crate) fn begin(config: Configuration) -> Builder {
         Builder {
-            config,
-            own: Own::default(),
-            base: PathBuf::new(),
-            sandbox: Sandbox::default(),
-            all: false,
-            without_state: false,
-            record: Box::new(crate::log::request),
+            setup: Setup {
+                config,
+                own: Own::default(),
+                base: PathBuf::new(),
+                sandbox: Sandbox::default(),
+                all: false,
+                without_state: false,
+                record: Arc::new(crate::log::request),
+                meters: Arc::default(),
+                home: Home::default(),
+            },
         }
     }
 
     /// Whether the state store can be used: its file, or the server that it is. Changes nothing.
     pub async fn check_state(&self) -> Result<(), Problem> {
-        if !matches!(self.config.state.store, witgate_config::Store::Native) {
-            return crate::state::check(&self.config, &self.base).await;
+        let serving = self.shared.serving();
+        if !matches!(serving.config.state.store, witgate_config::Store::Native) {
+            return crate::state::check(&serving.config, &self.shared.setup.base).await;
         }
         // A store of the program's own: a question that finds nothing.
-        let asked = State::get(self.ports.state(), self.ports.unix_time(), "check").await;
-        asked.map(drop).map_err(|error| self.config.problem("state", error.0, None))
+        let ports = &serving.ports;
+        let asked = State::get(ports.state(), ports.unix_time(), "check").await;
+        asked.map(drop).map_err(|error| serving.config.problem("state", error.0, None))
     }
 
     /// Serves one request, without a server. Dropping the future, or the stream in its answer, cancels what it does.
     pub async fn handle<B: RequestBody>(&self, request: Request<B>) -> Response<impl Stream<Item = Bytes> + use<B>> {
-        self.gateway.handle(&self.ports, request).await
+        let serving = self.shared.serving();
+        serving.gateway.handle(&serving.ports, request).await
+    }
+
+    /// Reads the configuration anew, with its components, and serves it from the next request on. Requests that run end on
+    /// the one before; connections, state, jobs, counters and what is known of backends stay. Where the configuration was
+    /// given as a [`Config`] or a text, only the files of its components can have changed. To be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// All that is wrong with it, or that cannot change while the gateway runs: `server.listen`, `server.threads`, the
+    /// state store, and how many answers are kept for how long. Then nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, Refused> {
+        self.shared.reload().await
     }
 
     /// A service that answers HTTP requests, to be mounted in a server of one's own. Clone it rather than ask for another:
-    /// it probes endpoints that rest and runs jobs, from now on where a Tokio runtime runs, else from the first request on.
+    /// it probes endpoints that rest, runs jobs and looks for changes of the configuration, from now on where a Tokio
+    /// runtime runs, else from the first request on.
     pub fn service(&self) -> Service {
-        Service::new(Arc::clone(&self.gateway), Arc::clone(&self.ports))
+        Service::new(Arc::clone(&self.shared))
     }
 
     /// Begins the end, for a program that ends its own server: `/ready` answers 503 from now on, and no further job is
     /// begun. Requests are still answered.
     pub fn drain(&self) {
-        self.gateway.drain();
+        self.shared.serving().gateway.drain();
     }
 
     /// How many requests run.
     pub fn in_flight(&self) -> usize {
-        self.gateway.in_flight()
+        self.shared.serving().gateway.in_flight()
     }
 
     /// Takes the port that the configuration names.
@@ -423,26 +674,27 @@ impl Host {
     /// # Errors
     /// Where the address is not this machine's, or is in use.
     pub async fn bind(&self) -> std::io::Result<Server> {
-        Server::bind(Arc::clone(&self.gateway), Arc::clone(&self.ports), &self.config).await
+        Server::bind(Arc::clone(&self.shared)).await
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration that is served now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.serving().config)
     }
 
-    /// The adapters that are loaded.
-    pub fn adapters(&self) -> &[LoadedAdapter] {
-        &self.adapters
+    /// The adapters that are loaded now.
+    pub fn adapters(&self) -> Vec<LoadedAdapter> {
+        self.shared.serving().adapters.clone()
     }
 
     /// The normaliser.
-    pub fn normaliser(&self) -> &NormaliserComponent {
-        &self.normaliser
+    pub fn normaliser(&self) -> NormaliserComponent {
+        self.shared.serving().normaliser.clone()
     }
 
-    /// Components found compiled in the cache, and components compiled by this host. `None` where there is no cache.
+    /// Components found compiled in the cache, and components compiled, by the engine that runs now. `None` where there is
+    /// no cache.
     pub fn cached(&self) -> Option<(usize, usize)> {
-        self.runtime.cached()
+        self.shared.serving().runtime.cached()
     }
 }

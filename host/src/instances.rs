@@ -4,6 +4,7 @@
 //! fails spoils its instance: it is thrown away with its store, and nothing of it meets another request.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, ResourceAny, TypedFunc};
@@ -17,6 +18,7 @@ use witgate_model::{
 use crate::components::{
     AdapterExports, AdapterUnit, Exports, Held, NormaliserExports, NormaliserUnit, PolicyExports, PolicyUnit, Unit,
 };
+use crate::meter::{self, Call};
 
 /// From this size on, in bytes, a call moves its thread's other tasks away first: it may take milliseconds.
 const LARGE: usize = 256 * 1024;
@@ -87,6 +89,15 @@ impl<I, X: Exports<I>> Session<I, X> {
         };
         let func = func(held, &self.unit.exports);
         call(&self.unit, held, &mut self.healthy, func, params)
+    }
+
+    /// Does one call, and counts it.
+    fn timed<R>(&mut self, of: Call, call: impl FnOnce(&mut Self) -> R) -> R {
+        let begun = Instant::now();
+        let result = call(self);
+        let memory = self.held.as_ref().map_or(0, |held| held.store.data().memory);
+        self.unit.meter.called(of, begun.elapsed(), memory);
+        result
     }
 
     fn resource(&self) -> Result<ResourceAny, Fault> {
@@ -221,6 +232,7 @@ impl AdapterSession {
         let most = self.0.unit.bounds.events_per_frame;
         if events.len() > most.saturating_mul(frames) {
             self.0.healthy = false;
+            self.0.unit.meter.failed(meter::Failure::Output);
             let what =
                 format!("returned {} events for {frames} frames; at most {most} for each are allowed", events.len());
             return Err(self.0.misused(&what));
@@ -244,7 +256,11 @@ impl Adapter for AdapterSession {
             let instance = held.instance.instance;
             held.instance.encode.get(instance, &mut held.store, &exports.encode)
         };
-        aside(size(request), || self.0.call(func, arguments))
+        let encoded = aside(size(request), || self.0.timed(Call::Request, |session| session.call(func, arguments)))?;
+        if encoded.is_err() {
+            self.0.unit.meter.refused();
+        }
+        Ok(encoded)
     }
 
     fn start(&mut self, settings: &str, context: Option<String>, head: ResponseHead) -> Result<(), Fault> {
@@ -268,7 +284,7 @@ impl Adapter for AdapterSession {
             let instance = held.instance.instance;
             held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
-        let events = aside(size, || self.0.call(func, (decoder, frames)))?;
+        let events = aside(size, || self.0.timed(Call::Feed, |session| session.call(func, (decoder, frames))))?;
         self.bounded(events, count)
     }
 
@@ -278,7 +294,7 @@ impl Adapter for AdapterSession {
             let instance = held.instance.instance;
             held.instance.finish.get(instance, &mut held.store, &exports.finish)
         };
-        let events = self.0.call(func, (decoder,))?;
+        let events = self.0.timed(Call::Feed, |session| session.call(func, (decoder,)))?;
         self.bounded(events, 1)
     }
 }
@@ -388,7 +404,11 @@ impl Policy for PolicySession {
             let instance = held.instance.instance;
             held.instance.on_request.get(instance, &mut held.store, &exports.on_request)
         };
-        aside(size(request), || self.0.call(func, arguments))
+        let decided = aside(size(request), || self.0.timed(Call::Request, |session| session.call(func, arguments)))?;
+        if decided.is_err() {
+            self.0.unit.meter.refused();
+        }
+        Ok(decided)
     }
 
     fn start(&mut self, settings: &Arc<str>, note: String) -> Result<(), Fault> {
@@ -411,10 +431,12 @@ impl Policy for PolicySession {
             let instance = held.instance.instance;
             held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
-        let filtered: Filtered = aside(size, || self.0.call(func, (watcher, events)))?;
+        let filtered: Filtered =
+            aside(size, || self.0.timed(Call::Feed, |session| session.call(func, (watcher, events))))?;
         let most = self.0.unit.bounds.events_per_frame.saturating_mul(count);
         if filtered.events.len() > most {
             self.0.healthy = false;
+            self.0.unit.meter.failed(meter::Failure::Output);
             let what = format!("returned {} events for {count}; at most {most} are allowed", filtered.events.len());
             return Err(self.0.misused(&what));
         }
@@ -498,7 +520,11 @@ impl Normaliser for NormaliserSession {
             let instance = held.instance.instance;
             held.instance.parse.get(instance, &mut held.store, &exports.parse)
         };
-        aside(body.len(), || self.0.call(func, arguments))
+        let parsed = aside(body.len(), || self.0.timed(Call::Request, |session| session.call(func, arguments)))?;
+        if parsed.is_err() {
+            self.0.unit.meter.refused();
+        }
+        Ok(parsed)
     }
 
     fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
@@ -533,7 +559,7 @@ impl Normaliser for NormaliserSession {
             let instance = held.instance.instance;
             held.instance.feed.get(instance, &mut held.store, &exports.feed)
         };
-        aside(size, || self.0.call(func, (renderer, events)))
+        aside(size, || self.0.timed(Call::Feed, |session| session.call(func, (renderer, events))))
     }
 
     fn end(&mut self) -> Result<Ending, Fault> {

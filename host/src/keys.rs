@@ -161,14 +161,14 @@ fn line(key: &Value) -> String {
 }
 
 /// The admin API of a gateway.
-struct Api<'k> {
+pub(crate) struct Api<'k> {
     url: String,
     key: &'k Secret,
     upstream: Upstream,
 }
 
 impl<'k> Api<'k> {
-    fn new(url: &str, key: &'k Secret) -> Self {
+    pub(crate) fn new(url: &str, key: &'k Secret) -> Self {
         let mut config = Config::builtin();
         config.providers.insert(GATEWAY.to_owned(), Provider::new(GATEWAY, AdapterRef::Builtin("stub".to_owned())));
         Api { url: url.trim_end_matches('/').to_owned(), key, upstream: Upstream::new(&config, None) }
@@ -192,7 +192,7 @@ impl<'k> Api<'k> {
         }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, String> {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, String> {
         let request = UpstreamRequest {
             provider: GATEWAY.to_owned(),
             method: method.to_owned(),

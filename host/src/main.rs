@@ -4,6 +4,7 @@
 mod adapters_command;
 mod conformance_command;
 mod new_command;
+mod top_command;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -93,7 +94,7 @@ enum Command {
 }
 
 /// Where the configuration comes from.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Source {
     /// The configuration file. Without it: the `LLM_…` environment variables if any is set, else ./witgate.toml if it is
     /// there, else a built-in stub that echoes.
@@ -159,14 +160,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// The admin key of a running gateway.
+fn admin_key() -> Result<witgate_config::Secret, String> {
+    let key = std::env::var("WITGATE_ADMIN_KEY").ok().filter(|key| !key.is_empty());
+    let key = key.ok_or("set WITGATE_ADMIN_KEY to the gateway's admin key ([admin] key)")?;
+    Ok(witgate_config::Secret::new(key))
+}
+
 /// Runs `witgate keys`.
 fn administer(keys: witgate_host::keys::Keys) -> ExitCode {
     let done = || -> Result<String, String> {
-        let key = std::env::var("WITGATE_ADMIN_KEY").ok().filter(|key| !key.is_empty());
-        let key = key.ok_or("set WITGATE_ADMIN_KEY to the gateway's admin key ([admin] key)")?;
+        let key = admin_key()?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        runtime.block_on(keys.run(&witgate_config::Secret::new(key)))
+        runtime.block_on(keys.run(&key))
     };
     match done() {
         Ok(text) => {
@@ -237,6 +244,15 @@ impl From<BuildError> for Unusable {
     }
 }
 
+impl From<Unusable> for BuildError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Problems(problems) => BuildError::Config(problems),
+            Unusable::Other(message) => BuildError::Other(message),
+        }
+    }
+}
+
 impl Unusable {
     /// Says why, on stderr.
     fn tell(&self) {
@@ -285,8 +301,8 @@ impl Source {
         Ok((config, file.parent().unwrap_or(Path::new("")).to_owned()))
     }
 
-    fn builder(&self, config: Config, base: PathBuf, log: Log) -> Builder {
-        let builder = log.apply(Host::builder(config).base_dir(base));
+    fn builder(&self, builder: Builder, base: PathBuf, log: Log) -> Builder {
+        let builder = log.apply(builder.base_dir(base));
         match &self.cache_dir {
             Some(dir) => builder.cache_dir((!dir.as_os_str().is_empty()).then(|| dir.clone())),
             None => builder,
@@ -296,7 +312,7 @@ impl Source {
     /// A host for the configuration.
     fn host(&self, all: bool, log: Log) -> Result<Host, Unusable> {
         let (config, base) = self.read()?;
-        let builder = self.builder(config, base, log);
+        let builder = self.builder(Host::builder(config), base, log);
         Ok(if all { builder.all_adapters().without_state() } else { builder }.build()?)
     }
 }
@@ -313,20 +329,14 @@ fn serve(arguments: Serve, log: Log) -> ExitCode {
 
 fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
     let Serve { source, listen, model, llama_server, llama_arguments } = arguments;
-    let (mut config, base) = match (&model, &source.config) {
-        // A model of its own is a whole configuration; what the environment says of other servers does not count.
-        (Some(_), None) => {
-            let mut config = Config::builtin();
-            config.providers.clear();
-            config.models.clear();
-            (config, PathBuf::new())
-        }
-        _ => source.read()?,
+    // A model of its own is a whole configuration; what the environment says of other servers does not count.
+    let alone = model.is_some() && source.config.is_none();
+    let (config, base) = read_to_serve(&source, alone)?;
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
     };
-    if let Some(listen) = listen {
-        config.server.listen = listen;
-    }
-    let llama = match model {
+    let llama = match &model {
         None => None,
         Some(model) => {
             let guard = std::env::current_exe().ok().filter(|_| cfg!(target_os = "linux"));
@@ -336,21 +346,29 @@ fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
                 arguments: llama_arguments,
                 guard: guard.map(|program| (program, vec!["guard".into(), "--".into()])),
             };
-            if config.providers.contains_key(LOCAL) {
-                return Err(Unusable::Other(format!(
-                    "--model makes a provider \"{LOCAL}\", and the configuration has one already: rename it"
-                )));
-            }
-            let llama = LlamaServer::start(options).map_err(|error| Unusable::Other(error.to_string()))?;
-            add_local(&mut config, &model, llama.endpoint());
-            Some(llama)
+            free_for_local(&config)?;
+            Some(LlamaServer::start(options).map_err(|error| Unusable::Other(error.to_string()))?)
         }
     };
-    let threads = match config.server.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
+    let file = match &config.origin {
+        Origin::File(file) => Some(PathBuf::from(file)),
+        _ => None,
     };
-    let host = source.builder(config, base, log).build()?;
+    // It is read so each time: what the command line says counts whatever the file says.
+    let local = model.zip(llama.as_ref().map(LlamaServer::endpoint));
+    let again = source.clone();
+    let read = move || {
+        let (mut config, _) = read_to_serve(&again, alone)?;
+        if let Some(listen) = &listen {
+            config.server.listen.clone_from(listen);
+        }
+        if let Some((model, endpoint)) = &local {
+            free_for_local(&config)?;
+            add_local(&mut config, model, endpoint.clone());
+        }
+        Ok(config)
+    };
+    let host = Arc::new(source.builder(Host::from_fn(file, read), base, log).build()?);
     let mut runtime = match threads {
         1 => tokio::runtime::Builder::new_current_thread(),
         threads => {
@@ -376,6 +394,7 @@ fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
         if let Err(problem) = host.check_state().await {
             eprintln!("witgate: warning: {problem}");
         }
+        reload_when_asked(&host).map_err(|error| Unusable::Other(format!("cannot wait for signals: {error}")))?;
         banner(&host, &reachable(address), log.json);
         Ok(server
             .serve(async move {
@@ -395,6 +414,47 @@ fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
         tracing::warn!(target: "witgate::server", cut_off, "requests were cut off by server.shutdown_timeout");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration that is served, without what the command line adds, and the folder to which its paths are relative.
+fn read_to_serve(source: &Source, alone: bool) -> Result<(Config, PathBuf), Unusable> {
+    if !alone {
+        return source.read();
+    }
+    let mut config = Config::builtin();
+    config.providers.clear();
+    config.models.clear();
+    Ok((config, PathBuf::new()))
+}
+
+/// Refuses a configuration that has a provider of the name that `--model` makes.
+fn free_for_local(config: &Config) -> Result<(), Unusable> {
+    if config.providers.contains_key(LOCAL) {
+        return Err(Unusable::Other(format!(
+            "--model makes a provider \"{LOCAL}\", and the configuration has one already: rename it"
+        )));
+    }
+    Ok(())
+}
+
+/// Reads the configuration anew whenever SIGHUP comes.
+#[cfg(unix)]
+fn reload_when_asked(host: &Arc<Host>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = signal(SignalKind::hangup())?;
+    let host = Arc::clone(host);
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            // What comes of it stands in the log.
+            let _ = host.reload().await;
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn reload_when_asked(_: &Arc<Host>) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The provider that `--model` makes.
@@ -586,8 +646,9 @@ fn try_invoke(
             body: Bytes::from(body),
         }
     });
-    let keys = &host.config().access.keys;
-    if let Some(key) = host.config().server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret))
+    let config = host.config();
+    let keys = &config.access.keys;
+    if let Some(key) = config.server.api_keys.first().or_else(|| Some(&keys.values().next()?.secret))
         && !request.headers.iter().any(|(name, _)| name == "authorization")
     {
         request.headers.push(("authorization".to_owned(), format!("Bearer {}", key.expose())));

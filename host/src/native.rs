@@ -271,6 +271,14 @@ impl AnyPolicy {
         }
     }
 
+    /// What runs in wasmtime; none where it is the program's own.
+    pub fn component(&self) -> Option<&PolicyComponent> {
+        match self {
+            AnyPolicy::Component(component) => Some(component),
+            AnyPolicy::Native(_) => None,
+        }
+    }
+
     pub fn description(&self) -> &policy::Description {
         match self {
             AnyPolicy::Component(component) => component.description(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +11,8 @@ use aws_credential_types::Credentials;
 use witgate_config::Config;
 use witgate_gateway::state::Either;
 use witgate_gateway::{
-    Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
+    ComponentState, ConfigurationState, Document, DocumentRef, Fault, Ports, Record, Reload, TransportError,
+    UpstreamRequest, UpstreamResponse, Warning, Work,
 };
 use witgate_stores::Store;
 
@@ -19,9 +20,12 @@ use crate::components::NormaliserComponent;
 use crate::credentials::AwsCredentials;
 use crate::documents::Documents;
 use crate::embed::{Own, Watcher};
+use crate::engine::Bounds;
 use crate::instances::NormaliserSession;
+use crate::meter::Meter;
 use crate::native::{AnyAdapter, AnyAdapterSession, AnyPolicy, AnyPolicySession};
 use crate::own_state::OwnState;
+use crate::reload::Home;
 use crate::upstream::{Body, Upstream};
 
 /// The host's side of the gateway: components in wasmtime, pooled connections, the machine's clock.
@@ -32,33 +36,105 @@ pub struct HostPorts {
     /// By their names in the configuration.
     policies: BTreeMap<String, AnyPolicy>,
     upstream: Upstream,
-    aws: AwsCredentials,
+    aws: Arc<AwsCredentials>,
     documents: Documents,
-    state: Either<Store, OwnState>,
+    state: Arc<Either<Store, OwnState>>,
     record: Recorder,
     warn: Watcher,
     start: Instant,
+    counted: Vec<Counted>,
+    home: Home,
 }
 
 /// What is done with the record of a request.
-pub(crate) type Recorder = Box<dyn Fn(&Record) + Send + Sync>;
+pub(crate) type Recorder = Arc<dyn Fn(&Record) + Send + Sync>;
+
+/// The components behind the ports.
+pub(crate) struct Parts {
+    pub normaliser: NormaliserComponent,
+    /// By the provider's name.
+    pub adapters: BTreeMap<String, AnyAdapter>,
+    /// By their names in the configuration.
+    pub policies: BTreeMap<String, AnyPolicy>,
+    /// What they do, each once.
+    pub counted: Vec<Counted>,
+}
+
+/// A component that is counted.
+pub(crate) struct Counted {
+    pub kind: &'static str,
+    pub name: String,
+    /// SHA-256, in hexadecimal.
+    pub digest: String,
+    pub meter: Arc<Meter>,
+    pub bounds: Bounds,
+    /// What its calls are called.
+    pub calls: [&'static str; 2],
+}
+
+impl Counted {
+    fn state(&self) -> ComponentState {
+        let Counted { meter, bounds, .. } = self;
+        ComponentState {
+            kind: self.kind.to_owned(),
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            calls: meter.calls(self.calls),
+            failures: meter.failures(),
+            refusals: meter.refusals(),
+            instances: meter.instances(),
+            memory_peak: meter.memory_peak(),
+            memory_limit: bounds.memory_bytes as u64,
+            call_time: bounds.call_time,
+        }
+    }
+}
 
 impl HostPorts {
     pub(crate) fn new(
         config: &Config,
         base: &Path,
-        normaliser: NormaliserComponent,
-        adapters: BTreeMap<String, AnyAdapter>,
-        policies: BTreeMap<String, AnyPolicy>,
+        parts: Parts,
         state: Either<Store, OwnState>,
         record: Recorder,
         own: &Own,
+        home: &Home,
     ) -> Self {
-        let upstream = Upstream::new(config, own.client.clone());
-        let documents = Documents::new(&config.documents, base);
-        let aws = AwsCredentials::default();
-        let (warn, start) = (Arc::clone(&own.warn), Instant::now());
-        HostPorts { normaliser, adapters, policies, upstream, aws, documents, state, record, warn, start }
+        let Parts { normaliser, adapters, policies, counted } = parts;
+        HostPorts {
+            normaliser,
+            adapters,
+            policies,
+            upstream: Upstream::new(config, own.client.clone()),
+            aws: Arc::default(),
+            documents: Documents::new(&config.documents, base),
+            state: Arc::new(state),
+            record,
+            warn: Arc::clone(&own.warn),
+            start: Instant::now(),
+            counted,
+            home: Arc::clone(home),
+        }
+    }
+
+    /// The ports that take these ones' place when the configuration is read anew: over the same state store, the same
+    /// connections, the same kept answers, the same clock.
+    pub(crate) fn successor(&self, config: &Config, base: &Path, parts: Parts) -> Self {
+        let Parts { normaliser, adapters, policies, counted } = parts;
+        HostPorts {
+            normaliser,
+            adapters,
+            policies,
+            upstream: self.upstream.successor(config),
+            aws: Arc::clone(&self.aws),
+            documents: self.documents.successor(&config.documents, base),
+            state: Arc::clone(&self.state),
+            record: Arc::clone(&self.record),
+            warn: Arc::clone(&self.warn),
+            start: self.start,
+            counted,
+            home: Arc::clone(&self.home),
+        }
     }
 }
 
@@ -150,6 +226,21 @@ impl Ports for HostPorts {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(work);
+        }
+    }
+
+    fn components(&self) -> Vec<ComponentState> {
+        self.counted.iter().map(Counted::state).collect()
+    }
+
+    fn configuration(&self) -> Option<ConfigurationState> {
+        Some(self.home.get()?.upgrade()?.configuration())
+    }
+
+    async fn reload(&self) -> Reload {
+        match self.home.get().and_then(Weak::upgrade) {
+            Some(shared) => crate::reload::told(shared.reload().await),
+            None => Reload::Unsupported,
         }
     }
 

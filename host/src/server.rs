@@ -20,7 +20,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until};
 use witgate_gateway::Gateway;
 
-use crate::ports::HostPorts;
+use crate::host::Serving;
+use crate::reload::Shared;
 
 /// How long a client may take to send a request's head, and how long a connection may stay unused.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -31,31 +32,17 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// A server that is bound to its port and does not serve yet.
 pub struct Server {
-    gateway: Arc<Gateway>,
-    ports: Arc<HostPorts>,
+    shared: Arc<Shared>,
     listener: TcpListener,
-    max_header_bytes: usize,
-    shutdown_timeout: Duration,
 }
 
 impl Server {
-    pub(crate) async fn bind(
-        gateway: Arc<Gateway>,
-        ports: Arc<HostPorts>,
-        config: &witgate_config::Config,
-    ) -> io::Result<Self> {
+    pub(crate) async fn bind(shared: Arc<Shared>) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in tokio::net::lookup_host(&config.server.listen).await? {
+        let serving = shared.serving();
+        for address in tokio::net::lookup_host(&serving.config.server.listen).await? {
             match listen(address) {
-                Ok(listener) => {
-                    return Ok(Server {
-                        gateway,
-                        ports,
-                        listener,
-                        max_header_bytes: config.limits.max_header_bytes,
-                        shutdown_timeout: config.server.shutdown_timeout,
-                    });
-                }
+                Ok(listener) => return Ok(Server { shared, listener }),
                 Err(error) => last = error,
             }
         }
@@ -74,29 +61,21 @@ impl Server {
     /// `server.shutdown_timeout`. `/ready` answers 503 from the start of the shutdown on. For the first half of that
     /// time new connections are still served while requests run, since load balancers take a while to see it.
     ///
+    /// When the configuration is read anew, the listener and the connections stay: each request is served by what is
+    /// configured when it begins.
+    ///
     /// Returns the number of requests that were cut off.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> usize {
-        let Server { gateway, ports, listener, max_header_bytes, shutdown_timeout } = self;
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(max_header_bytes.max(8192));
-        http.http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(256)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let http = Arc::new(http);
+        let Server { shared, listener } = self;
         let connections = GracefulShutdown::new();
         let draining = Arc::new(AtomicBool::new(false));
         let accept = |stream: TcpStream| {
             let _ = stream.set_nodelay(true);
-            let (gateway, ports, draining) = (Arc::clone(&gateway), Arc::clone(&ports), Arc::clone(&draining));
+            let http = builder(shared.serving().config.limits.max_header_bytes);
+            let (shared, draining) = (Arc::clone(&shared), Arc::clone(&draining));
             let service = service_fn(move |request| {
-                let (gateway, ports, draining) = (Arc::clone(&gateway), Arc::clone(&ports), Arc::clone(&draining));
-                async move { Ok::<_, Infallible>(answer(&gateway, &ports, &draining, request).await) }
+                let (serving, draining) = (shared.serving(), Arc::clone(&draining));
+                async move { Ok::<_, Infallible>(answer(&serving, &draining, request).await) }
             });
             let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service).into_owned());
             tokio::spawn(async move {
@@ -106,14 +85,8 @@ impl Server {
             });
         };
 
-        let watch = {
-            let (gateway, ports) = (Arc::clone(&gateway), Arc::clone(&ports));
-            tokio::spawn(async move { gateway.watch(&ports).await })
-        };
-        let worker = {
-            let (gateway, ports) = (Arc::clone(&gateway), Arc::clone(&ports));
-            Worker(tokio::spawn(async move { gateway.work(&ports).await }))
-        };
+        // Jobs that still run when it ends, another process takes up, or this one when it is back.
+        let background = Task(tokio::spawn(Arc::clone(&shared).background()));
 
         let mut shutdown = pin!(shutdown);
         loop {
@@ -124,8 +97,9 @@ impl Server {
         }
 
         // The end has begun.
-        watch.abort();
         draining.store(true, Ordering::Relaxed);
+        let serving = shared.serving();
+        let (gateway, shutdown_timeout) = (Arc::clone(&serving.gateway), serving.config.server.shutdown_timeout);
         gateway.drain();
         let begun = Instant::now();
         let (half, end) = (begun + shutdown_timeout / 2, begun + shutdown_timeout);
@@ -148,15 +122,28 @@ impl Server {
             // Connections on which nothing runs need no more time than it takes to say so.
             () = async { idle(&gateway).await; sleep(CLOSE).await } => gateway.in_flight(),
         };
-        drop(worker);
+        drop(background);
         cut_off
     }
 }
 
-/// The task that runs jobs. Those that still run when it ends, another process takes up, or this one when it is back.
-struct Worker(tokio::task::JoinHandle<()>);
+/// How connections are served.
+fn builder(max_header_bytes: usize) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_header_bytes.max(8192));
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    http
+}
 
-impl Drop for Worker {
+/// A task that ends when this is dropped.
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -196,13 +183,12 @@ async fn idle(gateway: &Gateway) {
 
 /// One request.
 async fn answer(
-    gateway: &Arc<Gateway>,
-    ports: &Arc<HostPorts>,
+    serving: &Serving,
     draining: &AtomicBool,
     request: http::Request<Incoming>,
 ) -> http::Response<impl http_body::Body<Data = Bytes, Error = Infallible> + use<>> {
     let http1 = request.version() < http::Version::HTTP_2;
-    let mut http = crate::service::answer(gateway, ports, request).await;
+    let mut http = crate::service::answer(serving, request).await;
     if http1 && draining.load(Ordering::Relaxed) {
         http.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -16,9 +16,10 @@ use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use witgate_gateway::{Body, BodyError, Gateway, Request, RequestBody, Response};
+use witgate_gateway::{Body, BodyError, Request, RequestBody, Response};
 
-use crate::ports::HostPorts;
+use crate::host::Serving;
+use crate::reload::Shared;
 
 /// How long a client may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,43 +58,37 @@ const LINGER: Duration = Duration::from_secs(2);
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Service(Arc<Shared>);
+pub struct Service(Arc<Mounted>);
 
-struct Shared {
-    gateway: Arc<Gateway>,
-    ports: Arc<HostPorts>,
-    background: OnceLock<[JoinHandle<()>; 2]>,
+struct Mounted {
+    shared: Arc<Shared>,
+    background: OnceLock<JoinHandle<()>>,
 }
 
-impl Shared {
-    /// Probes endpoints that rest, and runs jobs, where there is a runtime for it.
+impl Mounted {
+    /// Probes endpoints that rest, runs jobs and looks for changes of the configuration, where there is a runtime for it.
     fn start(&self) {
         if self.background.get().is_none()
             && let Ok(runtime) = Handle::try_current()
         {
-            self.background.get_or_init(|| {
-                let (gateway, ports) = (Arc::clone(&self.gateway), Arc::clone(&self.ports));
-                let watch = runtime.spawn(async move { gateway.watch(&ports).await });
-                let (gateway, ports) = (Arc::clone(&self.gateway), Arc::clone(&self.ports));
-                [watch, runtime.spawn(async move { gateway.work(&ports).await })]
-            });
+            self.background.get_or_init(|| runtime.spawn(Arc::clone(&self.shared).background()));
         }
     }
 }
 
-impl Drop for Shared {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        for task in self.background.get().into_iter().flatten() {
+        if let Some(task) = self.background.get() {
             task.abort();
         }
     }
 }
 
 impl Service {
-    pub(crate) fn new(gateway: Arc<Gateway>, ports: Arc<HostPorts>) -> Self {
-        let shared = Shared { gateway, ports, background: OnceLock::new() };
-        shared.start();
-        Service(Arc::new(shared))
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let mounted = Mounted { shared, background: OnceLock::new() };
+        mounted.start();
+        Service(Arc::new(mounted))
     }
 }
 
@@ -110,10 +105,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
+        let mounted = Arc::clone(&self.0);
         Box::pin(async move {
-            shared.start();
-            let answer = answer(&shared.gateway, &shared.ports, request).await;
+            mounted.start();
+            let answer = answer(&mounted.shared.serving(), request).await;
             Ok(answer.map(|body| {
                 ServiceBody(match body {
                     Answer::Whole(bytes) => Answer::Whole(bytes),
@@ -146,8 +141,7 @@ impl http_body::Body for ServiceBody {
 
 /// One request.
 pub(crate) async fn answer<B>(
-    gateway: &Arc<Gateway>,
-    ports: &Arc<HostPorts>,
+    serving: &Serving,
     request: http::Request<B>,
 ) -> http::Response<Answer<impl Stream<Item = Bytes> + use<B>>>
 where
@@ -168,7 +162,7 @@ where
         headers,
         body: ClientBody(Mutex::new(body)),
     };
-    let Response { status, headers, body } = gateway.handle(ports, request).await;
+    let Response { status, headers, body } = serving.gateway.handle(&serving.ports, request).await;
     let mut http = http::Response::new(match body {
         Body::Whole(bytes) => Answer::Whole(bytes),
         Body::Stream(stream) => Answer::Stream(Box::pin(stream)),

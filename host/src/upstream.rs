@@ -35,7 +35,8 @@ const IDLE_PER_HOST: usize = 256;
 
 /// Connections to all providers.
 pub(crate) struct Upstream {
-    clients: BTreeMap<String, Client<Connector, Full<Bytes>>>,
+    /// With the time that a connection may take to stand.
+    clients: BTreeMap<String, (Duration, Client<Connector, Full<Bytes>>)>,
     /// For addresses that clients named: of the public internet only, and any.
     public: Client<Connector<Public>, Full<Bytes>>,
     any: Client<Connector, Full<Bytes>>,
@@ -51,10 +52,21 @@ impl Upstream {
         let providers = config.providers.iter().map(|(name, provider)| (name.clone(), provider.timeouts.connect));
         let bucket =
             matches!(config.documents.from, Source::S3(_)).then(|| (BUCKET.to_owned(), config.timeouts.connect));
-        let clients = providers.chain(bucket).map(|(name, connect)| (name, client(connect))).collect();
+        let clients = providers.chain(bucket).map(|(name, connect)| (name, (connect, client(connect)))).collect();
         let public = HttpConnector::new_with_resolver(Public(GaiResolver::new()));
         let public = self::client(public, Arc::new(OnceCell::new()), CONNECT);
         Upstream { clients, public, any: client(CONNECT), own }
+    }
+
+    /// The connections of a configuration that is read anew: those that stand are kept.
+    pub fn successor(&self, config: &Config) -> Self {
+        let mut next = Upstream::new(config, self.own.clone());
+        for (name, (connect, client)) in &mut next.clients {
+            if let Some((_, known)) = self.clients.get(name).filter(|(known, _)| known == connect) {
+                *client = known.clone();
+            }
+        }
+        Upstream { public: self.public.clone(), any: self.any.clone(), ..next }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -96,7 +108,7 @@ impl Upstream {
         let http =
             http.body(Full::new(request.body)).map_err(|error| denied(format!("the request is not valid: {error}")))?;
         let answer = match self.clients.get(&request.provider) {
-            Some(client) => client.request(http).await,
+            Some((_, client)) => client.request(http).await,
             None if !request.provider.is_empty() => {
                 return Err(denied(format!("there is no provider \"{}\"", request.provider)));
             }

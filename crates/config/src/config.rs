@@ -64,6 +64,17 @@ pub struct Config {
     pub origin: Origin,
     /// Line and column of every value in the file.
     pub(crate) places: BTreeMap<String, Place>,
+    /// Of what it was read from; none where that is no text.
+    pub(crate) digests: Option<Digests>,
+}
+
+/// By which two readings of a configuration are compared: SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digests {
+    /// Of the text.
+    pub text: [u8; 32],
+    /// Of the text and the environment variables that it names.
+    pub all: [u8; 32],
 }
 
 /// Where a configuration came from.
@@ -90,6 +101,8 @@ pub struct Server {
     pub keep_alive: Duration,
     /// How long a shutdown waits for running requests.
     pub shutdown_timeout: Duration,
+    /// How often the configuration's file and those of its components are looked at for changes; zero is never.
+    pub reload_interval: Duration,
     /// Whether browsers get a page at `/`.
     pub page: bool,
     /// Pages of which other origins may ask.
@@ -119,6 +132,7 @@ impl Default for Server {
             threads: 0,
             keep_alive: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(30),
+            reload_interval: Duration::from_secs(1),
             page: true,
             cors: Cors::default(),
         }
@@ -449,6 +463,27 @@ impl Config {
         crate::file::read(text, file, env, native)
     }
 
+    /// SHA-256 of the text that it was read from, in hexadecimal; none where it is from the environment, or built in.
+    pub fn digest(&self) -> Option<String> {
+        use std::fmt::Write as _;
+        let text = self.digests?.text;
+        Some(text.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        }))
+    }
+
+    /// Whether it was read from the same text, with the same values of the environment variables that the text names. Two
+    /// without a text are the same where both are from the environment, or both built in: a program does not change its
+    /// environment. What was changed after the reading is not looked at.
+    pub fn is_same(&self, other: &Config) -> bool {
+        match (self.digests, other.digests) {
+            (Some(own), Some(other)) => own.all == other.all,
+            (None, None) => self.origin == other.origin && !matches!(self.origin, Origin::File(_)),
+            _ => false,
+        }
+    }
+
     /// Reads the environment variables of the services that witgate replaces. Several groups may be set at once; each adds
     /// its providers. An empty variable counts as unset; lists are parted by commas.
     ///
@@ -493,6 +528,7 @@ impl Config {
             access: Access::default(),
             origin: Origin::Builtin,
             places: BTreeMap::new(),
+            digests: None,
         };
         config.providers.insert("stub".into(), Provider::stub());
         config.models.insert("*".into(), Model::new("*", vec![Target::new("stub", None)]));

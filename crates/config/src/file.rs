@@ -1,16 +1,18 @@
 //! The file: its tables, and how they become a [`Config`].
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 
 use crate::access::{self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, Tables, TenantTable};
 use crate::config::{
-    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
-    Provider, Server, Settings, Target, Timeouts,
+    AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Digests, Documents, Limits, Model, Native,
+    Origin, Provider, Server, Settings, Target, Timeouts,
 };
 use crate::endpoint::{self, Flaw};
 use crate::facades::{self, Backend};
@@ -233,6 +235,9 @@ table! {
         keep_alive: Time = Server::default().keep_alive, 10 * MS..=HOUR;
         /// How long a shutdown waits for running requests.
         shutdown_timeout: Time = Server::default().shutdown_timeout, MS..=HOUR;
+        /// How often the configuration's file and those of its components are looked at for changes, which are then
+        /// taken over while requests run; "0s" is never.
+        reload_interval: Time = Server::default().reload_interval, Duration::ZERO..=HOUR;
         /// Whether browsers get a page at "/", with the providers' state and a form to try a model. Default true.
         page: Flag;
         /// Pages of which other origins may ask (CORS). Default: none.
@@ -714,13 +719,25 @@ pub(crate) fn read(
     env: &dyn Fn(&str) -> Option<String>,
     native: &Native,
 ) -> Result<Config, Problems> {
-    let (mut reader, root) = Reader::parse(text, file, env);
+    let asked = RefCell::new(Sha256::new_with_prefix(text));
+    let told = |name: &str| {
+        let value = env(name);
+        let mut asked = asked.borrow_mut();
+        for part in [Some(name), value.as_deref()].into_iter().flatten() {
+            asked.update((part.len() as u64).to_le_bytes());
+            asked.update(part);
+        }
+        value
+    };
+    let (mut reader, root) = Reader::parse(text, file, &told);
     let table = root.and_then(|root| FileTable::read(&root, "", &mut reader));
     // What a syntax error has swallowed is not missing.
     let config = table.filter(|_| !reader.partial).map(|table| resolve(table, file, native, &mut reader));
     let (problems, places) = reader.finish();
+    let all = asked.borrow().clone().finalize().into();
+    let digests = Some(Digests { text: Sha256::digest(text).into(), all });
     match config {
-        Some(config) if problems.0.is_empty() => Ok(Config { places, ..config }),
+        Some(config) if problems.0.is_empty() => Ok(Config { places, digests, ..config }),
         _ => Err(problems),
     }
 }
@@ -910,6 +927,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         access,
         origin,
         places: BTreeMap::new(),
+        digests: None,
     };
     facades::complete(&mut config, backends);
     config
@@ -1033,6 +1051,7 @@ fn server(table: ServerTable, reader: &mut Reader<'_>) -> Server {
         threads: table.threads.map_or(default.threads, |at| at.value as usize),
         keep_alive: table.keep_alive.map_or(default.keep_alive, |at| at.value),
         shutdown_timeout: table.shutdown_timeout.map_or(default.shutdown_timeout, |at| at.value),
+        reload_interval: table.reload_interval.map_or(default.reload_interval, |at| at.value),
         page: table.page.map_or(default.page, |at| at.value),
     }
 }

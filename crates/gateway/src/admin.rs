@@ -8,6 +8,9 @@
 //! | `POST /admin/keys/{id}/rotate` | a new secret; the old one stays valid for `grace_seconds` |
 //! | `GET /admin/spend?key=&tenant=&model=&from=&to=&group_by=` | what was spent, by `day`, `model` or `key` |
 //! | `GET /admin/health` | how each endpoint and the state store fare |
+//! | `GET /admin/adapters` | what each component has done: calls, times, failures, memory |
+//! | `GET /admin/configuration` | what is served since when, and why the last one was refused |
+//! | `POST /admin/reload` | reads the configuration anew; 422 says what is wrong with it |
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, BodyError, Request, RequestBody, Whole};
 use crate::keys::{self, Stored, Wish, hash_key, record_key, unavailable, within};
+use crate::operate::{ComponentState, Reload};
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::record::{Outcome, Warning};
@@ -123,19 +127,39 @@ impl Gateway {
             (["keys", id, "rotate"], "POST") => return self.rotate(ports, id, read_body(body).await?).await,
             (["spend"], "GET") => return self.spend(ports, &query).await,
             (["health"], "GET") => return Ok((200, self.health(ports).await)),
+            (["adapters"], "GET") => {
+                let data: Vec<_> = ports.components().iter().map(ComponentState::json).collect();
+                return Ok((200, json!({"object": "list", "data": data})));
+            }
+            (["configuration"], "GET") => return Ok((200, configuration(ports)?)),
+            (["reload"], "POST") => return self.reload(ports).await,
             (["keys"], _) => "GET, POST",
             (["keys", _], _) => "GET, PATCH, DELETE",
             (["keys", _, "rotate"], _) => "POST",
-            (["spend" | "health"], _) => "GET",
+            (["spend" | "health" | "adapters" | "configuration"], _) => "GET",
+            (["reload"], _) => "POST",
             _ => {
                 return Err(not_found(
-                    "the admin API has /admin/keys, /admin/keys/{id}, /admin/keys/{id}/rotate, /admin/spend and \
-                     /admin/health",
+                    "the admin API has /admin/keys, /admin/keys/{id}, /admin/keys/{id}/rotate, /admin/spend, \
+                     /admin/health, /admin/adapters, /admin/configuration and /admin/reload",
                 ));
             }
         };
         let message = format!("{method} is not served here; use {allow}");
         Err(Failed::ours(405, "invalid_request_error", "method_not_allowed", message))
+    }
+
+    async fn reload<P: Ports>(&self, ports: &P) -> Answer {
+        let reloaded = match ports.reload().await {
+            Reload::Done => true,
+            Reload::Unchanged => false,
+            Reload::Unsupported => return Err(unsupported()),
+            Reload::Refused(problems) => {
+                let message = problems.join("\n");
+                return Err(Failed::ours(422, "invalid_request_error", "configuration_refused", message));
+            }
+        };
+        Ok((200, json!({"reloaded": reloaded, "configuration": configuration(ports)?})))
     }
 
     /// The names that a key's routes may have.
@@ -428,6 +452,15 @@ impl Gateway {
         };
         json!({"in_flight": self.in_flight(), "state": state, "providers": providers})
     }
+}
+
+fn unsupported() -> Failed {
+    let message = "this runtime reads its configuration once, when it starts";
+    Failed::ours(501, "invalid_request_error", "not_supported", message)
+}
+
+fn configuration<P: Ports>(ports: &P) -> Result<Value, Failed> {
+    ports.configuration().map(|state| state.json()).ok_or_else(unsupported)
 }
 
 async fn read_body<B: RequestBody>(body: B) -> Result<Bytes, Failed> {

@@ -27,6 +27,7 @@ use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
 use crate::metrics::{PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
+use crate::operate::Operated;
 use crate::page;
 use crate::path::{self, Asked, Ended, Flight};
 use crate::pool::Pool;
@@ -520,7 +521,8 @@ impl Gateway {
                 endpoints: pool.endpoints(now),
             }));
         }
-        Ok(metrics.text(self.in_flight(), &pools, &watch.alarms))
+        let operated = Operated { components: ports.components(), configuration: ports.configuration() };
+        Ok(metrics.text(self.in_flight(), &pools, &watch.alarms, operated))
     }
 
     /// Counts a request that has ended, and tells of alarms.

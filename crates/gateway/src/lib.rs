@@ -30,6 +30,7 @@ mod keys;
 pub mod kv;
 mod metrics;
 mod models;
+mod operate;
 mod page;
 mod path;
 mod policies;
@@ -54,6 +55,7 @@ pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use jobs::{is_public, leaves_work};
+pub use operate::{CallState, ComponentState, ConfigurationState, Refusal, Reload};
 pub use ports::{
     Adapter, Fault, Normaliser, Policy, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };

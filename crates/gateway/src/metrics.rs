@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use witgate_config::{Alarm, Config};
 
 use crate::alarms::Watched;
+use crate::operate::Operated;
 use crate::record::{Outcome, Record};
 
 /// Most names of models, each.
@@ -207,7 +208,7 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub fn text(&self, in_flight: usize, pools: &[PoolReport], alarms: &[Arc<Watched>]) -> String {
+    pub fn text(&self, in_flight: usize, pools: &[PoolReport], alarms: &[Arc<Watched>], operated: Operated) -> String {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         // Of what was configured before and is no more nothing is told.
         self.waiting.clear();
@@ -234,8 +235,12 @@ impl Metrics {
             self.alarm.get_or_create(&labels).set(i64::from(alarm.is_on()));
         }
         let mut out = String::new();
+        let mut more = Registry::default();
+        more.register_collector(Box::new(operated));
         // It fails where the text cannot be written, and memory always can.
-        let _ = text::encode(&mut out, &self.registry);
+        let _ = text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &more))
+            .and_then(|()| text::encode_eof(&mut out));
         out
     }
 }

@@ -16,6 +16,8 @@ use witgate_model::normaliser::{
 use witgate_model::policy::{Context, Decision, Filtered};
 use witgate_model::{Description, Error, Event, Field, Frame, HttpRequest, Request, ResponseHead};
 
+use crate::operate::{ComponentState, ConfigurationState, Reload};
+
 /// A runtime.
 pub trait Ports {
     /// The normaliser, held by one request.
@@ -77,6 +79,21 @@ pub trait Ports {
     /// Does work that outlives its request, to its end: the request's client may have left, and with it whoever polls.
     /// Work that needs no waiting is best done at once.
     fn after(self: &Arc<Self>, work: crate::bill::Work);
+
+    /// What the components have done so far; nothing where the runtime does not count it.
+    fn components(&self) -> Vec<ComponentState> {
+        Vec::new()
+    }
+
+    /// The configuration that is served; none where the runtime cannot tell.
+    fn configuration(&self) -> Option<ConfigurationState> {
+        None
+    }
+
+    /// Reads the configuration anew, and serves it from the next request on if nothing is wrong with it.
+    fn reload(&self) -> impl Future<Output = Reload> {
+        std::future::ready(Reload::Unsupported)
+    }
 
     /// One request has ended: write its log line, count it.
     fn record(&self, record: &crate::Record);

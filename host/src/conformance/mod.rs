@@ -119,11 +119,11 @@ pub fn run(file: &Path, options: &Options) -> Result<Report, ConformanceError> {
     let runtime = Runtime::new(sandbox).map_err(|error| engine(&error))?;
     let own = Bounds { trusted: true, ..Bounds::default() };
     let normaliser =
-        NormaliserComponent::load(&runtime, crate::builtin::NORMALISER, own).map_err(|error| engine(&error))?;
+        NormaliserComponent::load(&runtime, crate::builtin::NORMALISER.into(), own).map_err(|error| engine(&error))?;
 
     let mut report = Report::new(file, &wasm);
     let bounds = Bounds { trusted: false, ..options.bounds };
-    let component = AdapterComponent::load(&runtime, &file.display().to_string(), &wasm, bounds);
+    let component = AdapterComponent::load(&runtime, &file.display().to_string(), wasm.as_slice().into(), bounds);
     runtime.save();
     let component = match component {
         Ok(component) => component,

@@ -56,7 +56,7 @@ mod tests {
         let runtime =
             crate::engine::Runtime::new(crate::engine::Sandbox { instances: 64, ..Default::default() }).unwrap();
         let bounds = crate::engine::Bounds { trusted: true, ..Default::default() };
-        let normaliser = NormaliserComponent::load(&runtime, crate::builtin::NORMALISER, bounds).unwrap();
+        let normaliser = NormaliserComponent::load(&runtime, crate::builtin::NORMALISER.into(), bounds).unwrap();
         let read = canonical(&normaliser, "m").unwrap();
         let missing =
             CANONICAL.iter().map(|(name, _)| *name).filter(|name| !read.iter().any(|read| read.name == **name));

@@ -548,6 +548,14 @@ impl World {
         self.gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
     }
 
+    /// The same process with its configuration read anew: this one serves on what runs, the result what comes.
+    pub fn reloaded(&self, config: Config) -> World {
+        let config = Arc::new(config);
+        let gateway = self.gateway.successor(Arc::clone(&config), witgate_dialects::routes().to_vec());
+        self.gateway.retire();
+        World { state: Rc::clone(&self.state), ports: Arc::clone(&self.ports), gateway: Arc::new(gateway), config }
+    }
+
     /// Another process over the same state.
     pub fn another(&self) -> World {
         let gateway = Arc::new(Gateway::new(Arc::clone(&self.config), witgate_dialects::routes().to_vec()));
