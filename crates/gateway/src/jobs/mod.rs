@@ -25,6 +25,7 @@ mod batches;
 mod bell;
 mod callback;
 mod files;
+mod notices;
 mod records;
 mod serve;
 mod store;
@@ -49,7 +50,9 @@ use crate::state::StateError;
 
 pub(crate) use batches::BatchQuestion;
 pub use callback::is_public;
+pub(crate) use callback::timestamp;
 pub(crate) use files::FileQuestion;
+pub(crate) use notices::{mark, send};
 pub(crate) use serve::Question;
 
 use bell::{Bell, Bells};
