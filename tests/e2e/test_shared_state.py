@@ -4,11 +4,13 @@ hangs or is gone."""
 import collections
 import concurrent.futures
 import itertools
+import json
 import time
 
 import kit
 import pytest
 import redis_server
+from test_jobs import SECRET, receiver, signed  # noqa: F401
 
 pytestmark = pytest.mark.host_only
 
@@ -30,7 +32,7 @@ def config(redis, double, on_failure="open", timeout="5s", **keys):
         "server": {"api_keys": ["unlimited"]},
         "admin": {"key": "root"},
         "providers": {"d": {"adapter": "llama-cpp", "endpoint": double.url}},
-        "models": {"*": {"target": "d/ok"}},
+        "models": {"*": {"target": "d/ok"}, "silent": {"target": "d/silent"}},
         "prices": {"d/*": {"input": 1_000, "output": 1_000}},
         "keys": {name: {"secret": name} | terms for name, terms in keys.items()},
         "state": {"store": "redis", "url": redis.url, "on_failure": on_failure, "timeout": timeout},
@@ -85,6 +87,12 @@ def test_four_gateways_exceed_a_budget_by_one_request_s_worth_at_most(start, red
         counts += load(gateways, "spender", 100)
     passed = counts.pop((200, None))
     assert set(counts) == {(402, "budget_exceeded")}
+    # What was reserved and not used is there again when nothing runs any more.
+    time.sleep(0.5)
+    while (status := ask(gateways[passed % GATEWAYS], "spender")[0]) == 200:
+        passed += 1
+        time.sleep(0.05)
+    assert status == 402
     # None of it is out of reach, and at most one request is beyond it.
     assert budget <= passed * COST < budget + COST, passed
 
@@ -95,9 +103,29 @@ def test_four_gateways_exceed_a_budget_by_one_request_s_worth_at_most(start, red
     kit.wait_until(lambda: spent() == (passed, passed * 5_000_000), 10, "the last settlements")
 
 
+def test_four_gateways_tell_the_webhook_of_each_threshold_once(start, redis, double, receiver, shape):  # noqa: F811
+    receiver.failures = 1
+    settings = config(redis, double, spender={"budget": {"total": 20 * COST}})
+    hook = {"webhook": f"http://127.0.0.1:{receiver.server_port}/budget", "webhook_secret": f"whsec_{SECRET}"}
+    settings["accounting"] = hook | {"allow_private_webhook": True}
+    gateways = [start(settings) for _ in range(GATEWAYS)]
+    counts = load(gateways, "spender", 60)
+    assert counts[402, "budget_exceeded"] > 0
+    # The first message was refused: it comes again.
+    kit.wait_until(lambda: len(receiver.got) >= 4, 20, "three thresholds, one of them twice")
+    time.sleep(2)
+    told = collections.Counter()
+    for headers, body in receiver.got:
+        assert signed(headers, body)
+        message = json.loads(body)
+        assert (message["type"], message["data"]["owner"]) == ("budget.threshold", "spender")
+        told[message["data"]["percent"]] += 1
+    assert sorted(told) == [50, 80, 100] and sum(told.values()) == 4, told
+
+
 def test_four_gateways_hold_no_more_requests_of_a_key_at_once_than_it_may(start, redis, double, shape):
     gateways = [start(config(redis, double, one={"quota": {"concurrent_requests": 3}})) for _ in range(GATEWAYS)]
-    wires = [gateways[n % GATEWAYS].open_chat("d/silent", headers={"authorization": "Bearer one"}) for n in range(3)]
+    wires = [gateways[n % GATEWAYS].open_chat("silent", headers={"authorization": "Bearer one"}) for n in range(3)]
 
     def refused():
         return all(ask(gateway, "one")[:2] == (429, "concurrency_limit_exceeded") for gateway in gateways)
