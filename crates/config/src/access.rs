@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::names::{did_you_mean, list, quote};
 use crate::read::{
-    At, Count, Entry, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Text, Time, Value, Word, join, table,
+    At, Count, Entry, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Reader, Text, Time, Value, Word, join, table,
 };
 use crate::secret::Secret;
 
@@ -44,6 +44,8 @@ pub struct Access {
     pub keep_spend: Duration,
     /// What holds while the state store cannot be asked.
     pub on_failure: OnFailure,
+    /// Where thresholds of budgets are told, beside the log.
+    pub webhook: Option<Webhook>,
 }
 
 impl Default for Access {
@@ -59,8 +61,22 @@ impl Default for Access {
             key_ttl: Duration::from_secs(5),
             keep_spend: Duration::from_secs(400 * 86_400),
             on_failure: OnFailure::Open,
+            webhook: None,
         }
     }
+}
+
+/// Where thresholds of budgets are told.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// An address of `http` or `https`.
+    pub url: String,
+    /// What each message is signed with, as Standard Webhooks.
+    pub secret: Secret,
+    /// How often one is sent at most.
+    pub attempts: u32,
+    /// It may be an address of a private network, or of this machine.
+    pub allow_private: bool,
 }
 
 /// A key of the configuration.
@@ -297,6 +313,14 @@ table! {
         key_ttl: Time = Access::default().key_ttl, Duration::ZERO..=Duration::from_secs(3_600);
         /// How long spend can be asked for.
         keep_spend: Time = Access::default().keep_spend, Duration::from_secs(86_400)..=Duration::from_secs(3_660 * 86_400);
+        /// The URL that is told when a budget reaches 50, 80 and 100 %, beside the log.
+        webhook: Text;
+        /// What that is signed with as Standard Webhooks: "whsec_" and base64.
+        webhook_secret: Hidden;
+        /// Most times that a message is sent until it is accepted.
+        webhook_attempts: Count = 8, 1..=20;
+        /// The URL may be one of a private network or of this machine.
+        allow_private_webhook: Flag;
     }
 }
 
@@ -514,7 +538,8 @@ pub(crate) fn access(tables: Tables, dialects: &[&str], reader: &mut Reader<'_>)
         };
         prices.insert(entry.key.name, price);
     }
-    let accounting = tables.accounting.map(|at| at.value).unwrap_or_default();
+    let mut accounting = tables.accounting.map(|at| at.value).unwrap_or_default();
+    let webhook = webhook(&mut accounting, reader);
     Access {
         admin_key: admin.map(|at| at.value).filter(|key| !key.expose().is_empty()),
         keys,
@@ -526,6 +551,39 @@ pub(crate) fn access(tables: Tables, dialects: &[&str], reader: &mut Reader<'_>)
         key_ttl: accounting.key_ttl.map_or(default.key_ttl, |at| at.value),
         keep_spend: accounting.keep_spend.map_or(default.keep_spend, |at| at.value),
         on_failure: tables.on_failure,
+        webhook,
+    }
+}
+
+fn webhook(table: &mut AccountingTable, reader: &mut Reader<'_>) -> Option<Webhook> {
+    let url = table.webhook.take()?;
+    if !["http://", "https://"].iter().any(|scheme| url.value.starts_with(scheme)) {
+        let help = "write one that begins with https:// or http://".to_owned();
+        reader.problem(&url.span, "accounting.webhook", "not an address that can be told", Some(help));
+    }
+    let Some(secret) = table.webhook_secret.take() else {
+        let help = "set accounting.webhook_secret: each message is signed with it".to_owned();
+        reader.problem(&url.span, "accounting.webhook", "a webhook without a secret", Some(help));
+        return None;
+    };
+    webhook_secret(&secret, "accounting.webhook_secret", reader);
+    Some(Webhook {
+        url: url.value,
+        secret: secret.value,
+        attempts: table.webhook_attempts.take().map_or(8, |at| at.value),
+        allow_private: table.allow_private_webhook.take().is_some_and(|at| at.value),
+    })
+}
+
+/// Refuses what is no secret of Standard Webhooks.
+pub(crate) fn webhook_secret(secret: &At<Secret>, key: &str, reader: &mut Reader<'_>) {
+    let base64 = secret.value.expose().strip_prefix("whsec_").map(|text| text.trim_end_matches('='));
+    let fits = |text: &str| {
+        (32..=86).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b))
+    };
+    if !base64.is_some_and(fits) {
+        let help = "write \"whsec_\" and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives them";
+        reader.problem(&secret.span, key, "is not a secret of Standard Webhooks", Some(help.to_owned()));
     }
 }
 

@@ -1165,15 +1165,7 @@ fn jobs(table: JobsTable, reader: &mut Reader<'_>) -> Jobs {
     let count = |at: Option<At<u32>>, default: usize| at.map_or(default, |at| at.value as usize);
     let time = |at: Option<At<Duration>>, default: Duration| at.map_or(default, |at| at.value);
     if let Some(secret) = &table.callback_secret {
-        let base64 = secret.value.expose().strip_prefix("whsec_").map(|text| text.trim_end_matches('='));
-        let fits = |text: &str| {
-            (32..=86).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b))
-        };
-        if !base64.is_some_and(fits) {
-            let help = "write \"whsec_\" and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives them";
-            let message = "is not a secret of Standard Webhooks";
-            reader.problem(&secret.span, "jobs.callback_secret", message, Some(help.to_owned()));
-        }
+        access::webhook_secret(secret, "jobs.callback_secret", reader);
     }
     Jobs {
         concurrency: count(table.concurrency, default.concurrency),

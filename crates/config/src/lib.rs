@@ -63,7 +63,7 @@ mod state;
 mod units;
 mod watch;
 
-pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, fits, is_name};
+pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, Webhook, fits, is_name};
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
     Provider, Route, Server, Settings, Target, Timeouts, UnknownModel,

@@ -985,6 +985,27 @@ fn several_keys_take_turns_and_are_never_shown() {
 }
 
 #[test]
+fn a_webhook_for_budgets_wants_an_address_and_a_secret() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let table =
+        |url: &str, more: &str| format!("[providers.p]\nadapter = \"stub\"\n[accounting]\nwebhook = \"{url}\"\n{more}");
+    let config = good(&table("https://h/x", &format!("webhook_secret = \"{SECRET}\"\nwebhook_attempts = 3")));
+    let webhook = config.access.webhook.expect("a webhook");
+    assert_eq!((webhook.url.as_str(), webhook.attempts, webhook.allow_private), ("https://h/x", 3, false));
+    assert!(webhook.secret.matches(SECRET) && !format!("{webhook:?}").contains("MfKQ"));
+    let wrong = |text: &str| Config::from_toml(text, "t.toml", &|_| None).expect_err("a problem").to_string();
+    let lacks = wrong(&table("https://h/x", ""));
+    assert!(lacks.contains("t.toml:4:11: accounting.webhook: a webhook without a secret"), "{lacks}");
+    let ftp = wrong(&table("ftp://h/x", &format!("webhook_secret = \"{SECRET}\"")));
+    assert!(ftp.contains("t.toml:4:11: accounting.webhook: not an address"), "{ftp}");
+    let short = wrong(&table("https://h/x", "webhook_secret = \"whsec_short\""));
+    assert!(
+        short.contains("t.toml:5:18: accounting.webhook_secret: is not a secret") && !short.contains("short\""),
+        "{short}"
+    );
+}
+
+#[test]
 fn where_state_lies_is_told_with_its_place_where_it_is_wrong() {
     let read = |text: &str| {
         let env = |name: &str| (name == "URL").then(|| "redis://:pw@h".into());

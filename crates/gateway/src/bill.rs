@@ -23,13 +23,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
-use witgate_config::{Config, OnFailure, Price, Quota, Route, Terms, Tokens, Unpriced};
+use witgate_config::{Config, OnFailure, Price, Quota, Route, Terms, Tokens, Unpriced, Webhook};
 use witgate_model::{Error, ErrorKind, Event, Field, Input, MediaSource, Message, Part, Request, Retry, Usage};
 
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http;
+use crate::jobs;
 use crate::keys::{Client, unavailable, within};
 use crate::metrics::{Threshold, Thresholds};
 use crate::path::Flight;
@@ -183,6 +185,8 @@ fn rule(measure: Measure, now: Duration) -> Rule {
 pub(crate) struct Told {
     known: Arc<Mutex<HashSet<u64>>>,
     thresholds: Thresholds,
+    webhook: Option<Webhook>,
+    raised: AtomicUsize,
     /// Settlements that are being tried again.
     again: AtomicUsize,
 }
@@ -192,6 +196,11 @@ impl Told {
         let mut hasher = DefaultHasher::new();
         what.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// How many thresholds this process was the first to tell of.
+    fn raised(&self) -> usize {
+        self.raised.load(Ordering::Relaxed)
     }
 
     fn has(&self, what: u64) -> bool {
@@ -228,7 +237,7 @@ impl Ledger {
         Ledger {
             models: quotas.collect(),
             longest: longest + SLACK,
-            told: Arc::new(Told { thresholds, ..Told::default() }),
+            told: Arc::new(Told { thresholds, webhook: config.access.webhook.clone(), ..Told::default() }),
         }
     }
 
@@ -422,7 +431,15 @@ impl Work {
     /// Does it. Where the state store cannot be asked, the operator is told, and it is tried again for half a minute; what
     /// was reserved is given back when its lease is over.
     pub async fn run<P: Ports>(self, ports: &P) {
-        let Err(error) = self.debt.settle(ports, &self.told, Once::First).await else { return };
+        let raised = self.told.raised();
+        let Err(error) = self.debt.settle(ports, &self.told, Once::First).await else {
+            if let Some(webhook) = self.told.webhook.as_ref().filter(|_| self.told.raised() != raised)
+                && let Err(error) = jobs::send(ports, webhook).await
+            {
+                ports.warn(&Warning::State { why: &error });
+            }
+            return;
+        };
         ports.warn(&Warning::State { why: &error });
         // What was not reserved cannot be told from what was counted already.
         let Some(_trying) = Trying::new(&self.told).filter(|_| self.debt.reserved) else { return };
@@ -464,6 +481,21 @@ impl Debt {
 }
 
 impl Hold {
+    /// What the webhook is told of a threshold.
+    fn notice(&self, now: Duration, start: Duration, end: Duration, used: u64, percent: u64) -> Value {
+        let usd = |nano: u64| nano as f64 / 1e9;
+        let ends = (end != ETERNITY).then(|| jobs::timestamp(end.as_secs()));
+        json!({
+            "type": "budget.threshold",
+            "timestamp": jobs::timestamp(now.as_secs()),
+            "data": {
+                "scope": self.scope.name(), "owner": self.owner, "period": self.measure.name(), "percent": percent,
+                "used_usd": usd(used), "limit_usd": usd(self.limit),
+                "period_start": ends.is_some().then(|| jobs::timestamp(start.as_secs())), "period_end": ends,
+            },
+        })
+    }
+
     /// Tells the operator of thresholds that a budget has reached, each once in a period.
     async fn tell<P: Ports>(
         &self,
@@ -482,12 +514,13 @@ impl Hold {
                 continue;
             }
             let key = format!("alert/{}@{}/{percent}", self.key, start.as_secs());
-            let first =
-                within(ports, ports.state().set(now, &key, Some(Bytes::new()), Some(end), Expect::Absent)).await?;
+            let body = told.webhook.is_some().then(|| self.notice(now, start, end, used, *percent));
+            let first = within(ports, jobs::mark(ports, &key, end, body)).await?;
             told.add(hash);
             if first {
                 let threshold = Threshold { scope: self.scope.name(), percent: *percent };
                 told.thresholds.get_or_create(&threshold).inc();
+                told.raised.fetch_add(1, Ordering::Relaxed);
                 ports.warn(&Warning::Budget {
                     request_id,
                     scope: self.scope.name(),

@@ -785,6 +785,120 @@ fn a_process_killed_while_it_calls_back_leaves_that_to_the_next() {
     }
 }
 
+/// Ten answers of 62 micro-dollars are the budget of alice's day; its thresholds go to a webhook.
+fn with_webhook(url: &str, more: &str) -> Config {
+    let more = format!(
+        "[keys.alice]\nsecret = \"alice-key\"\nbudget.day = 0.00062\n[prices.\"p/*\"]\ninput = 2\noutput = 8\n[accounting]\n\
+         webhook = \"{url}\"\nwebhook_secret = \"{SECRET}\"\noutput_tokens = 7\n{more}"
+    );
+    config_with("", &more)
+}
+
+async fn ask_as_alice(world: &World) -> u16 {
+    let client = world.ask("alice-key", "POST", CHAT, &[], chat_body("p/m", false)).await;
+    world.sleep(Duration::from_millis(100)).await;
+    client.status
+}
+
+#[test]
+fn thresholds_are_told_to_the_webhook_once_by_two_processes_until_they_are_accepted() {
+    let one = World::new(1, with_webhook("https://hooks.example.com/budget", ""));
+    let refused = Cell::new(0);
+    one.serve(move |host, _| {
+        let hook = host == "hooks.example.com";
+        refused.set(refused.get() + u32::from(hook));
+        if hook && refused.get() <= 2 { error(500) } else { good(20) }
+    });
+    let two = one.another();
+    let script = async {
+        for _ in 0..6 {
+            ask_as_alice(&one).await;
+            ask_as_alice(&two).await;
+        }
+        one.sleep(Duration::from_secs(600)).await;
+    };
+    one.drive(async {
+        let _ = select(pin!(script), pin!(join(one.work(), two.work()))).await;
+    });
+    let sent = callbacks(&one);
+    assert!(sent.iter().all(|request| is_signed(request) && request.public_only && request.provider.is_empty()));
+    let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for request in &sent {
+        let (_, id) = request.headers.iter().find(|(name, _)| name == "webhook-id").unwrap();
+        told.entry(id.clone()).or_default().push(serde_json::from_slice(&request.body).unwrap());
+    }
+    assert_eq!((told.len(), sent.len()), (3, 5), "three thresholds, and two that were refused at first");
+    let mut percents = Vec::new();
+    for bodies in told.values() {
+        assert!(bodies.iter().all(|body| body == &bodies[0]), "{bodies:?}");
+        let (body, data) = (&bodies[0], &bodies[0]["data"]);
+        assert_eq!(
+            (&body["type"], &data["scope"], &data["owner"]),
+            (&json!("budget.threshold"), &json!("key"), &json!("alice"))
+        );
+        assert_eq!((&data["period"], &data["limit_usd"]), (&json!("day"), &json!(0.00062)));
+        assert_eq!(
+            (&data["period_start"], &data["period_end"]),
+            (&json!("2023-11-14T00:00:00Z"), &json!("2023-11-15T00:00:00Z"))
+        );
+        percents.push(data["percent"].as_u64().unwrap());
+    }
+    percents.sort_unstable();
+    assert_eq!(percents, [50, 80, 100]);
+    assert!(everything(&one).keys().all(|key| !key.starts_with("alertq/")));
+}
+
+#[test]
+fn a_process_killed_while_it_tells_of_a_threshold_leaves_that_to_the_next() {
+    for at in 0..60 {
+        let mut world = World::new(at, with_webhook("https://hooks.example.com/budget", ""));
+        world.serve(|_, _| good(20));
+        until_death(&world, async {
+            for _ in 0..4 {
+                ask_as_alice(&world).await;
+            }
+            world.kept().kill_after(at / 2, at % 2 == 0);
+            for _ in 0..2 {
+                ask_as_alice(&world).await;
+            }
+            world.sleep(Duration::from_secs(5)).await;
+        });
+        world.restart();
+        with_worker(&world, async {
+            // The second one finds what the dead process had reserved given back.
+            ask_as_alice(&world).await;
+            world.sleep(Duration::from_secs(200)).await;
+            ask_as_alice(&world).await;
+            world.sleep(Duration::from_secs(60)).await;
+        });
+        let sent = callbacks(&world);
+        let half = |request: &&witgate_gateway::UpstreamRequest| {
+            serde_json::from_slice::<Value>(&request.body).unwrap()["data"]["percent"] == 50
+        };
+        let told = sent.iter().filter(half).count();
+        assert!((1..=2).contains(&told), "{at}: {told} of {}", sent.len());
+    }
+}
+
+#[test]
+fn a_webhook_of_a_private_address_is_told_nothing_unless_it_is_allowed() {
+    for (more, told) in [("", 0), ("allow_private_webhook = true\n", 1)] {
+        let world = World::new(1, with_webhook("http://10.0.0.1/hooks.example.com", more));
+        world.serve(|_, _| good(20));
+        with_worker(&world, async {
+            for _ in 0..5 {
+                ask_as_alice(&world).await;
+            }
+            world.sleep(Duration::from_secs(600)).await;
+        });
+        let sent = callbacks(&world);
+        assert_eq!(sent.len(), told, "{more}");
+        assert!(sent.iter().all(|request| !request.public_only));
+        let warned = world.new_warnings().iter().any(|warning| warning.contains("accounting.webhook must be"));
+        assert_eq!(warned, told == 0);
+    }
+}
+
 #[test]
 fn a_callback_to_a_private_address_is_refused_unless_it_is_allowed() {
     let world = World::new(1, config(""));

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::json;
+use witgate_config::Secret;
 
 use super::serve::shown;
 use super::store::{self, Callback, Called, Store, millis};
@@ -29,9 +30,9 @@ use crate::state::StateError;
 /// How long a receiver may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long nobody else sends a callback that somebody is sending.
-const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// How many are sent at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 /// The wait before the second sending; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(3_600);
@@ -105,9 +106,7 @@ impl Gateway {
             _ if tries >= self.config.jobs.callback_attempts => Called::Failed,
             _ => Called::Waiting,
         };
-        let doubled = BACKOFF.saturating_mul(1 << tries.saturating_sub(1).min(12)).min(MAX_BACKOFF);
-        let pause = doubled + doubled / 1_024 * u32::try_from(ports.random() % 128).unwrap_or(0);
-        let due = millis(store.now() + pause);
+        let due = millis(store.now() + backoff(tries, ports.random()));
         if let Some(callback) = &mut job.callback {
             callback.state = state;
             callback.due = due;
@@ -126,45 +125,76 @@ impl Gateway {
         let body = json!({
             "type": format!("job.{}", job.status.as_str()), "timestamp": timestamp(finished), "data": shown(job),
         });
-        let body = body.to_string();
-        let id = format!("msg_{}", job.id);
-        let now = ports.unix_time().as_secs().to_string();
-        let signature = sign::webhook(secret, &id, &now, body.as_bytes())?;
-        let header = |name: &str, value: String| (name.to_owned(), value);
-        let request = UpstreamRequest {
-            provider: String::new(),
-            method: "POST".to_owned(),
-            url,
-            headers: vec![
-                header("content-type", "application/json".to_owned()),
-                header("webhook-id", id),
-                header("webhook-timestamp", now),
-                header("webhook-signature", signature),
-            ],
-            body: Bytes::from(body),
-            connect_timeout: TIMEOUT / 3,
+        let posting = Posting {
+            secret,
             public_only: !self.config.jobs.allow_private_callbacks,
+            url,
+            id: format!("msg_{}", job.id),
+            body: body.to_string(),
+            request_id: &job.request_id,
         };
-        match before(ports.as_ref(), ports.now() + TIMEOUT, ports.send(request)).await {
-            Some(Ok(answer)) => Some(answer.status),
-            Some(Err(error)) => {
-                warn(ports.as_ref(), &job.request_id, &StateError(format!("a callback could not be sent: {error}")));
-                None
-            }
-            None => None,
-        }
+        post(ports.as_ref(), posting).await
     }
 }
 
+/// A message that is to be posted.
+pub(super) struct Posting<'a> {
+    pub secret: &'a Secret,
+    /// It must not go to an address of a private network.
+    pub public_only: bool,
+    pub url: String,
+    /// The same for all postings of one message.
+    pub id: String,
+    pub body: String,
+    /// Of the request that led to it, for the log.
+    pub request_id: &'a str,
+}
+
+/// Posts a message once, signed as Standard Webhooks; the status of its answer.
+pub(super) async fn post<P: Ports>(ports: &P, posting: Posting<'_>) -> Option<u16> {
+    let Posting { secret, public_only, url, id, body, request_id } = posting;
+    let now = ports.unix_time().as_secs().to_string();
+    let signature = sign::webhook(secret, &id, &now, body.as_bytes())?;
+    let header = |name: &str, value: String| (name.to_owned(), value);
+    let request = UpstreamRequest {
+        provider: String::new(),
+        method: "POST".to_owned(),
+        url,
+        headers: vec![
+            header("content-type", "application/json".to_owned()),
+            header("webhook-id", id),
+            header("webhook-timestamp", now),
+            header("webhook-signature", signature),
+        ],
+        body: Bytes::from(body),
+        connect_timeout: TIMEOUT / 3,
+        public_only,
+    };
+    match before(ports, ports.now() + TIMEOUT, ports.send(request)).await {
+        Some(Ok(answer)) => Some(answer.status),
+        Some(Err(error)) => {
+            warn(ports, request_id, &StateError(format!("a callback could not be sent: {error}")));
+            None
+        }
+        None => None,
+    }
+}
+
+/// How long to wait after so many sendings.
+pub(super) fn backoff(tries: u32, random: u128) -> Duration {
+    let doubled = BACKOFF.saturating_mul(1 << tries.saturating_sub(1).min(12)).min(MAX_BACKOFF);
+    doubled + doubled / 1_024 * u32::try_from(random % 128).unwrap_or(0)
+}
+
 /// A moment as RFC 3339 writes it.
-fn timestamp(seconds: u64) -> String {
+pub(crate) fn timestamp(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
     let (Some(time), format) = (time, &time::format_description::well_known::Rfc3339) else { return String::new() };
     time.format(format).unwrap_or_default()
 }
 
 /// What is wrong with the address of a callback.
-fn check(url: &str, private: bool) -> Result<(), String> {
+pub(super) fn check(url: &str, private: bool) -> Result<(), String> {
     if url.len() > MAX_URL {
         return Err(format!("is longer than {MAX_URL} bytes"));
     }

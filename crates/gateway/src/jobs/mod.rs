@@ -26,6 +26,7 @@ mod bell;
 mod callback;
 mod files;
 pub(crate) mod later;
+mod notices;
 mod records;
 mod serve;
 mod store;
@@ -50,7 +51,9 @@ use crate::state::StateError;
 
 pub(crate) use batches::BatchQuestion;
 pub use callback::is_public;
+pub(crate) use callback::timestamp;
 pub(crate) use files::FileQuestion;
+pub(crate) use notices::{mark, send};
 pub(crate) use serve::Question;
 
 use bell::{Bell, Bells};

@@ -86,20 +86,11 @@ struct Performed {
 }
 
 impl Gateway {
-    /// Runs jobs, `jobs.concurrency` at once, until it is dropped: what then runs is taken up by another worker when its
-    /// lease has ended. Any number of processes may do this over one state store. While the gateway drains
-    /// ([`Gateway::drain`]), no further job is begun. Completes only where the gateway has been retired
+    /// Runs jobs, `jobs.concurrency` at once, and sends callbacks and notices, until it is dropped: what then runs is taken
+    /// up by another worker when its lease has ended. Any number of processes may do this over one state store. While the
+    /// gateway drains ([`Gateway::drain`]), no further job is begun. Completes only where the gateway has been retired
     /// ([`Gateway::retire`]) and its last job has ended; those count to the `jobs.concurrency` of its successor.
     pub async fn work<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
-        if self.config.jobs.concurrency == 0 {
-            while !self.is_retired() {
-                let heard = self.jobs.bell.rung();
-                if !self.is_retired() {
-                    self.jobs.bell.after(heard).await;
-                }
-            }
-            return;
-        }
         self.work_until(ports, false).await;
     }
 
@@ -207,7 +198,7 @@ impl Gateway {
                 }
                 Did::Looked(claimed)
             }
-            Duty::Call => Did::Called(self.call_back(ports).await.unwrap_or_else(|error| {
+            Duty::Call => Did::Called(self.call(ports).await.unwrap_or_else(|error| {
                 warn(ports.as_ref(), "", &error);
                 false
             })),
@@ -215,6 +206,15 @@ impl Gateway {
                 self.run_job(ports, *claimed).await;
                 Did::Ran
             }
+        }
+    }
+
+    /// Sends callbacks and notices that are due. True where there may be more.
+    async fn call<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<bool, StateError> {
+        let more = self.call_back(ports).await?;
+        match &self.config.access.webhook {
+            Some(webhook) => Ok(super::send(ports.as_ref(), webhook).await? || more),
+            None => Ok(more),
         }
     }
 
