@@ -136,6 +136,11 @@ class Scripts:
         await c.stream("text/event-stream" if c.streaming else "application/json")
         await forever()
 
+    async def half(self, c):
+        """Half of an answer that is not streamed, then nothing."""
+        await c.raw(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"id": "x", ')
+        await forever()
+
     async def comments(self, c):
         """Keep-alive comments, and never a token."""
         await c.stream()

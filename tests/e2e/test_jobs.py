@@ -68,6 +68,70 @@ def test_nobody_else_sees_a_job_and_an_idempotency_key_stands_for_one(jobs):
     assert other.status == 404
 
 
+def test_the_official_client_s_responses_in_the_background(jobs):
+    client = jobs.client_with(api_key="key-of-one")
+    queued = client.responses.create(model="stub", input="Hello", background=True, metadata={"a": "b"})
+    assert (queued.status, queued.background, queued.metadata) == ("queued", True, {"a": "b"})
+    done = kit.wait_until(lambda: ended(client, queued.id), 15, "the response")
+    assert (done.status, done.id, done.created_at) == ("completed", queued.id, queued.created_at)
+    assert "Hello" in done.output_text and done.usage.total_tokens > 0
+    items = client.responses.input_items.list(queued.id).data
+    assert items[0].content[0].text == "Hello"
+    again = client.responses.cancel(queued.id)
+    assert again.status == "completed", "it has ended already"
+    on = client.responses.create(model="stub", input="And then?", previous_response_id=queued.id)
+    assert "And then?" in on.output_text
+    with pytest.raises(openai.NotFoundError):
+        jobs.client_with(api_key="key-of-two").responses.retrieve(queued.id)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.cancel(on.id)
+    assert "synchronous" in str(refused.value)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="stub", input="Hello", background=True, store=False)
+    client.responses.delete(queued.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(queued.id)
+
+
+def ended(client, id):
+    response = client.responses.retrieve(id)
+    return response if response.status not in ("queued", "in_progress") else None
+
+
+def test_the_official_client_cancels_a_response_in_the_background(start, double):
+    slow = config()
+    slow["providers"]["double"] = {"adapter": "openai", "endpoint": double.url}
+    slow["models"] = {"slow": {"target": "double/silent"}, "drip": {"target": "double/drip"}}
+    client = start(slow).client_with(api_key="key-of-one")
+    running = client.responses.create(model="slow", input="Hello", background=True)
+    kit.wait_until(lambda: client.responses.retrieve(running.id).status == "in_progress", 15, "the run")
+    assert client.responses.cancel(running.id).status == "cancelled"
+    assert client.responses.retrieve(running.id).status == "cancelled"
+
+    # A stream that goes on when its client has left, and is followed again from where it was.
+    with client.responses.create(model="drip", input="Hello", background=True, stream=True) as stream:
+        seen = [event for event, _ in zip(stream, range(12))]
+    id = seen[0].response.id
+    time.sleep(0.5)
+    assert client.responses.retrieve(id).status == "in_progress"
+    with client.responses.retrieve(id, stream=True, starting_after=seen[-1].sequence_number) as stream:
+        rest = [event for event, _ in zip(stream, range(12))]
+    assert [event.sequence_number for event in seen + rest] == list(range(24))
+    assert {event.type for event in rest} == {"response.output_text.delta"}
+    assert client.responses.cancel(id).status == "cancelled"
+
+
+def test_the_official_client_follows_a_response_in_the_background(jobs):
+    client = jobs.client_with(api_key="key-of-one")
+    events = list(client.responses.create(model="stub", input="Hello", background=True, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+    done = client.responses.retrieve(events[-1].response.id)
+    assert done.output_text == events[-1].response.output_text != ""
+    replayed = list(client.responses.retrieve(done.id, stream=True, starting_after=2))
+    assert [event.sequence_number for event in replayed] == list(range(3, len(events)))
+
+
 class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))

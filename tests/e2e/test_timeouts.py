@@ -36,6 +36,11 @@ def test_first_token_of_a_stream(gateway, script):
     is_504(answer, "first_token", took, 0.4)
 
 
+def test_idle_between_two_pieces_of_an_answer_that_is_not_streamed(gateway):
+    answer, took = timed(lambda: gateway.chat("double-idle/half"))
+    is_504(answer, "idle", took, 0.4)
+
+
 @pytest.mark.parametrize("script", ["silent", "head_only"])
 def test_an_answer_that_is_not_streamed_has_the_total_alone(gateway, script):
     """Its first token cannot be told from its last one."""

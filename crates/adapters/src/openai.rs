@@ -10,7 +10,7 @@
 //! setting `strict` they are refused (or left out, with `drop_unsupported`), as `api.openai.com` would refuse them.
 //!
 //! Names of tools, ids of calls and media in messages of tools keep to OpenAI's rules where the client speaks another
-//! dialect: names and ids are mapped and told back as the client wrote them, media are refused. What an OpenAI client sends
+//! dialect: names and ids are mapped and told back as the client wrote them, media go in a message of the user. What an OpenAI client sends
 //! goes as it is, since a server that follows OpenAI may take more; with `strict` it is held to the rules too.
 
 use witgate_model::{Adapter, Description, Error, HttpRequest, Request, ResponseHead, SecretSlot};

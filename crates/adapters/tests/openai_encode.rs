@@ -540,6 +540,46 @@ fn a_conversation_of_another_dialect_becomes_one_that_every_server_takes() {
 }
 
 #[test]
+fn pictures_in_the_results_of_tools_go_as_the_user_s_behind_all_results_and_name_their_call() {
+    let message = |role, parts| Message { role, name: None, parts, extra: None };
+    let picture = || ResultContent::Media(media(MediaKind::Image, None, MediaSource::Url("https://x".into())));
+    let text = |text: &str| ResultContent::Text(TextPart { text: text.into(), ..TextPart::default() });
+    let result =
+        |id: &str, content| Part::ToolResult(ToolResult { call_id: id.into(), content, ..ToolResult::default() });
+    let mut request = foreign(vec![]);
+    request.input = Input::Chat(vec![
+        message(Role::Tool, vec![result("t1", vec![text("two"), picture(), picture()])]),
+        message(Role::User, vec![result("t2", vec![picture()]), result("t3", vec![text("no")]), Part::text("So?")]),
+        message(Role::Tool, vec![result("t4", vec![picture()])]),
+    ]);
+    let (told, shown) = (
+        |id: &str| json!({"type": "text", "text": format!("The result of the tool call {id} has this content:")}),
+        json!({"type": "image_url", "image_url": {"url": "https://x"}}),
+    );
+    let elsewhere = "its content is in the next message of the user";
+    let expected = json!([
+        {"role": "tool", "tool_call_id": "t1", "content": "two"},
+        {"role": "tool", "tool_call_id": "t2", "content": elsewhere},
+        {"role": "tool", "tool_call_id": "t3", "content": "no"},
+        {"role": "user", "content": [told("t1"), shown, shown, told("t2"), shown]},
+        {"role": "user", "content": "So?"},
+        {"role": "tool", "tool_call_id": "t4", "content": elsewhere},
+        {"role": "user", "content": [told("t4"), shown]},
+    ]);
+    assert_eq!(encoded(request.clone())["messages"], expected);
+    // What an OpenAI client sent goes as it is, unless the server is known to take no more than OpenAI's.
+    request.dialect = "openai-chat".into();
+    assert_eq!(encoded(request.clone())["messages"][1]["content"], json!([shown]));
+    let strict = OpenAi::encode(r#"{"strict":true}"#, request).unwrap();
+    assert_eq!(body(&strict)["messages"][1]["content"], elsewhere);
+    let video = media(MediaKind::Video, Some("video/mp4"), MediaSource::Base64("AAAA".into()));
+    let mut request = foreign(vec![]);
+    request.input = Input::Chat(vec![message(Role::Tool, vec![result("t1", vec![ResultContent::Media(video)])])]);
+    let (kind, param) = refusal(OpenAi::encode(r#"{"strict":true}"#, request));
+    assert_eq!((kind, param.as_str()), (ErrorKind::Unsupported, "messages[0].content[0]"));
+}
+
+#[test]
 fn media_go_as_the_api_takes_them() {
     let base64 = || MediaSource::Base64("AAAA".into());
     let url = || MediaSource::Url("https://x/y?a=\"b\"".into());

@@ -157,9 +157,9 @@ impl Server {
 pub struct Timeouts {
     /// Until the connection stands, TLS included.
     pub connect: Duration,
-    /// Until the first content has come.
+    /// Until the first content of a stream has come.
     pub first_token: Duration,
-    /// Between two pieces of content.
+    /// Between two pieces of content; of an answer that is not streamed, between two pieces of its body.
     pub idle: Duration,
     /// For the whole answer.
     pub total: Duration,

@@ -262,9 +262,11 @@ table! {
     struct TimeoutsTable {
         /// Until the connection stands, TLS included.
         connect: Time = Timeouts::DEFAULT.connect, MS..=10 * MINUTE;
-        /// Until the first content has come.
+        /// Until the first content has come. Of an answer that is not streamed nothing comes before all of it is made: it has
+        /// `total` for that.
         first_token: Time = Timeouts::DEFAULT.first_token, MS..=DAY;
-        /// Between two pieces of content; comments that only keep the connection open do not count.
+        /// Between two pieces of content; comments that only keep the connection open do not count. Of an answer that is not
+        /// streamed, between two pieces of its body.
         idle: Time = Timeouts::DEFAULT.idle, MS..=DAY;
         /// For the whole answer.
         total: Time = Timeouts::DEFAULT.total, MS..=DAY;

@@ -14,6 +14,7 @@ use witgate_model::{BlockDelta, BlockKind, BlockStart, Event, Finish, FinishReas
 
 use crate::members::{self, Joined, Waiting};
 use crate::openai::{self, Flags};
+use crate::proofs::Proofs;
 use crate::read::{Kind, Reader};
 use crate::{Render, openai_chat, openai_completions, usage, write};
 
@@ -137,6 +138,7 @@ struct Choice {
     /// Content parts without a counterpart here, for the next chunk: JSON values with commas between.
     parts: String,
     said: Said,
+    proofs: Proofs,
 }
 
 /// The renderer of one answer.
@@ -309,6 +311,12 @@ impl Answer {
     fn block_stop(&mut self, index: u32, out: &mut Vec<u8>) {
         let Some(at) = self.block(index) else { return };
         let block = self.blocks[at];
+        if block.target == Target::Reasoning {
+            let at = self.choice(block.choice);
+            if let Some(told) = self.choices[at].proofs.end() {
+                self.tell(at, false, &told, out);
+            }
+        }
         // Arguments of which not one piece came are an empty object. A whole answer fills them in at its end.
         if let Target::Call(_) = block.target
             && !block.filled
@@ -328,6 +336,12 @@ impl Answer {
         block.filled = true;
         let Block { choice, target, .. } = *block;
         let at = self.choice(choice);
+        if target == Target::Reasoning && self.flavour == Flavour::Chat {
+            if let Some(place) = self.choices[at].proofs.begin(delta.index) {
+                self.tell(at, true, &place, out);
+            }
+            self.choices[at].proofs.text(delta.text.len());
+        }
         let logprobs = delta.logprobs.as_deref().and_then(|raw| self.logprobs(at, raw));
         if !self.flags.stream {
             let said = &mut self.choices[at].said;
@@ -386,17 +400,30 @@ impl Answer {
             return;
         }
         let at = self.choice(self.blocks[at].choice);
+        if encrypted {
+            let told = self.choices[at].proofs.encrypted(delta.index, &delta.text);
+            return self.tell(at, true, &told, out);
+        }
+        if let Some(place) = self.choices[at].proofs.begin(delta.index) {
+            self.tell(at, true, &place, out);
+        }
+        let told = self.choices[at].proofs.signature(&delta.text);
+        self.tell(at, false, &told, out);
+    }
+
+    /// Tells the client a piece of what proves, or encrypts, reasoning.
+    fn tell(&mut self, at: usize, encrypted: bool, text: &str, out: &mut Vec<u8>) {
         if self.flags.stream {
             self.delta_chunk(at, out, None, |out| {
                 let name: &[u8] =
                     if encrypted { b"\"reasoning_encrypted_content\":" } else { b"\"reasoning_signature\":" };
                 out.extend_from_slice(name);
-                write::string(out, &delta.text);
+                write::string(out, text);
             });
         } else {
             let said = &mut self.choices[at].said;
             let proof = if encrypted { &mut said.encrypted } else { &mut said.signature };
-            proof.get_or_insert_default().push_str(&delta.text);
+            proof.get_or_insert_default().push_str(text);
         }
     }
 

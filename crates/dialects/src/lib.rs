@@ -31,6 +31,7 @@ mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
 mod openai_responses;
+mod proofs;
 mod read;
 mod sagemaker_proxy;
 mod scan;

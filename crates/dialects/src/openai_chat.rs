@@ -8,7 +8,8 @@
 //! - `null` for a member that is known and optional means that it was not given. An unknown member keeps its `null`.
 //! - `reasoning_content` of an assistant message (llama.cpp, DeepSeek, vLLM) becomes a reasoning part in front of the
 //!   content; `reasoning_signature`, which our own answers carry, becomes its signature, and
-//!   `reasoning_encrypted_content` a part of its own, with the encrypted form alone. A `refusal` comes behind the content, tool calls come last.
+//!   `reasoning_encrypted_content` a part of its own, with the encrypted form alone. Several pieces of reasoning, each with
+//!   its proof, stand in these three as `proofs.rs` says, and come back apart. A `refusal` comes behind the content, tool calls come last.
 //! - A tool call of an unknown type, or one whose arguments are not a JSON object, becomes `Part::Other` with the whole
 //!   object. A content part of an unknown type does too; in an assistant message a tool call is the one with an `id`.
 //! - A response format, or a tool choice, with a member that the contract cannot hold becomes `Other`, whole.

@@ -916,3 +916,53 @@ proptest! {
         prop_assert_eq!(&whole("openai-chat", events)["choices"][0]["message"]["content"], &json!(streamed));
     }
 }
+
+#[test]
+fn several_pieces_of_reasoning_come_back_apart_each_with_its_own_proof() {
+    let events = || {
+        let piece = |index| block(index, 0, BlockKind::Reasoning);
+        vec![
+            started(),
+            piece(0),
+            Event::Reasoning(delta(0, "on")),
+            Event::Reasoning(delta(0, "e")),
+            Event::Signature(delta(0, "s")),
+            Event::Signature(delta(0, "=")),
+            Event::BlockStop(0),
+            piece(1),
+            Event::Redacted(delta(1, "r")),
+            Event::BlockStop(1),
+            piece(2),
+            Event::Reasoning(delta(2, "two")),
+            Event::Signature(delta(2, "t")),
+            Event::BlockStop(2),
+            Event::text_start(3, 0),
+            Event::text(3, "Hi"),
+            stop(0),
+            Event::Done,
+        ]
+    };
+    let mut streamed = serde_json::Map::new();
+    for chunk in chunks(chat(STREAM, events()).as_bytes()) {
+        for (name, piece) in chunk["choices"][0]["delta"].as_object().into_iter().flatten() {
+            let known = streamed.entry(name.clone()).or_insert_with(|| json!(""));
+            *known = json!(format!("{}{}", known.as_str().unwrap(), piece.as_str().unwrap_or_default()));
+        }
+    }
+    for message in [Value::Object(streamed), whole("openai-chat", events())["choices"][0]["message"].clone()] {
+        assert_eq!((&message["reasoning_content"], &message["content"]), (&json!("onetwo"), &json!("Hi")));
+        assert_eq!(message["reasoning_signature"], "s= 3 t");
+        assert_eq!(message["reasoning_encrypted_content"], "r 3");
+        let mut said = message.clone();
+        said.as_object_mut().unwrap().insert("role".into(), json!("assistant"));
+        let said = common::one_message(&said.to_string()).unwrap();
+        let pieces = said.parts.iter().filter_map(|part| match part {
+            witgate_model::Part::Reasoning(part) => {
+                Some((part.text.as_str(), part.signature.as_deref(), part.redacted.as_deref()))
+            }
+            _ => None,
+        });
+        let expected = [("one", Some("s="), None), ("", None, Some("r")), ("two", Some("t"), None)];
+        assert_eq!(pieces.collect::<Vec<_>>(), expected);
+    }
+}

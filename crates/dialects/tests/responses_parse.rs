@@ -279,7 +279,8 @@ fn what_is_wrong_is_named_with_its_place() {
         (json!({"input": [{"type": "function_call_output", "call_id": "c"}]}), "input[0].output", "is missing"),
         (json!({"input": [{"type": "function_call_output", "output": "c"}]}), "input[0].call_id", "is missing"),
         (json!({"input": [{"type": "item_reference"}]}), "input[0].id", "is missing"),
-        (json!({"input": "x", "background": true}), "background", "does not answer in the background yet"),
+        (json!({"input": "x", "background": true, "store": false}), "background", "needs `store`"),
+        (json!({"input": "x", "background": 1}), "background", "must be a boolean"),
         (json!({"input": "x", "tools": [{"name": "f"}]}), "tools[0].type", "is missing"),
         (json!({"input": "x", "tools": [{"type": "function"}]}), "tools[0].name", "is missing"),
         (json!({"input": "x", "tool_choice": {"type": "function"}}), "tool_choice.name", "is missing"),
@@ -523,4 +524,85 @@ fn a_document_that_is_not_ours_fails_the_request_as_our_fault() {
         let error = ask("GET", "/v1/responses/resp_1", &documents, "").expect_err("broken");
         assert_eq!(error.status, Some(500), "{content}");
     }
+}
+
+/// What the gateway says of an answer that is given later.
+fn later(more: Value) -> Document {
+    let body = json!({"model": "m", "input": "Hi", "background": true, "stream": more["stream"] == true});
+    let Step::Later(later) = create(&body).unwrap() else { panic!("not later") };
+    assert_eq!(later.path, "/v1/responses/resp_bg-{id}");
+    let mut state = json!({"status": "queued", "created": 7, "model": "m", "render": later.parsed.render});
+    state.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Document { at: DocumentRef { kind: "later".into(), key: "X".into() }, content: Some(state.to_string()) }
+}
+
+#[test]
+fn a_response_that_is_given_later_is_made_of_its_state() {
+    let path = "/v1/responses/resp_bg-X";
+    let get = |path: &str, document: Document| match ask("GET", path, &[document], "").unwrap() {
+        Step::Answer(reply) => String::from_utf8(reply.rendered.body).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let as_json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let wanted = |step: Step| match step {
+        Step::Needs(needs) => (needs[0].kind.clone(), needs[0].key.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wanted(ask("GET", path, &[], "").unwrap()), ("later".into(), "X".into()));
+    assert_eq!(wanted(ask("POST", &format!("{path}/cancel"), &[], "").unwrap()), ("cancelled".into(), "X".into()));
+    for (status, told) in [("queued", "queued"), ("running", "in_progress"), ("cancelled", "cancelled")] {
+        let response = as_json(&get(path, later(json!({"status": status}))));
+        assert_eq!((&response["id"], &response["status"]), (&json!("resp_bg-X"), &json!(told)));
+        assert_eq!((&response["background"], &response["created_at"]), (&json!(true), &json!(7)));
+        assert_eq!((&response["output"], &response["usage"]), (&json!([]), &Value::Null));
+    }
+    let answer = json!({"id": "resp_bg-X", "status": "completed", "output": []}).to_string();
+    assert_eq!(get(path, later(json!({"status": "done", "http": 200, "answer": answer}))), answer);
+    let error = json!({"error": {"message": "no", "type": "x", "code": null}}).to_string();
+    for (http, code) in [(400, "server_error"), (429, "rate_limit_exceeded")] {
+        let response = as_json(&get(path, later(json!({"status": "failed", "http": http, "answer": error}))));
+        assert_eq!(
+            (&response["status"], &response["error"]),
+            (&json!("failed"), &json!({"code": code, "message": "no"}))
+        );
+    }
+    let items = as_json(&get(&format!("{path}/input_items"), later(json!({}))));
+    assert_eq!(
+        (&items["data"][0]["id"], &items["data"][0]["content"][0]["text"]),
+        (&json!("msg_bg-X_i0"), &json!("Hi"))
+    );
+    // What is not of this gateway's making is no response.
+    for content in ["{}", "[]", "{\"status\": \"queued\"}", ""] {
+        let at = DocumentRef { kind: "later".into(), key: "X".into() };
+        let error = ask("GET", path, &[Document { at, content: Some(content.into()) }], "").unwrap_err();
+        assert_eq!(error.status, Some(500), "{content}");
+    }
+    assert_eq!(ask("GET", path, &[document("resp_1", None)], "").is_ok(), true, "it is asked for");
+}
+
+#[test]
+fn the_events_of_a_response_that_is_given_later_begin_where_the_client_says() {
+    let last = json!({"type": "response.completed", "sequence_number": 2, "response": {"id": "resp_bg-X", "status": "completed", "output": []}});
+    let answer = format!("event: a\ndata: {{}}\n\nevent: b\ndata: {{}}\n\nevent: response.completed\ndata: {last}\n\n");
+    let done = || later(json!({"stream": true, "status": "done", "http": 200, "answer": answer}));
+    let get =
+        |query: &str, document: Document| ask("GET", &format!("/v1/responses/resp_bg-X?{query}"), &[document], "");
+    let body = |query: &str| match get(query, done()).unwrap() {
+        Step::Answer(reply) => String::from_utf8(reply.rendered.body).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(body("stream=true"), answer);
+    assert_eq!(body("stream=true&starting_after=0"), answer[answer.find("event: b").unwrap()..]);
+    for after in [1, 2, 9, u64::MAX] {
+        let rest = body(&format!("stream=true&starting_after={after}"));
+        assert_eq!(rest, answer[answer.find("event: response").unwrap()..], "the last one in any case: {after}");
+    }
+    assert_eq!(serde_json::from_str::<Value>(&body("")).unwrap(), last["response"]);
+    let running = || later(json!({"stream": true, "status": "running"}));
+    match get("stream=true&starting_after=4", running()).unwrap() {
+        Step::Tail(tail) => assert_eq!((tail.at.kind.as_str(), tail.at.key.as_str(), tail.skip), ("later", "X", 5)),
+        other => panic!("{other:?}"),
+    }
+    let whole = get("stream=true", later(json!({"status": "running"}))).unwrap_err();
+    assert_eq!((whole.status, whole.param.as_deref()), (Some(400), Some("stream")));
 }

@@ -938,8 +938,10 @@ struct Exchange<'p, P: Ports> {
     body: P::Body,
     /// When the whole request must have ended.
     total: Duration,
-    /// When the first, or the next, token must have come; none for an answer that is not streamed.
+    /// When the first, or the next, token must have come. Of an answer that is not streamed, when the next piece of its body
+    /// must have come; none before the first one, which comes when the whole answer is made.
     token: Option<Duration>,
+    stream: bool,
 }
 
 impl<'p, P: Ports> Exchange<'p, P> {
@@ -971,6 +973,7 @@ impl<'p, P: Ports> Exchange<'p, P> {
             body: answer.body,
             total,
             token,
+            stream,
         })
     }
 
@@ -987,9 +990,14 @@ impl<'p, P: Ports> Exchange<'p, P> {
     async fn chunk(&mut self, content: bool) -> Result<Option<Bytes>, Failed> {
         let deadline = self.token.map_or(self.total, |token| token.min(self.total));
         match before(self.ports, deadline, self.body.chunk()).await {
-            None => Err(Self::timed_out(self.provider, self.total, self.token, content)),
+            None => Err(Self::timed_out(self.provider, self.total, self.token, content || !self.stream)),
             Some(None) => Ok(None),
-            Some(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Some(Some(Ok(chunk))) => {
+                if !self.stream {
+                    self.token = Some(self.ports.now() + self.provider.timeouts.idle);
+                }
+                Ok(Some(chunk))
+            }
             Some(Some(Err(_))) => {
                 let error = TransportError::Broken("the answer ended early".to_owned());
                 Err(Failed::transport(&error, &self.provider.name, self.provider.timeouts.connect))

@@ -1,6 +1,7 @@
 //! The gateway over a simulated world, all in one program: each program of its own would compile the whole path anew.
 #![recursion_limit = "512"]
 
+mod background;
 mod batches;
 mod budgets;
 mod cache;

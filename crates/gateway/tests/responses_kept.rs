@@ -116,14 +116,6 @@ fn a_response_that_is_not_to_be_kept_is_not() {
 }
 
 #[test]
-fn a_response_in_the_background_is_refused_and_no_backend_is_asked() {
-    let world = World::new(1, config());
-    let refused = create(&world, &json!({"model": "chain", "input": "Hi", "background": true}));
-    assert_eq!((refused.status, &body(&refused)["error"]["param"]), (400, &json!("background")));
-    assert_eq!(world.sent(), 0);
-}
-
-#[test]
 fn what_is_kept_for_one_client_no_other_one_finds() {
     let mut config = config();
     config.server.api_keys.push(witgate_config::Secret::new("other-key"));

@@ -268,10 +268,15 @@ fn invariant_8_a_client_that_leaves_cancels_the_upstream_at_any_point() {
 fn each_timeout_gives_a_504_that_names_it() {
     let stalled = || Script::new(vec![(1, Act::Head(200, "text/event-stream")), (1, Act::Stall)]);
     let never = || Script::new(vec![(1, Act::Stall)]);
+    let half = || {
+        let half = Act::Bytes(Bytes::from_static(b"{\"id\": "));
+        Script::new(vec![(1, Act::Head(200, "application/json")), (1, half), (1, Act::Stall)])
+    };
     for (script, stream, code, after) in [
         (Script::new(vec![(1, Act::ConnectTimeout)]), true, "connect_timeout", 1),
         (never(), true, "first_token_timeout", 10_000),
         (stalled(), true, "first_token_timeout", 10_000),
+        (half(), false, "idle_timeout", 5_002),
         (never(), false, "total_timeout", 60_000),
     ] {
         let world = World::new(1, config_with_keep_alive("30s"));

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use witgate_model::{
     Auth, CacheMark, CompletionPrompt, Error, Field, Framing, FunctionTool, HeaderAuth, HttpRequest, Input, MediaKind,
-    MediaPart, MediaSource, Message, Part, Reasoning, Request, ResponseFormat, ResultContent, Role, TextPart, Tool,
-    ToolCall, ToolChoice, ToolResult,
+    MediaPart, MediaSource, Message, Part, Reasoning, ReasoningPart, Request, ResponseFormat, ResultContent, Role,
+    TextPart, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 use super::json::{self, Members, Name, Object, Text};
@@ -212,6 +212,49 @@ impl Path {
     }
 }
 
+/// The signatures of all reasoning, and what of it is encrypted, as the client's dialect writes them: where a further piece
+/// begins in the text of all stands in front of its signature, and behind what is encrypted where more follows.
+fn proofs(parts: &[Part]) -> (Option<String>, Option<String>) {
+    let (mut signatures, mut encrypted) = (None::<String>, None::<String>);
+    let (mut length, mut signed, mut place) = (0, false, None);
+    for part in parts {
+        let Part::Reasoning(ReasoningPart { text, signature, redacted, .. }) = part else { continue };
+        if let Some(redacted) = redacted {
+            match &mut encrypted {
+                None => encrypted = Some(redacted.clone()),
+                Some(told) => {
+                    told.extend(place.map(|place| format!(" {place}")));
+                    told.push(' ');
+                    told.push_str(redacted);
+                }
+            }
+            place = Some(length);
+            if text.is_empty() && signature.is_none() {
+                continue;
+            }
+        }
+        if let (Some(told), Some(place)) = (&mut encrypted, place.take()) {
+            told.push_str(&format!(" {place}"));
+        }
+        let signature = signature.as_deref();
+        signed |= signature.is_some();
+        match &mut signatures {
+            None => signatures = Some(signature.unwrap_or_default().to_owned()),
+            Some(told) => told.push_str(&format!(" {length} {}", signature.unwrap_or_default())),
+        }
+        length += text.len();
+    }
+    (signatures.filter(|_| signed), encrypted)
+}
+
+/// A picture, a sound or a document of a tool's result that goes in a message of the user.
+struct Aside<'m> {
+    /// Of the result.
+    path: Path,
+    call: &'m str,
+    media: &'m MediaPart,
+}
+
 struct Encoder<'s> {
     out: Vec<u8>,
     policy: Policy,
@@ -345,28 +388,80 @@ impl Encoder<'_> {
     fn messages(&mut self, messages: &[Message]) -> Result<(), Error> {
         self.out.push(b'[');
         let start = self.out.len();
+        let mut aside = Vec::new();
         for (at, message) in messages.iter().enumerate() {
-            self.message(at, message, start)?;
+            if !message.parts.iter().any(|part| matches!(part, Part::ToolResult(_))) {
+                self.set_aside(start, &mut aside)?;
+            }
+            self.message(at, message, start, &mut aside)?;
         }
+        self.set_aside(start, &mut aside)?;
         self.out.push(b']');
         Ok(())
     }
 
+    /// The media of tool results, where the messages of tools cannot hold them: a message of the user behind all results,
+    /// since nothing may stand between a call and its result.
+    fn set_aside(&mut self, start: usize, aside: &mut Vec<Aside<'_>>) -> Result<(), Error> {
+        let mut last = None;
+        for Aside { path, call, media } in std::mem::take(aside) {
+            let inner = match last {
+                Some((_, inner)) => inner,
+                None => {
+                    self.separate(start);
+                    self.out.extend_from_slice(b"{\"role\":\"user\",\"content\":[");
+                    self.out.len()
+                }
+            };
+            if last.is_none_or(|(known, _)| known != call) {
+                self.separate(inner);
+                let mut object = Object::open(&mut self.out);
+                object.raw(&mut self.out, Name::Type, "\"text\"");
+                object.name(&mut self.out, Name::Text);
+                let id = self.names.ids.map(call).to_owned();
+                self.joined(&["The result of the tool call ", &id, " has this content:"]);
+                object.close(&mut self.out);
+            }
+            self.media(path, inner, media)?;
+            last = Some((call, inner));
+        }
+        if last.is_some() {
+            self.out.extend_from_slice(b"]}");
+        }
+        Ok(())
+    }
+
     /// One message of the contract: one of this API for each tool result, and one for everything else.
-    fn message(&mut self, at: usize, message: &Message, start: usize) -> Result<(), Error> {
+    fn message<'m>(
+        &mut self,
+        at: usize,
+        message: &'m Message,
+        start: usize,
+        aside: &mut Vec<Aside<'m>>,
+    ) -> Result<(), Error> {
         let mut extra = self.extra(message.extra.as_deref(), &|| format!("messages[{at}]"))?;
         let mut results = 0_usize;
         for (part, result) in message.parts.iter().enumerate() {
             if let Part::ToolResult(result) = result {
                 self.separate(start);
                 // The message's own members go with the first of the messages that it becomes.
-                self.tool_result(Path { message: at, part }, message, result, &std::mem::take(&mut extra))?;
+                let path = Path { message: at, part };
+                let before = aside.len();
+                if self.bounded {
+                    aside.extend(result.content.iter().filter_map(|piece| match piece {
+                        ResultContent::Media(media) => Some(Aside { path, call: &result.call_id, media }),
+                        _ => None,
+                    }));
+                }
+                let set_aside = aside.len() > before;
+                self.tool_result((path, set_aside), message, result, &std::mem::take(&mut extra))?;
                 results += 1;
             }
         }
         if results > 0 && results == message.parts.len() {
             return Ok(());
         }
+        self.set_aside(start, aside)?;
         self.separate(start);
         let mut object = Object::open(&mut self.out);
         let role = match &message.role {
@@ -484,7 +579,6 @@ impl Encoder<'_> {
             return Ok(());
         }
         let mut thoughts = Vec::new();
-        let (mut signature, mut encrypted) = (None, None);
         for (part, content) in message.parts.iter().enumerate() {
             if let Part::Reasoning(reasoning) = content {
                 let path = Path { message: at, part };
@@ -496,8 +590,6 @@ impl Encoder<'_> {
                     let backend = self.policy.backend;
                     self.refuse(path.text(), format!("{backend} cannot read what another backend has encrypted"))?;
                 }
-                signature = signature.or(reasoning.signature.as_deref());
-                encrypted = encrypted.or(reasoning.redacted.as_deref());
                 if (reasoning.redacted.is_none() && reasoning.signature.is_none()) || !reasoning.text.is_empty() {
                     thoughts.push(reasoning.text.as_str());
                 }
@@ -509,9 +601,12 @@ impl Encoder<'_> {
             object.name(&mut self.out, Name::ReasoningContent);
             self.joined(&thoughts);
         }
-        for (name, proof) in [(Name::ReasoningSignature, signature), (Name::ReasoningEncrypted, encrypted)] {
-            if let Some(proof) = proof.filter(|_| self.policy.native) {
-                object.string(&mut self.out, name, proof);
+        if self.policy.native && !self.is_strict() {
+            let (signature, encrypted) = proofs(&message.parts);
+            for (name, proof) in [(Name::ReasoningSignature, signature), (Name::ReasoningEncrypted, encrypted)] {
+                if let Some(proof) = proof {
+                    object.string(&mut self.out, name, &proof);
+                }
             }
         }
         let mut start = None;
@@ -571,7 +666,7 @@ impl Encoder<'_> {
     /// A message of the role `tool`.
     fn tool_result(
         &mut self,
-        path: Path,
+        (path, set_aside): (Path, bool),
         message: &Message,
         result: &ToolResult,
         message_extra: &Members<'_>,
@@ -586,16 +681,12 @@ impl Encoder<'_> {
         let failed = result.is_error == Some(true);
         let mut pieces = Vec::with_capacity(result.content.len());
         for piece in &result.content {
-            match piece {
-                ResultContent::Media(_) if self.bounded => {
-                    let backend = self.policy.backend;
-                    let message = format!("{backend} takes text alone in a message of a tool: send media as the user");
-                    self.refuse(path.text(), message)?;
-                }
-                piece => pieces.push(piece),
+            if !(set_aside && matches!(piece, ResultContent::Media(_))) {
+                pieces.push(piece);
             }
         }
         let text = match pieces.as_slice() {
+            [] if set_aside => Some("its content is in the next message of the user"),
             [] if failed => Some("the tool failed"),
             [] => Some(""),
             [ResultContent::Text(text)] => self.plain(path, text)?,

@@ -20,8 +20,8 @@
 //!
 //! OpenAI takes names of tools in `[a-zA-Z0-9_-]{1,64}`, ids of calls of at most 40 characters (64 in Responses), and
 //! media in messages of the user alone. So [`Flavour::OpenAi`] and [`Flavour::Bedrock`] map other names and ids to
-//! `text_hash`, the decoder tells the client's own names, and they refuse media in messages of a tool, of the system
-//! and of the assistant. llama.cpp's server and vLLM take any name and any id, and media in every message: for
+//! `text_hash`, the decoder tells the client's own names, and they refuse media in messages of the system and of the
+//! assistant. Media in a tool's result go in a message of the user, behind all results, which names the call. llama.cpp's server and vLLM take any name and any id, and media in every message: for
 //! [`Flavour::LlamaCpp`] and [`Flavour::SageMaker`] all goes as it came. So does what an OpenAI client sent, whatever the
 //! backend: it is the backend's to judge, unless the setting `strict` says that the backend is as strict as OpenAI.
 //!

@@ -3,10 +3,11 @@
 use witgate_model::normaliser::{Limits, Parsed};
 use witgate_model::{
     CacheMark, Error, FunctionTool, Input, JsonSchema, MediaKind, MediaPart, MediaSource, Message, Part, Reasoning,
-    ReasoningPart, ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolResult,
+    ResponseFormat, ResultContent, Role, TextPart, Tool, ToolCall, ToolResult,
 };
 
 use crate::openai::{self, Common, model_of_path, read_body};
+use crate::proofs;
 use crate::read::{self, Kind, Name, Read, Reader};
 use crate::write::Members;
 
@@ -160,13 +161,7 @@ fn message(reader: &mut Reader<'_>, limits: &Limits) -> Read<Message> {
     if assistant {
         let text = |said: &mut Option<Said<'_>>| said.take().and_then(|said| said.text);
         let (thought, signature, redacted) = (text(&mut thought), text(&mut signature), text(&mut encrypted));
-        if thought.is_some() || signature.is_some() {
-            let text = thought.unwrap_or_default();
-            parts.push(Part::Reasoning(ReasoningPart { text, signature, ..ReasoningPart::default() }));
-        }
-        if redacted.is_some() {
-            parts.push(Part::Reasoning(ReasoningPart { redacted, ..ReasoningPart::default() }));
-        }
+        parts = proofs::pieces(thought, signature, redacted);
     }
     match role {
         Role::Tool => {

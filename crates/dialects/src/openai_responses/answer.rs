@@ -318,7 +318,8 @@ impl Answer {
             Event::Started(started) => {
                 self.started = true;
                 if !self.told {
-                    self.created = started.created.unwrap_or(self.created);
+                    // What is given later was created before a backend was asked.
+                    self.created = started.created.filter(|_| !self.render.background).unwrap_or(self.created);
                     if let Some(model) = started.model {
                         self.model = model;
                     }

@@ -30,8 +30,6 @@ pub(super) fn stream(kept: &Kept<'_>, after: Option<u64>) -> Vec<u8> {
     }
     let status = text(kept.response, "status").unwrap_or_default();
     let kind = format!("response.{}", if status.is_empty() { "completed" } else { &status });
-    // A client takes an event with a smaller number than the last one for an old one.
-    replay.sequence = replay.sequence.max(after.map_or(0, |after| after.saturating_add(1)));
     replay.after = None;
     replay.event(&kind, |out| member(out, "response", kept.response));
     replay.out
@@ -47,7 +45,7 @@ struct Replay {
 impl Replay {
     fn event(&mut self, kind: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let number = self.sequence;
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence += 1;
         if self.after.is_some_and(|after| number <= after) {
             return;
         }
