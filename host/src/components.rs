@@ -25,7 +25,7 @@ const CHAT: &str = "witgate:adapter/chat@0.1.0";
 /// The interfaces that a policy may import.
 const POLICY_IMPORTS: &[&str] = &["witgate:adapter/types@0.1.0", "witgate:policy/types@0.1.0"];
 /// What a policy exports.
-const HOOKS: &str = "witgate:policy/hooks@0.1.0";
+pub(crate) const HOOKS: &str = "witgate:policy/hooks@0.1.0";
 /// What the normaliser exports.
 const DIALECTS: &str = "witgate:normaliser/dialects@0.1.0";
 

@@ -1,4 +1,4 @@
-//! `witgate conformance`: checks an adapter component, and says what fails and what would be right.
+//! `witgate conformance`: checks a component of an adapter or a policy, and says what fails and what would be right.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,12 +9,13 @@ use witgate_host::conformance::{Options, run};
 /// The command's arguments.
 #[derive(Args)]
 pub(crate) struct Conformance {
-    /// The adapter, a WebAssembly component.
+    /// The adapter, or the policy: a WebAssembly component.
     file: PathBuf,
-    /// Answers of the backend: chat.sse, chat.json, busy.429.json …, or named by a meta.json.
+    /// Answers of the backend: chat.sse, chat.json, busy.429.json …, or named by a meta.json. For a policy: requests, answers
+    /// and what should become of them, in files of JSON.
     #[arg(long, value_name = "DIR")]
     samples: Option<PathBuf>,
-    /// The provider's settings, as JSON.
+    /// The settings of the provider, or of the policy, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     settings: String,
     /// The model that requests name.
@@ -29,7 +30,7 @@ pub(crate) struct Conformance {
 }
 
 impl Conformance {
-    /// Runs it. Exits with 1 where the adapter breaks the contract, with 2 where it cannot be checked.
+    /// Runs it. Exits with 1 where the component breaks the contract, with 2 where it cannot be checked.
     pub(crate) fn run(self) -> ExitCode {
         let mut options = Options::default();
         options.samples = self.samples;

@@ -386,8 +386,16 @@ impl PolicySession {
         PolicySession(Session::new(unit, held))
     }
 
+    /// Bytes of linear memory that the instance has.
+    pub fn memory(&self) -> usize {
+        self.0.held.as_ref().map_or(0, |held| held.store.data().memory)
+    }
+
     /// What the policy says that it is.
-    pub(crate) fn describe(&mut self) -> Result<policy::Description, Fault> {
+    ///
+    /// # Errors
+    /// Where it traps, or goes over its limits.
+    pub fn describe(&mut self) -> Result<policy::Description, Fault> {
         self.0.call::<(), _>(|held, exports| find(held, &exports.describe), ())
     }
 }

@@ -79,7 +79,7 @@ enum Command {
         #[command(flatten)]
         keys: witgate_host::keys::Keys,
     },
-    /// Checks an adapter component against the contract, and says what fails and what would be right. Exits with 1 if
+    /// Checks a component of an adapter or a policy against its contract, and says what fails and what would be right. Exits with 1 if
     /// something does.
     Conformance(conformance_command::Conformance),
     /// Begins a project from a template.

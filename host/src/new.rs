@@ -1,4 +1,4 @@
-//! `witgate new adapter`: a project to begin with, in the language of choice.
+//! `witgate new adapter` and `witgate new policy`: a project to begin with, in the language of choice.
 //!
 //! The files are those of `templates/`, which `spin new` takes as they are. Of Spin's placeholders these are known:
 //! `{{project-name | kebab_case}}`, `{{project-name | snake_case}}`, `{{project-description}}` and `{{sdk}}`; `.tmpl` at
@@ -8,13 +8,35 @@ use std::path::{Path, PathBuf};
 
 include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
+/// What a project is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One more backend.
+    Adapter,
+    /// A look at requests and answers.
+    Policy,
+}
+
+impl Kind {
+    /// As in the names of templates.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Adapter => "adapter",
+            Kind::Policy => "policy",
+        }
+    }
+}
+
 /// A project to write.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Project {
+    /// What it is for.
+    pub kind: Kind,
     /// Letters a-z, digits and hyphens, beginning with a letter, at most 64.
     pub name: String,
-    /// `rust`, `python` or `js`.
+    /// `rust`, and for an adapter `python` or `js`.
     pub language: String,
     /// One sentence.
     pub description: String,
@@ -24,10 +46,16 @@ pub struct Project {
 }
 
 impl Project {
-    /// A project of this name in this language.
+    /// An adapter of this name in this language.
     pub fn new(name: impl Into<String>, language: impl Into<String>) -> Self {
         let description = "An adapter for witgate".to_owned();
-        Project { name: name.into(), language: language.into(), description, sdk: None }
+        Project { kind: Kind::Adapter, name: name.into(), language: language.into(), description, sdk: None }
+    }
+
+    /// A policy of this name, in Rust.
+    pub fn policy(name: impl Into<String>) -> Self {
+        let description = "A policy for witgate".to_owned();
+        Project { kind: Kind::Policy, description, ..Project::new(name, "rust") }
     }
 
     /// The files of the project: their paths, and what they hold.
@@ -41,7 +69,7 @@ impl Project {
         if !named {
             return Err(NewError::Name(self.name.clone()));
         }
-        let prefix = format!("witgate-adapter-{}/content/", self.language);
+        let prefix = format!("witgate-{}-{}/content/", self.kind.name(), self.language);
         let templates = TEMPLATES.iter().filter_map(|(path, text)| Some((path.strip_prefix(&prefix)?, text)));
         let files: Vec<_> = templates
             .map(|(path, text)| {
@@ -49,7 +77,14 @@ impl Project {
                 (path.to_owned(), self.fill(text))
             })
             .collect();
-        if files.is_empty() { Err(NewError::Language(self.language.clone())) } else { Ok(files) }
+        if files.is_empty() {
+            Err(NewError::Language(
+                if self.kind == Kind::Policy { "a policy" } else { "an adapter" },
+                self.language.clone(),
+            ))
+        } else {
+            Ok(files)
+        }
     }
 
     fn fill(&self, text: &str) -> String {
@@ -106,8 +141,10 @@ pub enum NewError {
     #[error("the name {0:?} is not possible: letters a-z, digits and hyphens, beginning with a letter, at most 64")]
     Name(String),
     /// The language.
-    #[error("there is no template for the language {0:?}; there are rust, python and js")]
-    Language(String),
+    #[error(
+        "there is no template of {0} for the language {1:?}; there are adapters in rust, python and js, and policies in rust"
+    )]
+    Language(&'static str, String),
     /// The folder holds something.
     #[error("the folder {} is not empty; choose another one with --dir", .0.display())]
     Taken(PathBuf),

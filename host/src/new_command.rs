@@ -26,6 +26,20 @@ pub(crate) enum New {
         #[arg(long, value_name = "PATH")]
         sdk: Option<PathBuf>,
     },
+    /// A policy that looks at requests and answers, in Rust: a project that builds, tests and runs.
+    Policy {
+        /// Its name: letters a-z, digits and hyphens.
+        name: String,
+        /// The folder to write it into. Without it: one of its name.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// One sentence on what it is for.
+        #[arg(long, default_value = "A policy for witgate")]
+        description: String,
+        /// The folder of the SDK. Without it: the checkout that this program was built from, else the registry.
+        #[arg(long, value_name = "PATH")]
+        sdk: Option<PathBuf>,
+    },
 }
 
 /// A language that there is a template for.
@@ -42,14 +56,18 @@ pub(crate) enum Language {
 impl New {
     /// Writes it.
     pub(crate) fn run(self) -> ExitCode {
-        let New::Adapter { name, lang, dir, description, sdk } = self;
-        let language = match lang {
-            Language::Rust => "rust",
-            Language::Python => "python",
-            Language::Js => "js",
+        let (mut project, dir, description, sdk) = match self {
+            New::Adapter { name, lang, dir, description, sdk } => {
+                let language = match lang {
+                    Language::Rust => "rust",
+                    Language::Python => "python",
+                    Language::Js => "js",
+                };
+                (Project::new(name, language), dir, description, sdk)
+            }
+            New::Policy { name, dir, description, sdk } => (Project::policy(name), dir, description, sdk),
         };
-        let folder = dir.unwrap_or_else(|| PathBuf::from(&name));
-        let mut project = Project::new(name, language);
+        let folder = dir.unwrap_or_else(|| PathBuf::from(&project.name));
         project.description = description;
         project.sdk = sdk;
         match project.write(&folder) {

@@ -46,7 +46,7 @@ fn the_built_in_adapters_and_the_example_conform_with_the_answers_of_their_backe
         {
             assert!(report.counts[&area].passed >= 15, "{name}: {area}: {:?}", report.counts);
         }
-        assert!(report.memory_bytes > 0 && report.instance.is_some() && report.encode.is_some());
+        assert!(report.memory_bytes > 0 && report.instance.is_some() && report.call.is_some());
     }
 }
 

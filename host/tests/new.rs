@@ -1,4 +1,4 @@
-//! `witgate new adapter`, and the templates that it writes.
+//! `witgate new`, and the templates that it writes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +43,28 @@ fn every_template_is_filled_and_whole() {
         assert!(manifest.contains(&format!("id = \"witgate-adapter-{language}\"")), "{manifest}");
     }
     assert!(files("my-own-2", "rust")["build"].contains("component/my_own_2.wasm"));
-    assert!(files("a", "rust")["Cargo.toml"].contains("witgate-adapter-sdk = { path = \"/"));
+    assert!(files("a", "rust")["Cargo.toml"].contains("witgate-sdk = { path = \"/"));
+}
+
+#[test]
+fn the_template_of_a_policy_is_filled_and_whole() {
+    let all: BTreeMap<String, String> = Project::policy("my-own-2").files().unwrap().into_iter().collect();
+    for name in ["build", "witgate.toml", "README.md", ".gitignore", "src/lib.rs", "src/tests.rs", "samples/words.json"]
+    {
+        assert!(all.contains_key(name), "{name} of {:?}", all.keys());
+    }
+    for (name, text) in &all {
+        assert!(!text.contains("{{") && !name.ends_with(".tmpl"), "{name}");
+    }
+    let toml = &all["witgate.toml"];
+    let config = witgate_config::Config::from_toml(toml, "witgate.toml", &|_| None).unwrap();
+    assert!(config.policies.contains_key("my-own-2") && config.policy_chain == ["my-own-2"], "{toml}");
+    assert_eq!(all[".cargo/config.toml"], files("a", "rust")[".cargo/config.toml"]);
+    let manifest = repository("templates/witgate-policy-rust/metadata/spin-template.toml");
+    assert!(manifest.contains("id = \"witgate-policy-rust\""), "{manifest}");
+    let mut other = Project::policy("mine");
+    other.language = "js".to_owned();
+    assert!(other.files().unwrap_err().to_string().contains("a policy for the language \"js\""));
 }
 
 #[test]
@@ -56,7 +77,7 @@ fn a_project_is_written_into_an_empty_folder_only() {
     assert!(matches!(error, NewError::Taken(_)), "{error}");
     for (name, language) in [("Mine", "js"), ("../x", "js"), ("", "js"), ("mine", "cobol")] {
         let error = Project::new(name, language).write(&folder.path().join("other")).unwrap_err();
-        assert!(matches!(error, NewError::Name(_) | NewError::Language(_)), "{error}");
+        assert!(matches!(error, NewError::Name(_) | NewError::Language(..)), "{error}");
         assert!(!folder.path().join("other").exists());
     }
 }

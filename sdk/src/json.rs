@@ -11,7 +11,7 @@ use witgate_model::Error;
 /// rewritten. Of members that have one name, the last one counts.
 ///
 /// ```
-/// use witgate_adapter_sdk::JsonObject;
+/// use witgate_sdk::JsonObject;
 ///
 /// let mut body = br#"{"model": "m", "seed": 12345678901234567890, "top_p": 1.0}"#.to_vec();
 /// JsonObject::edit(&mut body, |body| {
@@ -20,7 +20,7 @@ use witgate_model::Error;
 ///     body.set("mode", "fast")
 /// })?;
 /// assert_eq!(body, br#"{"model":"m","random_seed":12345678901234567890,"mode":"fast"}"#);
-/// # Ok::<(), witgate_adapter_sdk::Error>(())
+/// # Ok::<(), witgate_sdk::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct JsonObject(Vec<(String, Box<RawValue>)>);

@@ -1,4 +1,4 @@
-//! What an author of an adapter needs.
+//! What an author of an adapter, or of a policy, needs. Policies have a module of their own, [`policy`].
 //!
 //! An adapter turns a normalised request into one HTTP request, and the answer's frames into events. It is pure: it does
 //! no IO, reads no clock, and sees no secret. `docs/write-an-adapter.md` goes from nothing to production; the contract
@@ -14,7 +14,7 @@
 //! A server that speaks OpenAI's API, wants its key in a header of its own, and calls `max_tokens` `max_length`:
 //!
 //! ```
-//! use witgate_adapter_sdk::{
+//! use witgate_sdk::{
 //!     Auth, Error, HeaderAuth, HttpRequest, JsonObject, Message, NoSettings, OpenAi, Request, ResponseHead, Role,
 //!     Variation, Varied,
 //! };
@@ -41,10 +41,10 @@
 //!     }
 //! }
 //!
-//! witgate_adapter_sdk::export!(Varied<Acme>);
+//! witgate_sdk::export!(Varied<Acme>);
 //!
 //! // What the component does can be tested as it is, without one.
-//! use witgate_adapter_sdk::Adapter;
+//! use witgate_sdk::Adapter;
 //! let mut request = Request::chat("openai-chat", "m", vec![Message::text(Role::User, "Hi")]);
 //! request.sampling.max_tokens = Some(9);
 //! let http = Varied::<Acme>::encode("{}", request)?;
@@ -56,7 +56,7 @@
 //! A backend that takes a prompt, and answers with a text:
 //!
 //! ```
-//! use witgate_adapter_sdk::*;
+//! use witgate_sdk::*;
 //!
 //! struct Plain;
 //!
@@ -126,7 +126,7 @@
 //!     }
 //! }
 //!
-//! witgate_adapter_sdk::export!(Plain);
+//! witgate_sdk::export!(Plain);
 //!
 //! let events = testing::every_cut::<Plain>(&testing::Answer::new(200, "text/plain", "Hello"));
 //! assert_eq!(testing::text(&events), "Hello");
@@ -146,6 +146,7 @@
 
 mod export;
 mod json;
+pub mod policy;
 pub mod testing;
 mod variation;
 
@@ -165,10 +166,26 @@ pub mod bindings {
         world: "adapter",
         with: { "witgate:adapter/types@0.1.0": witgate_model::types },
         pub_export_macro: true,
-        default_bindings_module: "witgate_adapter_sdk::bindings",
+        default_bindings_module: "witgate_sdk::bindings",
     });
 }
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
-pub use witgate_model::adapter_shell;
+#[allow(missing_docs, unsafe_code)]
+pub mod policy_bindings {
+    wit_bindgen::generate!({
+        path: ["../wit/adapter", "../wit/policy"],
+        world: "witgate:policy/policy",
+        with: {
+            "witgate:adapter/types@0.1.0": witgate_model::types,
+            "witgate:policy/types@0.1.0": witgate_model::policy,
+        },
+        pub_export_macro: true,
+        default_bindings_module: "witgate_sdk::policy_bindings",
+    });
+}
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use witgate_model::{adapter_shell, policy_shell};

@@ -4,8 +4,8 @@
 //! the same of the component, and more.
 //!
 //! ```
-//! use witgate_adapter_sdk::testing::{Answer, every_cut, text};
-//! use witgate_adapter_sdk::{ErrorKind, Event, OpenAi};
+//! use witgate_sdk::testing::{Answer, every_cut, text};
+//! use witgate_sdk::{ErrorKind, Event, OpenAi};
 //!
 //! let stream = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n\
 //!               data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\

@@ -26,7 +26,11 @@ const PURE: &[(&str, &str)] = &[
 ];
 
 /// Packages outside the workspace that become such components too: what a third party would write, and guests that misbehave.
-const APART: &[(&str, &str)] = &[("examples/adapter-rust", "adapter-shout"), ("tests/guests/hostile", "tests/hostile")];
+const APART: &[(&str, &str)] = &[
+    ("examples/adapter-rust", "adapter-shout"),
+    ("tests/guests/hostile", "tests/hostile"),
+    ("tests/guests/wrong-policy", "tests/wrong-policy"),
+];
 
 /// Where the components are.
 pub fn dir() -> PathBuf {

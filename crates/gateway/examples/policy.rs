@@ -1,71 +1,33 @@
-//! What policy costs a request: key check, limits, budget, spend. `cargo run --release -p witgate-gateway --example policy`.
+//! What policy costs a request: routing, key check, limits, budget, spend. `cargo run --release -p witgate-gateway --example policy`.
 //!
 //! The whole path runs natively on one thread against a stub that answers at once, with state in memory: first as an open
-//! server, then with more and more policy, and with more and more keys, used in turn. A row's policy is what it takes
-//! longer than the open server, by the median of rounds in which all rows are measured one after another. Times are the
-//! processor's, where the system tells them, so that they depend little on what else runs.
+//! server that is asked for a provider's model by name, then with routing, then with more and more policy, and with more and
+//! more keys, used in turn. A row's policy is what it takes longer than the first, by the median of rounds in which all rows
+//! are measured one after another. What is settled after a request is counted in. Times are the processor's, where the
+//! system tells them, so that they depend little on what else runs; requests a second are those of one thread.
 #![allow(clippy::print_stdout, clippy::expect_used)]
+
+#[path = "../tests/native.rs"]
+mod native;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use native::NativeNormaliser;
 use witgate_adapters::Stub;
 use witgate_config::Config;
 use witgate_gateway::{
-    Adapter, Body, Credentials, Document, DocumentRef, Fault, Gateway, Normaliser, Ports, Record, Request,
-    TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse, Warning, Work, state,
+    Adapter, Body, Credentials, Document, DocumentRef, Fault, Gateway, Ports, Record, Request, TransportError,
+    UpstreamBody, UpstreamRequest, UpstreamResponse, Warning, Work, state,
 };
-use witgate_model::normaliser::{AnswerStart, Client, Ending, Failure, Limits, Rendered, Route, Step};
 use witgate_model::policy::{Context, Decision, Filtered};
 use witgate_model::{Adapter as _, Decoder, Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
 struct Native {
     state: state::Memory,
     start: Instant,
-}
-
-struct Dialects(Option<witgate_dialects::Renderer>);
-
-impl Dialects {
-    fn renderer(&mut self) -> &mut witgate_dialects::Renderer {
-        self.0.as_mut().expect("start comes first")
-    }
-}
-
-impl Normaliser for Dialects {
-    fn routes(&mut self) -> Result<Vec<Route>, Fault> {
-        Ok(witgate_dialects::routes().to_vec())
-    }
-    fn parse(&mut self, dialect: &str, c: &Client, limits: &Limits, b: &Bytes) -> Result<Result<Step, Error>, Fault> {
-        Ok(witgate_dialects::step(dialect, c, limits, b))
-    }
-    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
-        Ok(witgate_dialects::refuse(dialect, settings, failure))
-    }
-    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
-        self.0 = Some(witgate_dialects::Renderer::new(dialect, start));
-        Ok(())
-    }
-    fn head(&mut self) -> Result<Rendered, Fault> {
-        Ok(self.renderer().head())
-    }
-    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().feed(events))
-    }
-    fn end(&mut self) -> Result<Ending, Fault> {
-        Ok(self.renderer().end())
-    }
-    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
-        Ok(self.renderer().refuse(failure))
-    }
-    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().fail(failure))
-    }
-    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().keep_alive())
-    }
 }
 
 struct Stubbed(Option<<Stub as witgate_model::Adapter>::Decoder>);
@@ -125,14 +87,14 @@ impl witgate_gateway::Policy for Nobody {
 }
 
 impl Ports for Native {
-    type Normaliser = Dialects;
+    type Normaliser = NativeNormaliser;
     type Adapter = Stubbed;
     type Policy = Nobody;
     type Body = Whole;
     type State = state::Memory;
 
-    fn normaliser(&self) -> Result<Dialects, Fault> {
-        Ok(Dialects(None))
+    fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
+        Ok(NativeNormaliser::default())
     }
     fn adapter(&self, _: &str) -> Result<Stubbed, Fault> {
         Ok(Stubbed(None))
@@ -189,6 +151,8 @@ struct Row {
     name: String,
     gateway: Arc<Gateway>,
     ports: Arc<Native>,
+    /// What it is asked.
+    body: Bytes,
     keys: Vec<String>,
     next: usize,
     times: Vec<f64>,
@@ -202,7 +166,8 @@ impl Row {
         let config = Config::from_toml(&format!("{BASE}{config}"), "policy.toml", &|_| None).expect("a configuration");
         let gateway = Arc::new(Gateway::new(Arc::new(config), witgate_dialects::routes().to_vec()));
         let ports = Arc::new(Native { state: state::Memory::default(), start: Instant::now() });
-        let mut row = Row { name: name.into(), gateway, ports, keys: Vec::new(), next: 0, times: Vec::new() };
+        let mut row =
+            Row { name: name.into(), gateway, ports, body: body("m"), keys: Vec::new(), next: 0, times: Vec::new() };
         for number in 0..keys {
             let body = format!("{{\"name\": \"k{number}\", \"tenant\": \"t\"{terms}}}");
             let (status, answer) = row.send("/admin/keys", Some("root"), Bytes::from(body));
@@ -229,11 +194,11 @@ impl Row {
     }
 
     /// Microseconds for a request.
-    fn round(&mut self, requests: usize, body: &Bytes) {
+    fn round(&mut self, requests: usize) {
         let start = seconds();
         for _ in 0..requests {
             let key = self.keys.get(self.next).map(String::as_str);
-            let (status, answer) = self.send("/v1/chat/completions", key, body.clone());
+            let (status, answer) = self.send("/v1/chat/completions", key, self.body.clone());
             assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
             self.next = (self.next + 1) % self.keys.len().max(1);
         }
@@ -245,6 +210,13 @@ impl Row {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     }
+}
+
+/// A chat of 1 KB with a model.
+fn body(model: &str) -> Bytes {
+    let text = "word ".repeat(200);
+    let body = serde_json::json!({"model": model, "max_tokens": 20, "messages": [{"role": "user", "content": text}]});
+    Bytes::from(body.to_string())
 }
 
 /// The processor's time for this thread; elsewhere than on Linux the wall's.
@@ -264,8 +236,11 @@ fn main() {
     let full = format!("{admin}{tenant}");
     let mut configured = Row::new("a key of the configuration", "[keys.k]\nsecret = \"sk-k\"", 0, "");
     configured.keys.push("sk-k".to_owned());
+    let mut direct = Row::new("open, a provider's model by its name", "", 0, "");
+    direct.body = body("a/x");
     let mut rows = vec![
-        Row::new("open", "", 0, ""),
+        direct,
+        Row::new("open, routed over two targets", "", 0, ""),
         configured,
         Row::new("a key of the store, and spend", admin, 1, ""),
         Row::new("and three limits", admin, 1, quota),
@@ -273,18 +248,16 @@ fn main() {
     for keys in [1, 100, 10_000] {
         rows.push(Row::new(format!("and two budgets, and a tenant's two meters: {keys} keys"), &full, keys, &all));
     }
-    let text = "word ".repeat(200);
-    let body = serde_json::json!({"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": text}]});
-    let body = Bytes::from(body.to_string());
     // Every key once, so that all are known.
-    rows.iter_mut().for_each(|row| row.round(row.keys.len().max(2_000), &body));
+    rows.iter_mut().for_each(|row| row.round(row.keys.len().max(2_000)));
     rows.iter_mut().for_each(|row| row.times.clear());
     for _ in 0..30 {
-        rows.iter_mut().for_each(|row| row.round(10_000, &body));
+        rows.iter_mut().for_each(|row| row.round(10_000));
     }
-    let open = rows[0].median();
-    println!("| | µs for a request | of it policy |\n|---|---|---|");
+    let plain = rows[0].median();
+    println!("| | µs for a request | of it policy | requests a second |\n|---|--:|--:|--:|");
     for row in &rows {
-        println!("| {} | {:.1} | {:.2} |", row.name, row.median(), row.median() - open);
+        let time = row.median();
+        println!("| {} | {time:.1} | {:.2} | {:.0} |", row.name, time - plain, 1e6 / time);
     }
 }

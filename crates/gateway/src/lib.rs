@@ -50,7 +50,7 @@ mod watch;
 
 pub use aws_credential_types::Credentials;
 pub use bill::Work;
-pub use contract::check_request;
+pub use contract::{check_decision, check_request};
 pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};

@@ -47,7 +47,7 @@ fn is_tag(tag: &Tag) -> bool {
 }
 
 /// Breaks of the contract that types do not show.
-fn check(name: &str, decision: &Decision) -> Result<(), Fault> {
+pub(crate) fn check(name: &str, decision: &Decision) -> Result<(), Fault> {
     let fault = |what: &str| Fault { component: format!("policy \"{name}\""), what: what.to_owned() };
     if decision.tags.len() > 16 || !decision.tags.iter().all(is_tag) {
         return Err(fault("returned tags that break the rules: at most 16, short and of plain characters"));

@@ -76,9 +76,18 @@ macro_rules! export_policy {
             });
         }
 
+        $crate::policy_shell!($policy, bindings);
+    };
+}
+
+/// What a component of a [`Policy`](crate::Policy) consists of, over the bindings in the module `$bindings`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! policy_shell {
+    ($policy:ty, $bindings:ident) => {
         struct Shell;
 
-        impl bindings::exports::witgate::policy::hooks::Guest for Shell {
+        impl $bindings::exports::witgate::policy::hooks::Guest for Shell {
             type Watcher = Watcher;
 
             fn describe() -> $crate::policy::Description {
@@ -96,7 +105,7 @@ macro_rules! export_policy {
 
         struct Watcher(std::cell::RefCell<<$policy as $crate::Policy>::Watcher>);
 
-        impl bindings::exports::witgate::policy::hooks::GuestWatcher for Watcher {
+        impl $bindings::exports::witgate::policy::hooks::GuestWatcher for Watcher {
             fn new(settings: String, note: String) -> Self {
                 Watcher(std::cell::RefCell::new(<$policy as $crate::Policy>::watcher(&settings, note)))
             }
@@ -106,6 +115,6 @@ macro_rules! export_policy {
             }
         }
 
-        bindings::export!(Shell with_types_in bindings);
+        $bindings::export!(Shell with_types_in $bindings);
     };
 }

@@ -123,7 +123,7 @@ pub fn watch<E>(
                 Some((Rule::Held, format!("says after the answer's end that it holds {held} bytes back")))
             }
             _ if held > 0 && open.is_empty() => {
-                Some((Rule::Held, format!("says after a block's end that it holds {held} bytes back")))
+                Some((Rule::Held, format!("says that it holds {held} bytes back where no block is open")))
             }
             _ if held > open.values().sum::<usize>() => {
                 let of: usize = open.values().sum();
@@ -258,7 +258,7 @@ mod tests {
         let much = one_by_one(|event| pass(vec![event], 65_537));
         assert_eq!(told(much), held("holds 65537 bytes back; at most 65536 are allowed"));
         let before = one_by_one(|event| pass(vec![event], 1));
-        assert_eq!(told(before), held("says after a block's end that it holds 1 bytes back"));
+        assert_eq!(told(before), held("says that it holds 1 bytes back where no block is open"));
         let more = one_by_one(|event| match event {
             Event::Text(_) => pass(vec![event], 9),
             event => pass(vec![event], 0),

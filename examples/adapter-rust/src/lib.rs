@@ -3,7 +3,7 @@
 //! `cargo test` tests it, `cargo component` builds it into `target/wasm32-unknown-unknown/component/adapter_shout.wasm`.
 
 use serde::Deserialize;
-use witgate_adapter_sdk::{BlockKind, Error, Event, LlamaCpp, Request, ResponseHead, Variation, Varied};
+use witgate_sdk::{BlockKind, Error, Event, LlamaCpp, Request, ResponseHead, Variation, Varied};
 
 #[derive(Default, Deserialize)]
 struct Settings {
@@ -17,7 +17,7 @@ struct Shout {
     block: Option<u32>,
 }
 
-witgate_adapter_sdk::export!(Varied<Shout>);
+witgate_sdk::export!(Varied<Shout>);
 
 impl Variation for Shout {
     type Base = LlamaCpp;

@@ -1,5 +1,5 @@
-use witgate_adapter_sdk::testing::{Answer, every_cut, text};
-use witgate_adapter_sdk::{Adapter, ErrorKind, Event, Message, Request, Role, Tool};
+use witgate_sdk::testing::{Answer, every_cut, text};
+use witgate_sdk::{Adapter, ErrorKind, Event, Message, Request, Role, Tool};
 
 use super::*;
 

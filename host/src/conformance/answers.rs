@@ -54,7 +54,7 @@ fn frames(framing: &Framing, body: &[u8]) -> Result<(Vec<Frame>, Vec<Frame>), St
 }
 
 /// At most `most` of the numbers from `from` up to `to`, evenly.
-fn spread(from: usize, to: usize, most: usize) -> impl Iterator<Item = usize> {
+pub(super) fn spread(from: usize, to: usize, most: usize) -> impl Iterator<Item = usize> {
     (from..to).step_by(to.saturating_sub(from).div_ceil(most).max(1))
 }
 
@@ -67,13 +67,13 @@ fn name<T: Serialize>(value: &T) -> String {
 }
 
 /// An event, short enough for a line.
-fn short(event: Option<&Event>) -> String {
+pub(super) fn short(event: Option<&Event>) -> String {
     let text = event.map_or_else(|| "nothing".to_owned(), |event| format!("{event:?}"));
     if text.chars().count() > 160 { text.chars().take(160).chain("…".chars()).collect() } else { text }
 }
 
 /// Where two answers differ.
-fn difference(whole: &[Event], other: &[Event]) -> String {
+pub(super) fn difference(whole: &[Event], other: &[Event]) -> String {
     let at = whole.iter().zip(other).position(|(a, b)| a != b).unwrap_or(whole.len().min(other.len()));
     format!("event {at} is {}; uncut it is {}", short(other.get(at)), short(whole.get(at)))
 }

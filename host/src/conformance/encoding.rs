@@ -252,22 +252,7 @@ impl Run<'_> {
     /// Large requests, within the limits.
     fn large(&mut self) {
         let settings = self.options.settings.clone();
-        let text = |role: Role, text: String| Message::text(role, text);
-        let mut image = plain(&self.options.model);
-        if let Input::Chat(messages) = &mut image.input
-            && let Some(message) = messages.last_mut()
-        {
-            message.parts.push(picture("iVBORw0KGgoA".repeat(4_000_000 / 12)));
-        }
-        let long = vec![text(Role::User, "All happy families are alike. ".repeat(33_334))];
-        let turn =
-            |n: usize| text(if n.is_multiple_of(2) { Role::User } else { Role::Assistant }, format!("Turn {n}."));
-        let many = (0..5_001).map(turn).collect();
-        for (case, request) in [
-            ("a text of 1 MB", Request::chat("openai-chat", self.options.model.clone(), long)),
-            ("5,001 messages", Request::chat("openai-chat", self.options.model.clone(), many)),
-            ("a picture of 4 MB in base64", image),
-        ] {
+        for (case, request) in large_requests(&self.options.model) {
             let request = Arc::new(request);
             let Some(mut session) = self.session(Area::Limits, case) else { return };
             let ask = |s: &mut crate::AdapterSession| s.encode(&settings, &request);
@@ -276,6 +261,25 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Large requests, by name.
+pub(super) fn large_requests(model: &str) -> [(&'static str, Request); 3] {
+    let text = |role: Role, text: String| Message::text(role, text);
+    let mut image = plain(model);
+    if let Input::Chat(messages) = &mut image.input
+        && let Some(message) = messages.last_mut()
+    {
+        message.parts.push(picture("iVBORw0KGgoA".repeat(4_000_000 / 12)));
+    }
+    let long = vec![text(Role::User, "All happy families are alike. ".repeat(33_334))];
+    let turn = |n: usize| text(if n.is_multiple_of(2) { Role::User } else { Role::Assistant }, format!("Turn {n}."));
+    let many = (0..5_001).map(turn).collect();
+    [
+        ("a text of 1 MB", Request::chat("openai-chat", model, long)),
+        ("5,001 messages", Request::chat("openai-chat", model, many)),
+        ("a picture of 4 MB in base64", image),
+    ]
 }
 
 /// The kind of an error, as the contract writes it.

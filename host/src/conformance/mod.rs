@@ -1,6 +1,7 @@
-//! Runs any adapter component against the contract: `witgate conformance FILE.wasm`.
+//! Runs any component of an adapter or a policy against its contract: `witgate conformance FILE.wasm`. Which of them it is,
+//! its export tells.
 //!
-//! What is checked, area by area:
+//! What is checked of an adapter, area by area:
 //!
 //! | area | what |
 //! |---|---|
@@ -17,14 +18,32 @@
 //! | `garbage` | what is no answer fails, in order |
 //! | `limits` | large requests and answers stay within memory and time |
 //!
+//! And of a policy:
+//!
+//! | area | what |
+//! |---|---|
+//! | `component`, `settings`, `describe` | as of an adapter; it exports `hooks` |
+//! | `requests` | every canonical request: a decision that the contract allows, and a request in it that is still one; or a refusal with a message |
+//! | `purity` | the same request, and the same answer, give the same, in an instance that has served others and in a fresh one |
+//! | `order` | what goes on of answers of all kinds is in the contract's order |
+//! | `held` | what is held back is at most 65,536 bytes, told to the byte, and let go at a block's end |
+//! | `end` | an answer's end goes on at once, a failure as the failure that it was; `failed` is what stops an answer |
+//! | `splits` | the events of an answer give the same in any grouping, and its text the same however the backend cuts it |
+//! | `limits` | large requests and answers stay within memory and time |
+//! | `samples` | what the author's samples should become, they do |
+//!
 //! In every area a trap, a call over its limits or a result that cannot be read is a failure. How a body is cut into
 //! frames is the gateway's own doing, so a cut at any byte comes to a cut between two frames: all of these are tried.
 
 mod answers;
 mod encoding;
+mod kind;
+mod policy;
+mod policy_samples;
 mod report;
 mod requests;
 mod samples;
+mod watchers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,9 +53,12 @@ use witgate_config::{AdapterRef, Config, Provider};
 use witgate_gateway::{Adapter as _, Fault};
 use witgate_model::Description;
 
-use crate::components::{AdapterComponent, LoadError, NormaliserComponent};
+use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
 use crate::engine::{Bounds, Runtime, Sandbox};
 use crate::instances::AdapterSession;
+
+use kind::Kind;
+use policy::PolicyRun;
 
 pub use report::{Area, Finding, Report};
 pub use samples::SampleError;
@@ -45,11 +67,11 @@ pub use samples::SampleError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// The provider's settings, a JSON object: `{}`.
+    /// The settings of the provider, or of the policy, a JSON object: `{}`.
     pub settings: String,
     /// The model that requests name: `test-model`.
     pub model: String,
-    /// A folder of answers of the backend.
+    /// A folder of answers of the backend; for a policy, of requests and answers.
     pub samples: Option<PathBuf>,
     /// Where compiled components are kept.
     pub cache_dir: Option<PathBuf>,
@@ -87,9 +109,63 @@ pub enum ConformanceError {
     /// The folder of samples.
     #[error(transparent)]
     Samples(#[from] SampleError),
+    /// The component, where [`Plugin::load`] was to load it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// wasmtime, or a component of our own.
     #[error("components cannot run on this machine: {0}")]
     Engine(String),
+}
+
+/// A component that has been loaded by itself.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Plugin {
+    /// An adapter.
+    Adapter(AdapterComponent),
+    /// A policy.
+    Policy(PolicyComponent),
+}
+
+impl Plugin {
+    /// Loads the component in `file` as a run does: untrusted, within the bounds of the options.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a machine without wasmtime, a component that breaks its contract so far that it cannot
+    /// be loaded.
+    pub fn load(file: &Path, options: &Options) -> Result<Self, ConformanceError> {
+        let (wasm, runtime) = (read(file)?, runtime(options)?);
+        let plugin = load(&runtime, file, &wasm, options.bounds);
+        runtime.save();
+        Ok(plugin?)
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, ConformanceError> {
+    crate::host::read(file).map_err(|error| ConformanceError::File { file: file.to_owned(), error })
+}
+
+fn engine(error: &dyn std::fmt::Display) -> ConformanceError {
+    ConformanceError::Engine(error.to_string())
+}
+
+fn runtime(options: &Options) -> Result<Arc<Runtime>, ConformanceError> {
+    let sandbox = Sandbox {
+        memory_bytes: options.bounds.memory_bytes,
+        call_time: options.bounds.call_time,
+        instances: 64,
+        cache: options.cache_dir.clone(),
+        ..Sandbox::default()
+    };
+    Runtime::new(sandbox).map_err(|error| engine(&error))
+}
+
+fn load(runtime: &Arc<Runtime>, file: &Path, wasm: &[u8], bounds: Bounds) -> Result<Plugin, LoadError> {
+    let (name, bounds) = (file.display().to_string(), Bounds { trusted: false, ..bounds });
+    Ok(match kind::kind(wasm) {
+        Kind::Adapter => Plugin::Adapter(AdapterComponent::load(runtime, &name, wasm.into(), bounds)?),
+        Kind::Policy => Plugin::Policy(PolicyComponent::load(runtime, &name, wasm.into(), bounds)?),
+    })
 }
 
 /// Checks the component in `file`.
@@ -98,32 +174,25 @@ pub enum ConformanceError {
 /// Where nothing can be checked: a file that cannot be read, settings that are no object, samples that make no sense.
 /// What is wrong with the component stands in the report.
 pub fn run(file: &Path, options: &Options) -> Result<Report, ConformanceError> {
-    let wasm = crate::host::read(file).map_err(|error| ConformanceError::File { file: file.to_owned(), error })?;
+    let wasm = read(file)?;
     let settings: serde_json::Value =
         serde_json::from_str(&options.settings).map_err(|error| ConformanceError::Settings(error.to_string()))?;
     if !settings.is_object() {
         return Err(ConformanceError::Settings("it is another value".to_owned()));
     }
-    let samples = match &options.samples {
-        Some(folder) => samples::read(folder)?,
-        None => Vec::new(),
-    };
-    let sandbox = Sandbox {
-        memory_bytes: options.bounds.memory_bytes,
-        call_time: options.bounds.call_time,
-        instances: 64,
-        cache: options.cache_dir.clone(),
-        ..Sandbox::default()
-    };
-    let engine = |error: &dyn std::fmt::Display| ConformanceError::Engine(error.to_string());
-    let runtime = Runtime::new(sandbox).map_err(|error| engine(&error))?;
+    let runtime = runtime(options)?;
     let own = Bounds { trusted: true, ..Bounds::default() };
     let normaliser =
         NormaliserComponent::load(&runtime, crate::builtin::NORMALISER.into(), own).map_err(|error| engine(&error))?;
+    let (mut samples, mut policy_samples) = (Vec::new(), Vec::new());
+    match (&options.samples, kind::kind(&wasm)) {
+        (Some(folder), Kind::Adapter) => samples = samples::read(folder)?,
+        (Some(folder), Kind::Policy) => policy_samples = policy_samples::read(folder, &normaliser, &options.model)?,
+        (None, _) => {}
+    }
 
     let mut report = Report::new(file, &wasm);
-    let bounds = Bounds { trusted: false, ..options.bounds };
-    let component = AdapterComponent::load(&runtime, &file.display().to_string(), wasm.as_slice().into(), bounds);
+    let component = load(&runtime, file, &wasm, options.bounds);
     runtime.save();
     let component = match component {
         Ok(component) => component,
@@ -133,17 +202,28 @@ pub fn run(file: &Path, options: &Options) -> Result<Report, ConformanceError> {
         }
     };
     report.pass(Area::Component);
-    report.adapter = Some(component.description().clone());
     let canonical = requests::canonical(&normaliser, &options.model).map_err(|error| engine(&error))?;
-    let mut run = Run { component, options, report };
-    if run.settings(settings) {
-        run.describe();
-        run.probe();
-        let basics = run.encoding(&canonical);
-        run.answers(&basics, &samples);
-        run.measure(&canonical);
-    }
-    Ok(run.report)
+    Ok(match component {
+        Plugin::Adapter(component) => {
+            report.adapter = Some(component.description().clone());
+            let mut run = Run { component, options, report };
+            if run.settings(settings) {
+                run.describe();
+                run.probe();
+                let basics = run.encoding(&canonical);
+                run.answers(&basics, &samples);
+                run.measure(&canonical);
+            }
+            run.report
+        }
+        Plugin::Policy(component) => {
+            report.policy = Some(component.description().clone());
+            let text = options.settings.as_str().into();
+            let mut run = PolicyRun { component, options, settings: text, report };
+            run.all(settings, &canonical, &policy_samples);
+            run.report
+        }
+    })
 }
 
 /// What would be right, where a component cannot even be loaded.
@@ -157,9 +237,12 @@ fn advice(error: &LoadError) -> &'static str {
             "a component that imports nothing but types: Rust's target wasm32-unknown-unknown; `--stub-wasi` of \
              componentize-py and of componentize-qjs"
         }
-        LoadError::Export { .. } => "an export of witgate:adapter/chat@0.1.0 as docs/adapter-contract.md has it",
+        LoadError::Export { .. } => {
+            "an export of witgate:adapter/chat@0.1.0 as docs/adapter-contract.md has it, or of witgate:policy/hooks@0.1.0 \
+             as docs/policy-contract.md does"
+        }
         LoadError::Fault(_) => "a `describe` that returns: it is called once before anything else",
-        LoadError::Description { .. } => "a description as docs/adapter-contract.md says",
+        LoadError::Description { .. } => "a description as docs/adapter-contract.md, or docs/policy-contract.md, says",
     }
 }
 
@@ -174,23 +257,10 @@ impl Run<'_> {
     /// A fresh instance.
     fn session(&mut self, area: Area, case: &str) -> Option<AdapterSession> {
         let session = self.component.session();
-        self.held(area, case, session)
+        self.report.held(area, case, session)
     }
 
-    /// The result of a call; a fault is a failure of the adapter.
-    fn held<T>(&mut self, area: Area, case: &str, result: Result<T, Fault>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(fault) => {
-                let right = "a result for every input: an error where there is nothing better, and neither a trap nor a \
-                             panic nor an exception";
-                self.report.fail(area, case, format!("it {}", fault.what), right);
-                None
-            }
-        }
-    }
-
-    /// Makes a call, and notes how long it took and what memory the instance has then.
+    /// Makes a call, and notes what it took.
     fn call<T>(
         &mut self,
         area: Area,
@@ -198,11 +268,7 @@ impl Run<'_> {
         session: &mut AdapterSession,
         call: impl FnOnce(&mut AdapterSession) -> Result<T, Fault>,
     ) -> Option<T> {
-        let begun = Instant::now();
-        let result = call(session);
-        self.report.slowest(case, begun.elapsed());
-        self.report.memory_bytes = self.report.memory_bytes.max(session.memory());
-        self.held(area, case, result)
+        self.report.call(area, case, session, call)
     }
 
     /// Checks the schema, and the run's settings by it. False where nothing more can be asked.
@@ -212,20 +278,7 @@ impl Run<'_> {
         let adapter = AdapterRef::Path(self.report.file.clone());
         config.providers.insert(name.to_owned(), Provider { settings, ..Provider::new(name, adapter) });
         let problems = config.check_settings(name, &self.component.description().settings_schema);
-        for problem in &problems {
-            let right = if problem.key.ends_with(".adapter") {
-                "a settings-schema that is a JSON Schema (2020-12) of an object".to_owned()
-            } else {
-                let help = problem.help.as_deref().unwrap_or("settings as the adapter's schema has them");
-                format!("{help}; `--settings '{{…}}'` gives them to this run")
-            };
-            let key = problem.key.trim_start_matches("providers.conformance.");
-            self.report.fail(Area::Settings, key, problem.message.clone(), &right);
-        }
-        if problems.is_empty() {
-            self.report.pass(Area::Settings);
-        }
-        problems.is_empty()
+        self.report.settings(&problems, ("providers.conformance", "providers.conformance.adapter"))
     }
 
     fn describe(&mut self) {
@@ -237,6 +290,7 @@ impl Run<'_> {
                 self.report.check(Area::Describe, case, again == known, "the description differs", right);
             }
         }
+        self.report.identity(&known.version, &known.summary);
         for (case, problem, right) in description_problems(&known) {
             self.report.fail(Area::Describe, case, problem, right);
         }
@@ -278,13 +332,15 @@ impl Run<'_> {
                 }
             }
         }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort();
-            times.get(times.len() / 2).copied()
-        };
         self.report.instance = median(&mut instances);
-        self.report.encode = median(&mut calls);
+        self.report.call = median(&mut calls);
     }
+}
+
+/// The time in the middle.
+fn median(times: &mut [Duration]) -> Option<Duration> {
+    times.sort();
+    times.get(times.len() / 2).copied()
 }
 
 /// The operations that a description may name.
@@ -293,14 +349,6 @@ const OPERATIONS: [&str; 5] = ["chat", "completion", "embedding", "count-tokens"
 /// What is wrong with a description that could be loaded.
 fn description_problems(is: &Description) -> Vec<(&'static str, String, &'static str)> {
     let mut found = Vec::new();
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let core = is.version.split(['-', '+']).next().unwrap_or_default();
-    if core.split('.').count() != 3 || !core.split('.').all(number) {
-        found.push(("version", format!("the version is {:?}", is.version), "a semantic version, as 1.0.0"));
-    }
-    if is.summary.trim().is_empty() {
-        found.push(("summary", "the summary is empty".to_owned(), "one sentence for people"));
-    }
     for operation in is.operations.iter().filter(|operation| !OPERATIONS.contains(&operation.as_str())) {
         let right = "chat, completion, embedding, count-tokens, models";
         found.push(("operations", format!("there is no operation {operation:?}"), right));

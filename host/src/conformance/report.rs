@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use witgate_model::Description;
+use witgate_config::Problem;
+use witgate_gateway::Fault;
+use witgate_model::{Description, policy};
 
 /// Which part of the contract a check is of. See [the table](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -21,6 +23,8 @@ pub enum Area {
     Describe,
     /// The readiness probe.
     Probe,
+    /// Requests, as a policy decides on them.
+    Requests,
     /// Requests.
     Encode,
     /// What was asked for and is not sent.
@@ -29,7 +33,13 @@ pub enum Area {
     Purity,
     /// The author's samples.
     Answers,
-    /// Samples, cut anywhere.
+    /// The order of an answer's events, as a policy lets them go on.
+    Order,
+    /// What a policy holds back of an answer.
+    Held,
+    /// An answer's end, as a policy lets it go on.
+    End,
+    /// Answers, cut anywhere.
     Splits,
     /// Samples that end early.
     CutOff,
@@ -39,6 +49,8 @@ pub enum Area {
     Garbage,
     /// Large requests and answers.
     Limits,
+    /// A policy's samples.
+    Samples,
 }
 
 impl fmt::Display for Area {
@@ -48,15 +60,20 @@ impl fmt::Display for Area {
             Area::Settings => "settings",
             Area::Describe => "describe",
             Area::Probe => "probe",
+            Area::Requests => "requests",
             Area::Encode => "encode",
             Area::Silence => "silence",
             Area::Purity => "purity",
             Area::Answers => "answers",
+            Area::Order => "order",
+            Area::Held => "held",
+            Area::End => "end",
             Area::Splits => "splits",
             Area::CutOff => "cut-off",
             Area::Errors => "errors",
             Area::Garbage => "garbage",
             Area::Limits => "limits",
+            Area::Samples => "samples",
         })
     }
 }
@@ -91,6 +108,24 @@ const FINDINGS: usize = 40;
 /// The most that are shown of one area.
 const SHOWN: usize = 10;
 
+/// An instance whose memory is known.
+pub(super) trait Memory {
+    /// Bytes of linear memory.
+    fn memory(&self) -> usize;
+}
+
+impl Memory for crate::AdapterSession {
+    fn memory(&self) -> usize {
+        crate::AdapterSession::memory(self)
+    }
+}
+
+impl Memory for crate::PolicySession {
+    fn memory(&self) -> usize {
+        crate::PolicySession::memory(self)
+    }
+}
+
 /// What a run has found. Its `Display` is the report for people.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -101,8 +136,10 @@ pub struct Report {
     pub digest: String,
     /// Its size, in bytes.
     pub size: usize,
-    /// What it says that it is, if it could be asked.
+    /// What an adapter says that it is, if it could be asked.
     pub adapter: Option<Description>,
+    /// What a policy says that it is, if it could be asked.
+    pub policy: Option<policy::Description>,
     /// Per area, how many checks held.
     pub counts: BTreeMap<Area, Count>,
     /// What failed: of each area the first 40.
@@ -115,8 +152,8 @@ pub struct Report {
     pub slowest: Option<(String, Duration)>,
     /// The median time that it takes to make an instance.
     pub instance: Option<Duration>,
-    /// The median time of a small `encode`, in an instance that has made one.
-    pub encode: Option<Duration>,
+    /// The median time of a small `encode`, or of a policy's `on-request`, in an instance that has made one.
+    pub call: Option<Duration>,
 }
 
 impl Report {
@@ -126,13 +163,14 @@ impl Report {
             digest: crate::cache::digest(wasm),
             size: wasm.len(),
             adapter: None,
+            policy: None,
             counts: BTreeMap::new(),
             failures: Vec::new(),
             notes: Vec::new(),
             memory_bytes: 0,
             slowest: None,
             instance: None,
-            encode: None,
+            call: None,
         }
     }
 
@@ -163,10 +201,77 @@ impl Report {
         }
     }
 
+    /// The result of a call; a fault is a failure of the component.
+    pub(super) fn held<T>(&mut self, area: Area, case: &str, result: Result<T, Fault>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                let right = "a result for every input: an error where there is nothing better, and neither a trap nor a \
+                             panic nor an exception";
+                self.fail(area, case, format!("it {}", fault.what), right);
+                None
+            }
+        }
+    }
+
+    /// Makes a call, and notes how long it took and what memory the instance has then.
+    pub(super) fn call<S: Memory, T>(
+        &mut self,
+        area: Area,
+        case: &str,
+        session: &mut S,
+        call: impl FnOnce(&mut S) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let begun = Instant::now();
+        let result = call(session);
+        self.slowest(case, begun.elapsed());
+        self.memory_bytes = self.memory_bytes.max(session.memory());
+        self.held(area, case, result)
+    }
+
+    /// What is wrong with the run's settings, or with the schema that they are checked by, which stands at a key. True
+    /// where nothing is.
+    pub(super) fn settings(&mut self, problems: &[Problem], (table, schema): (&str, &str)) -> bool {
+        for problem in problems {
+            let right = if problem.key == schema {
+                "a settings-schema that is a JSON Schema (2020-12) of an object".to_owned()
+            } else {
+                let help = problem.help.as_deref().unwrap_or("settings as the component's schema has them");
+                format!("{help}; `--settings '{{…}}'` gives them to this run")
+            };
+            let key = problem.key.strip_prefix(table).unwrap_or(&problem.key).trim_start_matches('.');
+            self.fail(Area::Settings, key, problem.message.clone(), &right);
+        }
+        if problems.is_empty() {
+            self.pass(Area::Settings);
+        }
+        problems.is_empty()
+    }
+
+    /// What a component says that it is.
+    pub(super) fn identity(&mut self, version: &str, summary: &str) {
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let core = version.split(['-', '+']).next().unwrap_or_default();
+        if core.split('.').count() != 3 || !core.split('.').all(number) {
+            let what = format!("the version is {version:?}");
+            self.fail(Area::Describe, "version", what, "a semantic version, as 1.0.0");
+        }
+        if summary.trim().is_empty() {
+            self.fail(Area::Describe, "summary", "the summary is empty", "one sentence for people");
+        }
+    }
+
     pub(super) fn slowest(&mut self, case: &str, time: Duration) {
         if self.slowest.as_ref().is_none_or(|(_, slowest)| *slowest < time) {
             self.slowest = Some((case.to_owned(), time));
         }
+    }
+
+    /// Which component it is: its name, its version, what it does.
+    fn about(&self) -> Option<(&str, &str, &str)> {
+        let adapter = self.adapter.as_ref().map(|is| (is.id.as_str(), is.version.as_str(), is.summary.as_str()));
+        let policy = || self.policy.as_ref().map(|is| (is.id.as_str(), is.version.as_str(), is.summary.as_str()));
+        adapter.or_else(policy)
     }
 
     /// The report as JSON.
@@ -178,11 +283,14 @@ impl Report {
             "adapter": self.adapter.as_ref().map(|is| serde_json::json!({
                 "id": is.id, "version": is.version, "summary": is.summary, "operations": is.operations,
             })),
+            "policy": self.policy.as_ref().map(|is| serde_json::json!({
+                "id": is.id, "version": is.version, "summary": is.summary,
+            })),
             "areas": self.counts.iter().map(|(area, count)| (area.to_string(), count)).collect::<BTreeMap<_, _>>(),
             "failures": self.failures, "notes": self.notes,
             "memory_bytes": self.memory_bytes,
             "slowest_call": self.slowest.as_ref().map(|(case, time)| serde_json::json!({"case": case, "ms": millis(*time)})),
-            "instance_ms": self.instance.map(millis), "encode_ms": self.encode.map(millis),
+            "instance_ms": self.instance.map(millis), "call_ms": self.call.map(millis),
         })
     }
 }
@@ -198,9 +306,9 @@ fn finding(area: Area, case: &str, what: String, right: &str) -> Finding {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.adapter {
-            Some(is) => writeln!(f, "{} {}: {}", plain(&is.id), plain(&is.version), plain(&is.summary))?,
-            None => writeln!(f, "no adapter")?,
+        match self.about() {
+            Some((id, version, summary)) => writeln!(f, "{} {}: {}", plain(id), plain(version), plain(summary))?,
+            None => writeln!(f, "no adapter, and no policy")?,
         }
         let digest: String = self.digest.chars().take(12).collect();
         writeln!(f, "{} ({} KiB, sha256 {digest}…)\n", self.file, self.size.div_ceil(1024))?;
@@ -223,13 +331,14 @@ impl fmt::Display for Report {
             }
             list(f, &self.notes, "note:")?;
         }
-        if self.adapter.is_some() {
+        if self.about().is_some() {
             write!(f, "\nmemory at most {:.1} MiB", self.memory_bytes as f64 / f64::from(1 << 20))?;
             if let Some(instance) = self.instance {
                 write!(f, ", an instance {:.3} ms", instance.as_secs_f64() * 1e3)?;
             }
-            if let Some(encode) = self.encode {
-                write!(f, ", a small encode {:.3} ms", encode.as_secs_f64() * 1e3)?;
+            if let Some(call) = self.call {
+                let name = if self.policy.is_some() { "on-request" } else { "encode" };
+                write!(f, ", a small {name} {:.3} ms", call.as_secs_f64() * 1e3)?;
             }
             if let Some((case, time)) = &self.slowest {
                 write!(f, ", the slowest call {:.1} ms ({case})", time.as_secs_f64() * 1e3)?;

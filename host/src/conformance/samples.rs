@@ -30,6 +30,12 @@ pub struct SampleError {
     what: String,
 }
 
+impl SampleError {
+    pub(super) fn new(folder: &Path, what: String) -> Self {
+        SampleError { folder: folder.to_owned(), what }
+    }
+}
+
 /// An answer of the backend.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
@@ -89,36 +95,56 @@ fn by_name(name: &str) -> Option<(u16, &'static str, bool)> {
     Some((status.unwrap_or(200), content_type, stream))
 }
 
+/// The bytes of a sample's file.
+fn load(folder: &Path, name: &str) -> Result<Vec<u8>, SampleError> {
+    let file = folder.join(name);
+    let cannot = |error: std::io::Error| SampleError::new(folder, format!("cannot read {name}: {error}"));
+    let size = std::fs::metadata(&file).map_err(cannot)?.len();
+    if size > MAX_BYTES {
+        let what = format!("{name} has {size} bytes; at most {MAX_BYTES} are allowed");
+        return Err(SampleError::new(folder, what));
+    }
+    std::fs::read(&file).map_err(cannot)
+}
+
+/// The names of a folder's files.
+fn names(folder: &Path) -> Result<impl Iterator<Item = String>, SampleError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| SampleError::new(folder, error.to_string()))?;
+    let files = entries.flatten().filter(|entry| entry.path().is_file());
+    Ok(files.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+}
+
+/// There are samples, and not too many. `example`: what to write where there is none.
+fn counted(folder: &Path, count: usize, example: &str) -> Result<(), SampleError> {
+    match count {
+        0 => Err(SampleError::new(folder, format!("there is none; write e.g. {example}"))),
+        1..=MAX_SAMPLES => Ok(()),
+        _ => Err(SampleError::new(folder, format!("there are {count}; at most {MAX_SAMPLES} are allowed"))),
+    }
+}
+
+/// The files of a folder whose names end so, by name, and what they hold.
+pub(super) fn files(folder: &Path, ending: &str, example: &str) -> Result<Vec<(String, Vec<u8>)>, SampleError> {
+    let ending = format!(".{ending}");
+    let mut found: Vec<String> = names(folder)?.filter(|name| name.ends_with(&ending)).collect();
+    counted(folder, found.len(), example)?;
+    found.sort();
+    found.into_iter().map(|name| Ok((name.clone(), load(folder, &name)?))).collect()
+}
+
 /// All samples of a folder, by name.
 pub(super) fn read(folder: &Path) -> Result<Vec<Sample>, SampleError> {
-    let bad = |what: String| SampleError { folder: folder.to_owned(), what };
-    let load = |name: &str| {
-        let file = folder.join(name);
-        let cannot = |error: std::io::Error| bad(format!("cannot read {name}: {error}"));
-        let size = std::fs::metadata(&file).map_err(cannot)?.len();
-        if size > MAX_BYTES {
-            return Err(bad(format!("{name} has {size} bytes; at most {MAX_BYTES} are allowed")));
-        }
-        std::fs::read(&file).map_err(cannot)
-    };
+    let bad = |what: String| SampleError::new(folder, what);
     let metas: BTreeMap<String, Option<Meta>> = if folder.join("meta.json").is_file() {
-        let text = load("meta.json")?;
+        let text = load(folder, "meta.json")?;
         serde_json::from_slice(&text).map_err(|error| bad(format!("meta.json: {error}")))?
     } else {
-        let entries = std::fs::read_dir(folder).map_err(|error| bad(error.to_string()))?;
-        let names = entries.flatten().filter(|entry| entry.path().is_file());
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| by_name(name).is_some()).map(|name| (name, None)).collect()
+        names(folder)?.filter(|name| by_name(name).is_some()).map(|name| (name, None)).collect()
     };
-    if metas.is_empty() {
-        return Err(bad("there is none; write e.g. chat.sse, chat.json or busy.429.json".to_owned()));
-    }
-    if metas.len() > MAX_SAMPLES {
-        return Err(bad(format!("there are {}; at most {MAX_SAMPLES} are allowed", metas.len())));
-    }
+    counted(folder, metas.len(), "chat.sse, chat.json or busy.429.json")?;
     let mut samples = Vec::new();
     for (name, meta) in metas {
-        let body = load(&name)?;
+        let body = load(folder, &name)?;
         let guess = by_name(&name);
         let (status, content_type, stream) = guess.unwrap_or((200, "", false));
         let meta = meta.unwrap_or_else(|| Meta {

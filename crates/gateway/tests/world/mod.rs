@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[path = "../native.rs"]
+mod native;
 mod store;
 
 use std::cell::{Cell, RefCell};
@@ -23,15 +25,14 @@ use witgate_adapters::{Anthropic, LlamaCpp, Ollama, OpenAi, Stub};
 use witgate_config::Config;
 use witgate_gateway::state::{Charge, Expect, Memory, Once, Rule, StateError, Taken, Use};
 use witgate_gateway::{
-    Adapter, Body, Credentials, Fault, Gateway, Normaliser, Ports, Record, Request, TransportError, UpstreamBody,
-    UpstreamRequest, UpstreamResponse, Warning, Work,
+    Adapter, Body, Credentials, Fault, Gateway, Ports, Record, Request, TransportError, UpstreamBody, UpstreamRequest,
+    UpstreamResponse, Warning, Work,
 };
-use witgate_model::normaliser::{
-    AnswerStart, Client as Asked, Document, DocumentRef, Ending, Failure, Limits, Rendered, Route, Step,
-};
+use witgate_model::normaliser::{Document, DocumentRef};
 use witgate_model::policy::{Context as Context_, Decision, Filtered};
 use witgate_model::{Description, Error, Event, Frame, HttpRequest, ResponseHead};
 
+pub use native::NativeNormaliser;
 pub use store::SimStore;
 
 /// Two providers; `chain` tries both; `first/…` and `patient/…` are direct.
@@ -926,7 +927,7 @@ impl Ports for SimPorts {
     type State = SimStore;
 
     fn normaliser(&self) -> Result<NativeNormaliser, Fault> {
-        Ok(NativeNormaliser(None))
+        Ok(NativeNormaliser::default())
     }
 
     fn adapter(&self, provider: &str) -> Result<NativeAdapter, Fault> {
@@ -1092,55 +1093,6 @@ impl UpstreamBody for SimBody {
             Act::End => None,
             _ => Some(Err(TransportError::Broken("reset".to_owned()))),
         }
-    }
-}
-
-/// The dialects without a component.
-pub struct NativeNormaliser(Option<witgate_dialects::Renderer>);
-
-impl NativeNormaliser {
-    fn renderer(&mut self) -> &mut witgate_dialects::Renderer {
-        self.0.as_mut().expect("start comes first")
-    }
-}
-
-impl Normaliser for NativeNormaliser {
-    fn routes(&mut self) -> Result<Vec<Route>, Fault> {
-        Ok(witgate_dialects::routes().to_vec())
-    }
-    fn parse(
-        &mut self,
-        dialect: &str,
-        client: &Asked,
-        limits: &Limits,
-        body: &Bytes,
-    ) -> Result<Result<Step, Error>, Fault> {
-        Ok(witgate_dialects::step(dialect, client, limits, body))
-    }
-    fn render_error(&mut self, dialect: &str, settings: &str, failure: &Failure) -> Result<Rendered, Fault> {
-        Ok(witgate_dialects::refuse(dialect, settings, failure))
-    }
-    fn start(&mut self, dialect: &str, start: AnswerStart) -> Result<(), Fault> {
-        self.0 = Some(witgate_dialects::Renderer::new(dialect, start));
-        Ok(())
-    }
-    fn head(&mut self) -> Result<Rendered, Fault> {
-        Ok(self.renderer().head())
-    }
-    fn feed(&mut self, events: Vec<Event>) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().feed(events))
-    }
-    fn end(&mut self) -> Result<Ending, Fault> {
-        Ok(self.renderer().end())
-    }
-    fn refuse(&mut self, failure: &Failure) -> Result<Option<Rendered>, Fault> {
-        Ok(self.renderer().refuse(failure))
-    }
-    fn fail(&mut self, failure: &Failure) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().fail(failure))
-    }
-    fn keep_alive(&mut self) -> Result<Vec<u8>, Fault> {
-        Ok(self.renderer().keep_alive())
     }
 }
 
