@@ -228,6 +228,11 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub fn new(config: &Config, thresholds: Thresholds) -> Self {
+        Ledger::knowing(config, thresholds, Arc::default())
+    }
+
+    /// `known` is what the state store was told of before.
+    fn knowing(config: &Config, thresholds: Thresholds, known: Arc<Mutex<HashSet<u64>>>) -> Self {
         let quotas = config.access.models.iter().map(|(model, quota)| {
             let mut all = Vec::new();
             meters(Scope::Model, model, &Terms { quota: *quota, ..Terms::default() }, &mut all);
@@ -237,15 +242,14 @@ impl Ledger {
         Ledger {
             models: quotas.collect(),
             longest: longest + SLACK,
-            told: Arc::new(Told { thresholds, webhook: config.access.webhook.clone(), ..Told::default() }),
+            told: Arc::new(Told { known, thresholds, webhook: config.access.webhook.clone(), ..Told::default() }),
         }
     }
 
     /// The ledger that takes this one's place when the configuration is read anew. What was counted lies in the state
     /// store, and stays.
     pub fn successor(&self, config: &Config, thresholds: Thresholds) -> Self {
-        let told = Told { known: Arc::clone(&self.told.known), thresholds, again: AtomicUsize::default() };
-        Ledger { told: Arc::new(told), ..Ledger::new(config, Thresholds::default()) }
+        Ledger::knowing(config, thresholds, Arc::clone(&self.told.known))
     }
 }
 
