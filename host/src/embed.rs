@@ -139,7 +139,7 @@ impl Builder {
     /// before one of the same name that comes with witgate. Everything that is written with the SDK can be given.
     ///
     /// ```
-    /// use witgate_adapter_sdk::{NoSettings, OpenAi, ResponseHead, Variation, Varied};
+    /// use witgate_sdk::{NoSettings, OpenAi, ResponseHead, Variation, Varied};
     /// use witgate_host::Host;
     ///
     /// /// OpenAI's API under another name.
