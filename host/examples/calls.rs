@@ -85,9 +85,10 @@ fn main() -> Result<(), Failure> {
     let begun = Instant::now();
     let host = Host::builder(config).build()?;
     show("warm start: 3 components, the server not counted", begun.elapsed());
+    let adapters = host.adapters();
     let find = |trusted: bool| {
-        let mut adapters = host.adapters().iter().map(|loaded| &loaded.component);
-        adapters.find(|adapter| adapter.is_trusted() == trusted).ok_or("no such adapter")
+        let mut components = adapters.iter().map(|loaded| &loaded.component);
+        components.find(|adapter| adapter.is_trusted() == trusted).ok_or("no such adapter")
     };
     let (kept, fresh) = (find(true)?, find(false)?);
 

@@ -8,10 +8,6 @@
 #[allow(dead_code)]
 #[path = "../../crates/adapters/examples/native/cost.rs"]
 mod cost;
-/// The example's adapter without its component.
-#[allow(dead_code, missing_docs)]
-#[path = "../../examples/adapter-rust/src/lib.rs"]
-mod shout;
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -20,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cost::{Failure, median};
+use witgate_adapters::LlamaCpp;
 use witgate_gateway::{Adapter as _, Policy as _};
 use witgate_host::conformance::{Options, Plugin};
 use witgate_host::{AdapterComponent, PolicyComponent};
@@ -29,7 +26,6 @@ use witgate_model::{
     Watcher, watching,
 };
 use witgate_policies::{Guard, Redactor};
-use witgate_sdk::Varied;
 
 /// How many instances are held at once to see what one takes.
 const HELD: usize = 32;
@@ -304,7 +300,7 @@ fn main() -> Result<(), Failure> {
         rows.extend(adapter(&component)?);
         adapters.push(Column(language.to_owned(), rows));
     }
-    adapters.push(Column("Rust, native".to_owned(), native_adapter::<Varied<shout::Shout>>()?));
+    adapters.push(Column("its base, native".to_owned(), native_adapter::<LlamaCpp>()?));
     out.push_str("### The same small adapter\n\n");
     table(&mut out, &adapters)?;
 
