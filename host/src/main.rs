@@ -1,6 +1,7 @@
 //! `witgate`: the gateway as a program. `witgate --help` says what it does.
 #![allow(clippy::print_stdout)]
 
+mod compose_command;
 mod conformance_command;
 mod new_command;
 
@@ -86,6 +87,9 @@ enum Command {
     /// Checks an adapter component against the contract, and says what fails and what would be right. Exits with 1 if
     /// something does.
     Conformance(conformance_command::Conformance),
+    /// Composes what the configuration names into one component, for Spin, `wasmtime serve` and other WASI hosts, and says
+    /// what each part of it may reach.
+    Compose(compose_command::Compose),
     /// Begins a project from a template.
     #[command(subcommand)]
     New(new_command::New),
@@ -159,6 +163,7 @@ fn main() -> ExitCode {
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
         Command::Keys { keys } => administer(keys),
         Command::Conformance(command) => command.run(),
+        Command::Compose(command) => command.run(),
         Command::New(command) => command.run(),
         Command::Guard { command } => guard(&command),
     }
