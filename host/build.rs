@@ -17,7 +17,13 @@ fn main() {
     };
     let adapters = ["anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
     let adapters = adapters.map(|name| format!("adapter-{name}"));
-    for name in adapters.iter().map(String::as_str).chain(["normaliser", "policy-guard", "policy-redactor"]) {
+    for name in adapters.iter().map(String::as_str).chain([
+        "absent",
+        "gateway",
+        "normaliser",
+        "policy-guard",
+        "policy-redactor",
+    ]) {
         let file = std::path::absolute(dir.join(format!("{name}.wasm"))).unwrap_or_default();
         println!("cargo::rerun-if-changed={}", file.display());
         if !file.is_file() {

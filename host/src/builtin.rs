@@ -3,6 +3,12 @@
 /// The normaliser.
 pub(crate) const NORMALISER: &[u8] = include_bytes!(env!("WITGATE_NORMALISER"));
 
+/// The gateway as a component, for compositions.
+pub(crate) const GATEWAY: &[u8] = include_bytes!(env!("WITGATE_GATEWAY"));
+
+/// What stands in a composition for what is not there.
+pub(crate) const ABSENT: &[u8] = include_bytes!(env!("WITGATE_ABSENT"));
+
 /// The adapters, by the names that configurations use: those of `witgate_config::BUILTIN_ADAPTERS`.
 pub(crate) const ADAPTERS: [(&str, &[u8]); 7] = [
     ("anthropic", include_bytes!(env!("WITGATE_ADAPTER_ANTHROPIC"))),

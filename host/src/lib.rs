@@ -45,6 +45,7 @@
 mod builtin;
 mod cache;
 mod components;
+pub mod compose;
 pub mod conformance;
 mod credentials;
 mod documents;

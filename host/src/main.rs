@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod adapters_command;
+mod compose_command;
 mod conformance_command;
 mod new_command;
 mod top_command;
@@ -82,6 +83,9 @@ enum Command {
     /// Checks a component of an adapter or a policy against its contract, and says what fails and what would be right. Exits with 1 if
     /// something does.
     Conformance(conformance_command::Conformance),
+    /// Composes what the configuration names into one component, for Spin, `wasmtime serve` and other WASI hosts, and says
+    /// what each part of it may reach.
+    Compose(compose_command::Compose),
     /// Begins a project from a template.
     #[command(subcommand)]
     New(new_command::New),
@@ -155,6 +159,7 @@ fn main() -> ExitCode {
         Command::Invoke { source, file, path, include } => invoke(&source, &file, path, include, log),
         Command::Keys { keys } => administer(keys),
         Command::Conformance(command) => command.run(),
+        Command::Compose(command) => command.run(),
         Command::New(command) => command.run(),
         Command::Guard { command } => guard(&command),
     }

@@ -21,6 +21,10 @@ const ENCODING: &[(&str, &str)] = &[
     ("bad-auth", "returned the header authorization, which is the gateway's"),
     ("many", "wanted more than its limit of 16 MiB of memory"),
     ("large", "wanted more than its limit of 16 MiB of memory"),
+    ("gib", "wanted more than its limit of 16 MiB of memory"),
+    ("bad-utf8", "utf-8"),
+    ("bad-name", "returned the header name"),
+    ("host", "returned the header host, which is the gateway's"),
 ];
 
 /// Ways to misbehave with the answer.
@@ -33,6 +37,7 @@ const DECODING: &[(&str, &str)] = &[
     ("feed-grow", "wanted more than its limit of 16 MiB of memory"),
     ("finish-trap", "trapped: wasm `unreachable` instruction executed"),
     ("finish-loop", "ran longer than its limit of 100 ms for one call"),
+    ("text-utf8", "utf-8"),
     ("no-start", "sent an event before `started`"),
     ("no-block", "added to block 7, which is not open"),
     ("early-done", "ended an answer that has no finish or an open block"),
@@ -118,6 +123,80 @@ async fn innocent_requests_are_served_while_others_trap_and_loop() {
 }
 
 #[tokio::test]
+async fn a_path_stays_below_its_endpoint_whatever_its_segments_hold() {
+    let backend = Backend::json("{}").await;
+    let host = host(&backend.url, ["slash"].into_iter());
+    assert_eq!(ask(&host, "slash/m", false).await.0, 200);
+    let request = backend.requests().remove(0);
+    assert!(request.starts_with("POST /..%252f../a%2F..%2F..%2Fb/%3Fq%23f HTTP/1.1\r\n"), "{request}");
+}
+
+#[tokio::test]
+async fn a_secret_of_another_provider_and_the_runtimes_credentials_are_not_an_adapters() {
+    let (backend, theirs) = (Backend::json("{}").await, Backend::json("{}").await);
+    let host = kit::host(&format!(
+        "[adapters.evil]\npath = {:?}\n[providers.good]\nadapter = \"llama-cpp\"\nendpoint = \"{}\"\napi_key = \"s3cret\"\n\
+         [providers.other-auth]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"other-auth\"\n\
+         [providers.other-aws]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"other-aws\"\n",
+        kit::component("tests/hostile.wasm"),
+        theirs.url,
+        url = backend.url,
+    ));
+    // The slot is one that its own provider has nothing in: the request goes without.
+    assert_eq!(ask(&host, "other-auth/m", false).await.0, 200);
+    let requests = backend.requests();
+    assert_eq!(requests.len(), 1);
+    assert!(!requests[0].contains("s3cret") && !requests[0].contains("x-stolen"), "{}", requests[0]);
+    let (status, body) = ask(&host, "other-aws/m", false).await;
+    assert!(status >= 400 && body.contains("are for adapters that come with witgate"), "{status} {body}");
+    assert_eq!(backend.requests().len(), 1, "nothing was sent");
+}
+
+/// Ways of a policy to misbehave, and what the client is told of each.
+const POLICY: &[(&str, &str)] = &[
+    ("trap", "trapped: wasm `unreachable` instruction executed"),
+    ("loop", "ran longer than its limit of 100 ms for one call"),
+    ("grow", "wanted more than its limit of 16 MiB of memory"),
+    ("bad-tag", "returned tags that break the rules"),
+    ("feed-trap", "trapped: wasm `unreachable` instruction executed"),
+    ("feed-loop", "ran longer than its limit of 100 ms for one call"),
+    ("feed-grow", "wanted more than its limit of 16 MiB of memory"),
+    ("hold", "holds back 1048576 bytes of an answer; at most 65536 are allowed"),
+    ("swallow", ""),
+    ("order", "before `started`"),
+    ("after-done", "after the last one"),
+];
+
+#[tokio::test]
+async fn a_policy_that_misbehaves_fails_its_own_request_alone() {
+    let mut toml = "[providers.stub]\nadapter = \"stub\"\n[models.good]\ntarget = \"stub\"\n".to_owned();
+    for (way, _) in POLICY.iter().chain(&[("good", "")]) {
+        toml += &format!(
+            "[policies.{way}]\ncomponent = {:?}\nsettings.do = \"{way}\"\nmax_memory_bytes = \"16MiB\"\n\
+             call_timeout = \"100ms\"\n[models.with-{way}]\ntarget = \"stub\"\npolicies = [\"{way}\"]\n",
+            kit::component("tests/hostile-policy.wasm")
+        );
+    }
+    let host = kit::host(&toml);
+    for stream in [false, true] {
+        for (way, told) in POLICY {
+            let begun = Instant::now();
+            let (status, body) = ask(&host, &format!("with-{way}"), stream).await;
+            assert_eq!(status, 502, "{way}: {body}");
+            assert!(body.contains("component_fault") && body.contains("policy"), "{way}: {body}");
+            assert!(body.contains(told), "{way}: {body}");
+            assert!(!body.contains("smuggled"), "{way}: {body}");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{way} took {:?}", begun.elapsed());
+            // Neither one without a policy nor one with it, behaving, is touched.
+            for model in ["good", "with-good"] {
+                let (status, body) = ask(&host, model, stream).await;
+                assert_eq!(status, 200, "{model} after {way}: {body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_untrusted_adapter_gets_a_fresh_instance_for_each_request() {
     let backend = Backend::json("{}").await;
     let host = host(&backend.url, std::iter::empty());
@@ -191,6 +270,41 @@ fn wat(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_component_that_imports_anything_but_types_is_refused_by_name() {
+    // Every interface of WASI, of both versions, by which anything could be reached.
+    let wasi = [
+        "wasi:cli/environment",
+        "wasi:cli/stdin",
+        "wasi:cli/stdout",
+        "wasi:cli/stderr",
+        "wasi:cli/exit",
+        "wasi:filesystem/preopens",
+        "wasi:filesystem/types",
+        "wasi:sockets/tcp",
+        "wasi:sockets/udp",
+        "wasi:sockets/types",
+        "wasi:sockets/ip-name-lookup",
+        "wasi:sockets/network",
+        "wasi:http/outgoing-handler",
+        "wasi:http/client",
+        "wasi:http/handler",
+        "wasi:http/types",
+        "wasi:io/streams",
+        "wasi:io/poll",
+        "wasi:random/random",
+        "wasi:random/insecure",
+        "wasi:clocks/monotonic-clock",
+        "wasi:clocks/wall-clock",
+        "wasi:clocks/system-clock",
+        "wasi:config/store",
+        "wasi:keyvalue/store",
+        "wasi:keyvalue/atomics",
+        "wasi:logging/logging",
+    ];
+    for (at, name) in wasi.iter().flat_map(|name| ["0.2.0", "0.3.0"].map(|v| format!("{name}@{v}"))).enumerate() {
+        let text = format!(r#"(component (import "{name}" (instance (export "f" (func)))))"#);
+        let told = refusal(&format!("wasi-{at}"), &wat(&text));
+        assert!(told.contains(&format!("imports {name}: a component may import nothing but types")), "{told}");
+    }
     let cases = [
         (
             r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "f" (func)))))"#,

@@ -23,6 +23,7 @@ const PURE: &[(&str, &str)] = &[
     ("witgate-adapter-ollama", "adapter-ollama"),
     ("witgate-policy-guard", "policy-guard"),
     ("witgate-policy-redactor", "policy-redactor"),
+    ("witgate-absent", "absent"),
 ];
 
 /// Packages outside the workspace that become such components too: what a third party would write, and guests that misbehave.
@@ -30,23 +31,36 @@ const APART: &[(&str, &str)] = &[
     ("examples/adapter-rust", "adapter-shout"),
     ("tests/guests/hostile", "tests/hostile"),
     ("tests/guests/wrong-policy", "tests/wrong-policy"),
+    ("tests/guests/hostile-policy", "tests/hostile-policy"),
 ];
+
+/// The gateway's own file.
+const GATEWAY: &str = "gateway";
 
 /// Where the components are.
 pub fn dir() -> PathBuf {
     root().join("target/components")
 }
 
-/// Builds all components. `tests`: those too that only tests need.
-pub fn build(tests: bool) -> Result<()> {
+/// Builds the components of these names; all where there is none. `tests`: those too that only tests need.
+pub fn build(tests: bool, names: &[String]) -> Result<()> {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let known = || PURE.iter().chain(APART).map(|(_, name)| *name).chain([GATEWAY]);
+    if let Some(unknown) = names.iter().find(|name| !known().any(|known| known == name.as_str())) {
+        bail!("no component {unknown}; there are {}", known().collect::<Vec<_>>().join(", "));
+    }
     target("wasm32-unknown-unknown")?;
-    let packages: Vec<_> = PURE.iter().flat_map(|(package, _)| ["-p", package]).collect();
-    cargo(&root(), "wasm32-unknown-unknown", &packages)?;
-    for (package, name) in PURE {
+    let pure: Vec<_> = PURE.iter().filter(|(_, name)| wanted(name)).collect();
+    let packages: Vec<_> = pure.iter().flat_map(|(package, _)| ["-p", package]).collect();
+    if !packages.is_empty() {
+        cargo(&root(), "wasm32-unknown-unknown", &packages)?;
+    }
+    for (package, name) in pure {
         wrap(&root().join("target/wasm32-unknown-unknown/component"), package, name)?;
     }
+    write(&dir().join("composition.wasm"), &witgate_compose::composition("", &[], &[]).wasm)?;
     if tests {
-        for (folder, name) in APART {
+        for (folder, name) in APART.iter().filter(|(_, name)| wanted(name)) {
             let folder = root().join(folder);
             if !folder.exists() {
                 continue;
@@ -60,7 +74,7 @@ pub fn build(tests: bool) -> Result<()> {
             wrap(&root().join("target/wasm32-unknown-unknown/component"), package, name)?;
         }
     }
-    if root().join("components/gateway/Cargo.toml").exists() {
+    if wanted(GATEWAY) && root().join("components/gateway/Cargo.toml").exists() {
         target("wasm32-wasip2")?;
         cargo(&root(), "wasm32-wasip2", &["-p", "witgate-gateway-component"])?;
         let built = root().join("target/wasm32-wasip2/component/witgate_gateway_component.wasm");

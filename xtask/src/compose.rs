@@ -7,27 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
-use wac_graph::types::{ItemKind, Package, SubtypeChecker, Types};
-use wac_graph::{CompositionGraph, EncodeOptions};
-
-/// The interfaces that the composed gateway may import: what Spin and wasmtime provide.
-pub const ALLOWED_IMPORTS: &[&str] = &[
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:config/store@0.2.0-draft-2024-09-27",
-    "wasi:filesystem/",
-    "wasi:http/client@0.3.0",
-    "wasi:http/types@0.3.0",
-    "wasi:io/",
-    "wasi:keyvalue/atomics@0.2.0-draft2",
-    "wasi:keyvalue/store@0.2.0-draft2",
-    "wasi:random/",
-];
-
-/// The one interface that the composed gateway exports.
-pub const EXPORT: &str = "wasi:http/handler@0.3.0";
+use witgate_compose::Part;
+pub use witgate_compose::{ALLOWED_IMPORTS, EXPORT};
 
 /// What this needs of `spin.toml`. Keys that it does not need are Spin's to check.
 #[derive(Deserialize)]
@@ -88,15 +71,11 @@ pub fn compose(manifest: &str, root: &Path) -> Result<Composed> {
         "spin.toml: [component.{name}] has dependencies_inherit_configuration = true: adapters must inherit nothing"
     );
 
-    let mut graph = CompositionGraph::new();
     let file = source(root, name, component)?;
-    let gateway = Package::from_bytes(name, None, read(&file)?, graph.types_mut())
-        .with_context(|| format!("{} is no component", file.display()))?;
-    let world = gateway.ty();
-    let gateway = graph.register_package(gateway)?;
-    let gateway = graph.instantiate(gateway);
-
-    let mut filled: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let gateway = read(&file)?;
+    let gateway_imports =
+        witgate_compose::all_imports(&gateway).with_context(|| format!("{} is no component", file.display()))?;
+    let (mut parts, mut places, mut filled) = (Vec::new(), Vec::new(), Vec::new());
     for (dependency_name, dependency) in &component.dependencies {
         let at = format!("spin.toml: [component.{name}.dependencies] {dependency_name}");
         ensure!(
@@ -108,89 +87,33 @@ pub fn compose(manifest: &str, root: &Path) -> Result<Composed> {
             (None, Some(other)) => source(root, other, named(&manifest, other)?)?,
             _ => bail!("{at}: exactly one of `path` and `component` must be there"),
         };
-        let imports: Vec<String> =
-            graph.types()[world].imports.keys().filter(|import| matches(dependency_name, import)).cloned().collect();
+        let imports: Vec<_> = gateway_imports.iter().filter(|import| matches(dependency_name, import)).collect();
         ensure!(
             !imports.is_empty(),
             "{at}: doesn't match any import of {name}; it imports {}",
-            graph.types()[world].imports.keys().cloned().collect::<Vec<_>>().join(", ")
+            gateway_imports.join(", ")
         );
-        let package = Package::from_bytes(dependency_name, None, read(&file)?, graph.types_mut())
-            .with_context(|| format!("{at}: {} is no component", file.display()))?;
-        let exporter = package.ty();
-        let instance = graph.register_package(package)?;
-        let instance = graph.instantiate(instance);
-        let denied = real_imports(graph.types(), exporter);
-        ensure!(
-            denied.is_empty(),
-            "{at}: {} imports {}: an adapter or normaliser may import nothing but types (build it for \
-             wasm32-unknown-unknown and wrap it with `wasm-tools component new`)",
-            file.display(),
-            denied.join(", ")
-        );
-        for import in imports {
-            let export = dependency.export.as_ref().unwrap_or(&import);
-            let types = graph.types();
-            let provided = *types[exporter].exports.get(export).with_context(|| {
-                format!(
-                    "{at}: {} doesn't export {export}; it exports {}",
-                    file.display(),
-                    types[exporter].exports.keys().cloned().collect::<Vec<_>>().join(", ")
-                )
-            })?;
-            let wanted = types[world].imports[&import];
-            SubtypeChecker::new(&mut Default::default())
-                .is_subtype(provided, types, wanted, types)
-                .with_context(|| format!("{at}: {export} of {} doesn't fit the import {import}", file.display()))?;
-            let alias = graph.alias_instance_export(instance, export)?;
-            graph.set_instantiation_argument(gateway, &import, alias)?;
-            if filled.insert(import.clone(), file.clone()).is_some() {
-                bail!("{at}: the import {import} is filled twice");
-            }
-        }
+        filled.extend(imports.iter().map(|import| ((*import).clone(), file.clone())));
+        let fills = imports.into_iter().map(|import| {
+            let export = dependency.export.as_ref().unwrap_or(import);
+            (import.clone(), export.clone())
+        });
+        parts.push(Part { name: file.display().to_string(), wasm: read(&file)?.into(), fills: fills.collect() });
+        places.push(at);
     }
-
-    let exports: Vec<String> = graph.types()[world].exports.keys().cloned().collect();
-    ensure!(exports == [EXPORT], "{name} exports {}; it must export {EXPORT} and nothing else", exports.join(", "));
-    let export = graph.alias_instance_export(gateway, EXPORT)?;
-    graph.export(export, EXPORT)?;
-    let bytes = graph.encode(EncodeOptions::default()).context("compose")?;
-
-    let mut types = Types::default();
-    let world = Package::from_bytes("composed", None, bytes.clone(), &mut types)?.ty();
-    let imports = real_imports(&types, world);
-    let odd: Vec<_> = imports
-        .iter()
-        .filter(|import| !ALLOWED_IMPORTS.iter().any(|allowed| import.starts_with(allowed)))
-        .cloned()
-        .collect();
-    ensure!(
-        odd.is_empty(),
-        "{} would stay without a provider: fill it in [component.{name}.dependencies], or take it out of the gateway",
-        odd.join(", ")
-    );
-    Ok(Composed { bytes, imports, filled: filled.into_iter().collect() })
+    let composed = witgate_compose::compose(&gateway, &parts).map_err(|error| {
+        match error.part.and_then(|part| places.get(part)) {
+            Some(at) => anyhow!("{at}: {error}"),
+            None => anyhow!("spin.toml: [component.{name}]: {error}"),
+        }
+    })?;
+    filled.sort();
+    Ok(Composed { bytes: composed.bytes, imports: composed.imports, filled })
 }
 
 /// What a component imports, beyond interfaces that hold nothing but types.
 pub fn imports(component: &[u8]) -> Result<Vec<String>> {
-    let mut types = Types::default();
-    let world = Package::from_bytes("component", None, component, &mut types)?.ty();
-    Ok(real_imports(&types, world))
-}
-
-fn real_imports(types: &Types, world: wac_graph::types::WorldId) -> Vec<String> {
-    let only_types = |kind: &ItemKind| match kind {
-        ItemKind::Instance(interface) => {
-            types[*interface].exports.values().all(|export| matches!(export, ItemKind::Type(ty) if !resource(ty)))
-        }
-        _ => false,
-    };
-    types[world].imports.iter().filter(|(_, kind)| !only_types(kind)).map(|(name, _)| name.clone()).collect()
-}
-
-fn resource(ty: &wac_graph::types::Type) -> bool {
-    matches!(ty, wac_graph::types::Type::Resource(_))
+    Ok(witgate_compose::imports(component)?)
 }
 
 /// Whether a dependency's name means this import, by Spin's rules: a plain name is the import's own; a package name may

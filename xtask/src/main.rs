@@ -44,7 +44,10 @@ enum Command {
         debug: bool,
     },
     /// Builds the components into target/components.
-    Components,
+    Components {
+        /// Only these, by their files' names: normaliser, adapter-openai, gateway … Without any: all.
+        names: Vec<String>,
+    },
     /// Composes gateway, normaliser and adapters as spin.toml says, into target/components/witgate.wasm.
     Compose,
 }
@@ -61,7 +64,7 @@ fn main() -> Result<()> {
         Command::Build => build(),
         Command::Wit { check } => wit(check),
         Command::Api { renew, debug } => api(renew, debug),
-        Command::Components => components::build(true),
+        Command::Components { names } => components::build(true, &names),
         Command::Compose => compose(),
     }
 }
@@ -69,7 +72,7 @@ fn main() -> Result<()> {
 /// Builds, then becomes the gateway, so that signals reach it.
 fn serve(arguments: &[String]) -> Result<()> {
     eprintln!("witgate: building the components (WebAssembly)");
-    components::build(false)?;
+    components::build(false, &[])?;
     eprintln!("witgate: building the host (the first time, this takes some minutes)");
     run(cargo().args(["build", "--release", "--bin", "witgate"]))?;
     let mut gateway = Process::new(root().join("target/release/witgate"));
@@ -82,7 +85,7 @@ fn serve(arguments: &[String]) -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    components::build(true)?;
+    components::build(true, &[])?;
     run(cargo().args(["build", "--release", "--bin", "witgate", "--bin", "witgate-wasi-serve"]))?;
     compose()
 }

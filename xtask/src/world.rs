@@ -4,25 +4,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-
-/// The slots, in the order in which the gateway looks for an adapter.
-pub const SLOTS: &[(&str, &str)] = &[
-    ("llama-cpp", "A llama.cpp server."),
-    ("openai", "OpenAI, and what speaks its API."),
-    ("stub", "Answers by itself, without a backend."),
-    ("bedrock", "Amazon Bedrock."),
-    ("sagemaker", "Endpoints of Amazon SageMaker."),
-    ("anthropic", "Anthropic's Messages."),
-    ("ollama", "Ollama, by its native API."),
-    ("custom", "Spare: for an adapter of yours. Must be filled with something."),
-];
-
-/// The slots of policies.
-pub const POLICIES: &[(&str, &str)] = &[
-    ("guard", "Blocked terms, words of prompt injection."),
-    ("redactor", "Personal data and secrets."),
-    ("custom-policy", "Spare: for a policy of yours. Must be filled with something."),
-];
+use witgate_compose::{ADAPTER_SLOTS, POLICY_SLOTS};
 
 /// The text of `components/gateway/wit/world.wit`; `chat` is that of `wit/adapter/chat.wit`, `policy` of
 /// `wit/policy/policy.wit`.
@@ -31,15 +13,21 @@ pub fn generate(chat: &str, policy: &str) -> Result<String> {
     let hooks = interface(policy, "hooks", "policy")?;
     let mut out = String::from(
         "// Written by `cargo xtask wit` from wit/adapter/chat.wit. Do not edit: change that file, or the slots in\n\
-         // xtask/src/world.rs, and run it again.\n\n\
+         // compose/src/lib.rs, and run it again.\n\n\
          /// The gateway as a component.\npackage witgate:gateway@0.1.0;\n\n\
+         /// What the gateway was composed of.\ninterface composition {\n    \
+         /// The configuration, where the runtime mounts none; empty for none.\n    configuration: func() -> string;\n    \
+         /// Which slot holds which adapter: what the configuration calls it, and the slot's name. Empty where each slot\n    \
+         /// holds what it is called after.\n    adapters: func() -> list<tuple<string, string>>;\n    \
+         /// The same for policies.\n    policies: func() -> list<tuple<string, string>>;\n}\n\n\
          /// What the gateway needs beside WASI: the normaliser, and an adapter or a policy in each slot.\nworld gateway {\n    \
          /// Spin's variables.\n    import wasi:config/store@0.2.0-draft-2024-09-27;\n\n    \
          /// Spin's key-value store.\n    import wasi:keyvalue/store@0.2.0-draft2;\n    \
          import wasi:keyvalue/atomics@0.2.0-draft2;\n\n    \
+         /// What is in the slots.\n    import composition;\n\n    \
          /// The dialects that clients speak.\n    import witgate:normaliser/dialects@0.1.0;\n",
     );
-    let slots = SLOTS.iter().map(|slot| (slot, &chat)).chain(POLICIES.iter().map(|slot| (slot, &hooks)));
+    let slots = ADAPTER_SLOTS.iter().map(|slot| (slot, &chat)).chain(POLICY_SLOTS.iter().map(|slot| (slot, &hooks)));
     for ((name, what), body) in slots {
         write!(out, "\n    /// {what}\n    import {name}: interface {{\n{body}    }}\n")?;
     }

@@ -87,18 +87,31 @@ slots! {
     Anthropic = anthropic "anthropic",
     Ollama = ollama "ollama",
     Custom = custom "custom",
+    Custom2 = custom_2 "custom-2",
+    Custom3 = custom_3 "custom-3",
+    Custom4 = custom_4 "custom-4",
 }
 
 /// Which slot holds the adapter of a name.
 pub struct Slots(HashMap<String, Slot>);
 
 impl Slots {
-    /// Asks each slot's adapter who it is. A configuration names an adapter by its slot, or by the adapter's own id where no
-    /// slot has that name; of two adapters with one id the earlier slot's is meant.
-    pub fn new() -> Self {
+    /// What `placed` says, the names of adapters and of their slots; no other slot is asked anything. Where it says nothing
+    /// each slot's adapter is asked who it is: a configuration names it by its slot, or by its own id where no slot has that
+    /// name; of two adapters with one id the earlier slot's is meant.
+    pub fn new(placed: Vec<(String, String)>) -> Self {
+        if !placed.is_empty() {
+            let slot = |name: &str| Slot::ALL.iter().find(|slot| slot.name() == name);
+            let placed = placed.into_iter().filter_map(|(adapter, name)| Some((adapter, *slot(&name)?)));
+            return Slots(placed.collect());
+        }
         let mut slots: HashMap<_, _> = Slot::ALL.iter().map(|slot| (slot.name().to_owned(), *slot)).collect();
         for slot in Slot::ALL {
-            slots.entry(slot.describe().id).or_insert(*slot);
+            // An empty slot has no id.
+            let id = Some(slot.describe().id).filter(|id| !id.is_empty());
+            if let Some(id) = id {
+                slots.entry(id).or_insert(*slot);
+            }
         }
         Slots(slots)
     }

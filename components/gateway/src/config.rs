@@ -1,4 +1,5 @@
-//! The configuration: `/witgate.toml` where it is mounted, else the environment's variables.
+//! The configuration: `/witgate.toml` where it is mounted, else the one that the gateway was composed with, else the
+//! environment's variables.
 //!
 //! A variable is looked up among Spin's, in lower case as Spin wants it (`LLM_API_KEY` is `llm_api_key`), and then in the
 //! environment as it is. An empty one counts as unset: in `spin.toml` a variable needs a default.
@@ -13,8 +14,10 @@ use witgate_gateway::{Adapter, Gateway};
 
 use crate::Shared;
 use crate::bindings::wasi::config::store;
+use crate::bindings::witgate::gateway::composition;
 use crate::bindings::witgate::normaliser::dialects;
 use crate::components::Slots;
+use crate::policies;
 use crate::ports::log;
 
 /// Where the file is mounted.
@@ -22,8 +25,11 @@ const FILE: &str = "/witgate.toml";
 
 /// Reads the configuration and makes what the requests share. What is wrong goes to the log, once per instance.
 pub fn load() -> Option<Rc<Shared>> {
-    let slots = Slots::new();
-    let read = read().and_then(|config| check(config, &slots));
+    let adapters = composition::adapters();
+    let composed = !adapters.is_empty();
+    let slots = Slots::new(adapters);
+    let policies = policies::Slots::new(composed.then(composition::policies));
+    let read = read().and_then(|config| check(config, &slots, &policies, composed));
     let opened = read.and_then(|config| match crate::store::open(&config) {
         Ok(state) => Ok((config, state)),
         Err(problem) => Err(vec![problem.to_string()]),
@@ -32,7 +38,7 @@ pub fn load() -> Option<Rc<Shared>> {
         Ok((config, state)) => {
             let config = Arc::new(config);
             let gateway = Arc::new(Gateway::new(Arc::clone(&config), dialects::routes()));
-            Some(Rc::new(Shared { gateway, config, slots, state }))
+            Some(Rc::new(Shared { gateway, config, slots, policies, state }))
         }
         Err(problems) => {
             log(json!({ "event": "misconfigured", "problems": problems }));
@@ -45,7 +51,10 @@ fn read() -> Result<Config, Vec<String>> {
     let lines = |problems: witgate_config::Problems| problems.iter().map(ToString::to_string).collect();
     match std::fs::read_to_string(FILE) {
         Ok(text) => Config::from_toml(&text, "witgate.toml", &variable).map_err(lines),
-        Err(error) if error.kind() == ErrorKind::NotFound => Config::from_env(&variable).map_err(lines),
+        Err(error) if error.kind() == ErrorKind::NotFound => match composition::configuration() {
+            none if none.is_empty() => Config::from_env(&variable).map_err(lines),
+            text => Config::from_toml(&text, "witgate.toml", &variable).map_err(lines),
+        },
         Err(error) => Err(vec![format!("{FILE}: {error}")]),
     }
 }
@@ -59,13 +68,26 @@ pub fn variable(name: &str) -> Option<String> {
     spin.or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
 }
 
-/// What the configuration says of adapters, against the adapters that are there.
-fn check(config: Config, slots: &Slots) -> Result<Config, Vec<String>> {
+/// What the configuration says of adapters and policies, against those that are there.
+fn check(config: Config, slots: &Slots, policies: &policies::Slots, composed: bool) -> Result<Config, Vec<String>> {
     let mut problems = Vec::new();
+    for (name, policy) in &config.policies {
+        if policies.of(policy).is_none() {
+            let help = "run `witgate compose` with this configuration".to_owned();
+            let message = "the policy was not composed into this component".to_owned();
+            problems.push(config.problem(&format!("policies.{name}"), message, Some(help)));
+        }
+    }
     for (name, provider) in &config.providers {
         let Some(mut adapter) = slots.adapter(provider.adapter.as_str()) else {
-            let message = format!("the adapter \"{}\" is in no slot of spin.toml", provider.adapter.as_str());
-            let help = format!("there are {}; put yours into the slot custom", slots.names().join(", "));
+            let (of, there) = (provider.adapter.as_str(), slots.names().join(", "));
+            let (message, help) = if composed {
+                let help = format!("there are {there}; run `witgate compose` with this configuration");
+                (format!("the adapter \"{of}\" was not composed into this component"), help)
+            } else {
+                let help = format!("there are {there}; put yours into the slot custom");
+                (format!("the adapter \"{of}\" is in no slot of spin.toml"), help)
+            };
             problems.push(config.problem(&format!("providers.{name}.adapter"), message, Some(help)));
             continue;
         };

@@ -42,6 +42,7 @@ struct Shared {
     gateway: Arc<Gateway>,
     config: Arc<Config>,
     slots: components::Slots,
+    policies: policies::Slots,
     state: store::Store,
 }
 

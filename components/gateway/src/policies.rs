@@ -1,5 +1,6 @@
 //! The policies in their slots.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use witgate_config::{PolicyConfig, PolicySource};
@@ -55,14 +56,29 @@ slots! {
     Guard = guard "guard",
     Redactor = redactor "redactor",
     CustomPolicy = custom_policy "custom-policy",
+    CustomPolicy2 = custom_policy_2 "custom-policy-2",
+    CustomPolicy3 = custom_policy_3 "custom-policy-3",
 }
 
-/// The slot of a policy: that of its name; a file of the operator's own is the one in the spare slot.
-pub fn slot(config: &PolicyConfig) -> Option<Slot> {
-    match &config.source {
-        PolicySource::Builtin(name) => Slot::of(name),
-        PolicySource::Path(_) => Some(Slot::CustomPolicy),
-        PolicySource::Native(_) => None,
+/// Which slot holds which policy.
+pub struct Slots(Option<HashMap<String, Slot>>);
+
+impl Slots {
+    /// What `placed` says, the names or files of policies and their slots. None: each slot holds what it is called after,
+    /// and a file of the operator's own is the one in the first spare slot.
+    pub fn new(placed: Option<Vec<(String, String)>>) -> Self {
+        let slot = |(policy, name): (String, String)| Some((policy, Slot::of(&name)?));
+        Slots(placed.map(|placed| placed.into_iter().filter_map(slot).collect()))
+    }
+
+    /// The slot of a policy.
+    pub fn of(&self, config: &PolicyConfig) -> Option<Slot> {
+        match (&self.0, &config.source) {
+            (Some(placed), PolicySource::Builtin(name) | PolicySource::Path(name)) => placed.get(name).copied(),
+            (None, PolicySource::Builtin(name)) => Slot::of(name),
+            (None, PolicySource::Path(_)) => Some(Slot::CustomPolicy),
+            (_, PolicySource::Native(_)) => None,
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Ports for Wasi {
     }
 
     fn policy(&self, name: &str) -> Result<policies::Held, Fault> {
-        let slot = self.shared.config.policies.get(name).and_then(policies::slot);
+        let slot = self.shared.config.policies.get(name).and_then(|policy| self.shared.policies.of(policy));
         slot.map(policies::Held::new).ok_or_else(|| Fault {
             component: format!("policy \"{name}\""),
             what: "is in no slot of the gateway".to_owned(),

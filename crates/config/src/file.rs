@@ -1,7 +1,7 @@
 //! The file: its tables, and how they become a [`Config`].
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ use crate::policy::{
 };
 use crate::problem::Problems;
 use crate::read::{
-    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Ranged, Reader, Size, Text, Time, Value, Word,
-    join, table,
+    Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Ranged, Reader, Size, Text, Time, Use, Value,
+    Word, join, table,
 };
 use crate::secret::Secret;
 use crate::state::{S3Kind, SourceName, StateKind, source};
@@ -742,6 +742,13 @@ pub(crate) fn read(
         Some(config) if problems.0.is_empty() => Ok(Config { places, digests, ..config }),
         _ => Err(problems),
     }
+}
+
+/// The references to variables in a file's text, and the keys of what is never shown.
+pub(crate) fn references(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Vec<Use>, BTreeSet<String>) {
+    let (mut reader, root) = Reader::parse(text, "", env);
+    let _ = root.and_then(|root| FileTable::read(&root, "", &mut reader));
+    (reader.uses, reader.hidden)
 }
 
 fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_>) -> Config {

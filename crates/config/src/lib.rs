@@ -61,6 +61,7 @@ mod secret;
 mod settings;
 mod state;
 mod units;
+mod variables;
 mod watch;
 
 pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, Webhook, fits, is_name};
@@ -77,3 +78,4 @@ pub use policy::{
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use state::{S3, Source, State, Store};
+pub use variables::{Variable, variables};

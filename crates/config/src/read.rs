@@ -3,7 +3,7 @@
 //! The tables of the file are written once, with the macro `table!` (see `file.rs`): it makes the struct, its reader,
 //! the check for unknown keys, and the JSON Schema.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -85,6 +85,16 @@ pub(crate) struct At<T> {
     pub(crate) variable: Option<String>,
 }
 
+/// A reference to a variable.
+pub(crate) struct Use {
+    /// The variable.
+    pub(crate) name: String,
+    /// Whether the reference has a default.
+    pub(crate) default: bool,
+    /// Where it stands.
+    pub(crate) key: String,
+}
+
 /// Reads one file.
 pub(crate) struct Reader<'a> {
     file: &'a str,
@@ -94,6 +104,10 @@ pub(crate) struct Reader<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     pub(crate) problems: Vec<Problem>,
     pub(crate) places: BTreeMap<String, Place>,
+    /// The variables that texts refer to.
+    pub(crate) uses: Vec<Use>,
+    /// The keys of values that are never shown.
+    pub(crate) hidden: BTreeSet<String>,
     /// The text has syntax errors: what is missing may have been lost with them, so it is not reported.
     pub(crate) partial: bool,
 }
@@ -107,7 +121,17 @@ impl<'a> Reader<'a> {
         let ascii: Vec<bool> =
             starts.iter().zip(ends).map(|(start, end)| text.get(*start..end).is_some_and(str::is_ascii)).collect();
         let lines = starts.into_iter().zip(ascii).collect();
-        let mut reader = Self { file, text, lines, env, problems: Vec::new(), places: BTreeMap::new(), partial: false };
+        let mut reader = Self {
+            file,
+            text,
+            lines,
+            env,
+            problems: Vec::new(),
+            places: BTreeMap::new(),
+            uses: Vec::new(),
+            hidden: BTreeSet::new(),
+            partial: false,
+        };
         if text.len() > MAX_TEXT {
             reader.problem(&(0..0), "", "the file is larger than 1MiB", None);
             return (reader, None);
@@ -213,7 +237,7 @@ impl<'a> Reader<'a> {
                     .map(|(i, item)| self.node(item.span(), item.span(), item.get_ref(), &format!("{path}[{i}]")))
                     .collect(),
             ),
-            DeValue::String(text) => match self.fill(text) {
+            DeValue::String(text) => match self.fill(text, path) {
                 Ok((text, from)) => {
                     variable = from;
                     Value::String(text)
@@ -245,7 +269,7 @@ impl<'a> Reader<'a> {
 
     /// Fills in `${NAME}` and `${NAME:-default}`; `$$` is a dollar sign. Says which variable the text came from. The
     /// error is a message and what would be right.
-    fn fill(&self, text: &str) -> Result<(String, Option<String>), (String, String)> {
+    fn fill(&mut self, text: &str, path: &str) -> Result<(String, Option<String>), (String, String)> {
         let mut out = String::with_capacity(text.len());
         let mut from = None;
         let mut rest = text;
@@ -272,6 +296,7 @@ impl<'a> Reader<'a> {
                             .into(),
                     ));
                 }
+                self.uses.push(Use { name: name.to_owned(), default: default.is_some(), key: path.to_owned() });
                 match ((self.env)(name), default) {
                     (Some(value), None) => out.push_str(&value),
                     (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
@@ -415,6 +440,7 @@ impl Kind for Hidden {
     type Value = Secret;
 
     fn read(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Secret> {
+        reader.hidden.insert(path.to_owned());
         Text::read(node, path, reader).map(Secret::new)
     }
 

@@ -56,6 +56,7 @@ pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
 pub use jobs::{is_public, leaves_work};
 pub use operate::{CallState, ComponentState, ConfigurationState, Refusal, Reload};
+pub use path::default_endpoint;
 pub use ports::{
     Adapter, Fault, Normaliser, Policy, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };

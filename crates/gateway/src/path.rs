@@ -290,7 +290,13 @@ pub(crate) fn endpoints<'p, A: Adapter>(
     if !provider.endpoints.is_empty() {
         return Ok(Cow::Borrowed(&provider.endpoints));
     }
-    let Some(mut endpoint) = adapter.describe()?.default_endpoint else { return Ok(Cow::Borrowed(&[])) };
+    let Some(endpoint) = adapter.describe()?.default_endpoint else { return Ok(Cow::Borrowed(&[])) };
+    Ok(default_endpoint(endpoint, settings, region).map_or(Cow::Borrowed(&[]), |endpoint| Cow::Owned(vec![endpoint])))
+}
+
+/// An adapter's default endpoint with `settings` filled in, and with `region`, that of a signature; `None` where they do
+/// not say what it needs.
+pub fn default_endpoint(mut endpoint: String, settings: &serde_json::Value, region: Option<&str>) -> Option<String> {
     while let Some((before, rest)) = endpoint.split_once('{') {
         let Some((name, after)) = rest.split_once('}') else { break };
         // It becomes a part of a host name: letters, digits, hyphens and dots only.
@@ -300,11 +306,11 @@ pub(crate) fn endpoints<'p, A: Adapter>(
             _ => settings.get(name).and_then(|value| value.as_str()).unwrap_or_default(),
         };
         if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
-            return Ok(Cow::Borrowed(&[]));
+            return None;
         }
         endpoint = format!("{before}{value}{after}");
     }
-    Ok(Cow::Owned(vec![endpoint]))
+    Some(endpoint)
 }
 
 /// The region that a request is signed for: the adapter's choice, as of an ARN, else that of the settings.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use witgate_config::{Provider, S3, Secret};
+use witgate_config::{AdapterRef, Provider, S3, Secret};
 use witgate_model::{Auth, HttpRequest};
 
 use crate::aws::{self, Scope};
@@ -94,6 +94,12 @@ impl Prepared {
         if let Some(aws) = &self.aws {
             let credentials = match &aws.credentials {
                 Some(credentials) => Cow::Borrowed(credentials),
+                // An adapter of anybody's would have its own endpoint shown what they sign, a session token too.
+                None if !matches!(provider.adapter, AdapterRef::Builtin(_)) => {
+                    let why = "the runtime's own are for adapters that come with witgate; write \
+                               secrets.aws_access_key_id and secrets.aws_secret_access_key";
+                    return Err(Failed::no_credentials(provider, why));
+                }
                 None => Cow::Owned(
                     ports.credentials(&provider.name).await.map_err(|why| Failed::no_credentials(provider, &why))?,
                 ),

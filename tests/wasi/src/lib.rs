@@ -4,6 +4,9 @@
 //! The component gets what a Spin component of `spin.toml` gets and no more: its configuration file at `/witgate.toml`, read
 //! only; variables over `wasi:config/store`; a key-value store; outgoing HTTP to the hosts that its configuration names; clocks, random numbers,
 //! standard error. No environment, no other file, no sockets.
+//!
+//! [`Options::plain`] is a host that knows nothing of Spin: neither variables nor a key-value store are there to import, as
+//! with `wasmtime serve`; variables are the environment's.
 
 mod keyvalue;
 mod net;
@@ -13,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -44,6 +48,12 @@ pub struct Options {
     pub max_requests: usize,
     /// Where the component's standard error goes.
     pub log: Log,
+    /// Gives no variables and no key-value store: variables are those of the environment, names in capitals.
+    pub plain: bool,
+    /// The longest that a request may take to its head, as `wasmtime serve -W timeout` bounds it. None: for ever.
+    pub timeout: Option<Duration>,
+    /// The most bytes of one linear memory, as `wasmtime serve -W max-memory-size` bounds it. None: 4 GiB.
+    pub max_memory: Option<usize>,
 }
 
 impl Default for Options {
@@ -56,6 +66,9 @@ impl Default for Options {
             max_concurrent: 16,
             max_requests: 128,
             log: Log::Inherit,
+            plain: false,
+            timeout: None,
+            max_memory: None,
         }
     }
 }
@@ -82,8 +95,22 @@ pub fn engine(cache: Option<PathBuf>) -> Result<Engine> {
     }
     config.wasm_component_model(true);
     config.wasm_component_model_async(true);
-    Engine::new(&config)
+    // As Spin: what computes for long lets others run in between, and can be stopped there.
+    config.epoch_interruption(true);
+    let engine = Engine::new(&config)?;
+    let ticks = engine.weak();
+    std::thread::spawn(move || {
+        while let Some(engine) = ticks.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    });
+    Ok(engine)
 }
+
+/// How long a component computes before others may run.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Compiles a component: seconds for a large one.
 pub fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component> {
@@ -114,9 +141,11 @@ pub async fn serve(component: &Component, options: Options) -> Result<Served> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    store::wasi::config::store::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    keyvalue::bindings::wasi::keyvalue::store::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
-    keyvalue::bindings::wasi::keyvalue::atomics::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
+    if !options.plain {
+        store::wasi::config::store::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+        keyvalue::bindings::wasi::keyvalue::store::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
+        keyvalue::bindings::wasi::keyvalue::atomics::add_to_linker::<_, HasView>(&mut linker, Host::keyvalue)?;
+    }
     let pre = linker.instantiate_pre(component).context("the component imports what is not provided")?;
     let pre = ServicePre::new(pre).context("the component exports no wasi:http/handler@0.3.0")?;
     let allowed = allowed(&options);
@@ -124,6 +153,9 @@ pub async fn serve(component: &Component, options: Options) -> Result<Served> {
         pre,
         folder: folder.path().to_path_buf(),
         variables: Arc::new(options.variables),
+        plain: options.plain,
+        timeout: options.timeout,
+        max_memory: options.max_memory,
         allowed: Arc::new(allowed),
         keyvalue: Data::default(),
         max_concurrent: options.max_concurrent,

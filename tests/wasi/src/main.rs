@@ -32,6 +32,9 @@ struct Arguments {
     /// The most requests that an instance serves at once.
     #[arg(long, default_value_t = 16)]
     max_concurrent: usize,
+    /// Gives neither variables nor a key-value store, as hosts other than Spin: variables are the environment's.
+    #[arg(long)]
+    plain: bool,
     /// The most requests that an instance serves in all.
     #[arg(long, default_value_t = 128)]
     max_requests: usize,
@@ -45,6 +48,7 @@ async fn main() -> Result<()> {
         allow: arguments.allow,
         max_concurrent: arguments.max_concurrent.max(1),
         max_requests: arguments.max_requests.max(1),
+        plain: arguments.plain,
         ..Options::default()
     };
     if let Some(file) = &arguments.config {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 use wasmtime::component::{GuestTaskId, ResourceTable};
-use wasmtime::{Store, StoreContextMut};
+use wasmtime::{Store, StoreContextMut, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
@@ -35,6 +35,9 @@ pub struct State {
     pub pre: ServicePre<Host>,
     pub folder: PathBuf,
     pub variables: Arc<BTreeMap<String, String>>,
+    pub plain: bool,
+    pub timeout: Option<Duration>,
+    pub max_memory: Option<usize>,
     pub allowed: Arc<BTreeSet<String>>,
     pub keyvalue: Data,
     pub max_concurrent: usize,
@@ -50,6 +53,7 @@ pub struct Host {
     hooks: Hooks,
     variables: Arc<BTreeMap<String, String>>,
     keyvalue: Data,
+    limits: StoreLimits,
 }
 
 impl Host {
@@ -89,6 +93,11 @@ impl HandlerState for State {
     async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.stderr(self.log.clone());
+        if self.plain {
+            for (name, value) in self.variables.iter() {
+                wasi.env(name.to_ascii_uppercase(), value);
+            }
+        }
         wasi.preopened_dir(&self.folder, "/", FsPerms::ReadOnly)?;
         let host = Host {
             wasi: wasi.build(),
@@ -97,30 +106,38 @@ impl HandlerState for State {
             hooks: Hooks { allowed: Arc::clone(&self.allowed) },
             variables: Arc::clone(&self.variables),
             keyvalue: Arc::clone(&self.keyvalue),
+            limits: StoreLimitsBuilder::new().memory_size(self.max_memory.unwrap_or(usize::MAX)).build(),
         };
         let mut store = Store::new(self.pre.engine(), host);
+        store.limiter(|host| &mut host.limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
         let proxy = Proxy::P3(self.pre.instantiate_async(&mut store).await?);
         Ok(Instance {
             store,
             proxy,
             view: Host::http,
-            expiration: Expiration { sleep: Box::pin(tokio::time::sleep(IDLE)) },
+            expiration: Expiration { sleep: Box::pin(tokio::time::sleep(IDLE)), timeout: self.timeout },
             state: Worker { max_concurrent: self.max_concurrent, max_requests: self.max_requests },
         })
     }
 }
 
-/// When an instance has idled long enough.
+/// When an instance has idled, or a request has taken, long enough.
 pub struct Expiration {
     sleep: Pin<Box<Sleep>>,
+    timeout: Option<Duration>,
 }
 
 impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
-        if status != WorkerStatus::Idle {
-            return Poll::Pending;
-        }
-        let deadline = tokio::time::Instant::from_std(start + IDLE);
+        let longest = match status {
+            WorkerStatus::Idle => Some(IDLE),
+            WorkerStatus::Requests => self.timeout,
+            WorkerStatus::PostReturn => None,
+        };
+        let Some(longest) = longest else { return Poll::Pending };
+        let deadline = tokio::time::Instant::from_std(start + longest);
         if deadline != self.sleep.deadline() {
             self.sleep.as_mut().reset(deadline);
         }

@@ -66,7 +66,12 @@ fn the_application_is_composed_and_imports_wasi_alone() {
         "anthropic",
         "bedrock",
         "custom",
+        "custom-2",
+        "custom-3",
+        "custom-4",
         "custom-policy",
+        "custom-policy-2",
+        "custom-policy-3",
         "guard",
         "llama-cpp",
         "ollama",
@@ -74,6 +79,7 @@ fn the_application_is_composed_and_imports_wasi_alone() {
         "redactor",
         "sagemaker",
         "stub",
+        "witgate:gateway/composition@0.1.0",
         "witgate:normaliser/dialects@0.1.0",
     ];
     assert_eq!(filled, expected);

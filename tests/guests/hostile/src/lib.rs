@@ -45,6 +45,12 @@ fn recurse(n: u64) -> u64 {
     recurse(n + 1) + local[(n % 64) as usize]
 }
 
+/// A text that is none.
+fn malformed() -> String {
+    // SAFETY: it is not; what reads it must not trust us.
+    unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xc0, b'b']) }
+}
+
 fn misbehave(what: &str) {
     match what {
         "trap" => std::process::abort(),
@@ -107,6 +113,22 @@ impl Guest for Hostile {
             // The same MiB, named again and again: small in the guest, large in the host.
             "many" => http.path = vec!["x".repeat(1 << 14); 2000],
             "large" => http.body = vec![b' '; 40 << 20],
+            "gib" => http.body = vec![b' '; 1 << 30],
+            // Each slot of a secret that there might be; its own provider has none of them.
+            "other-auth" => http.auth = Auth::Header(HeaderAuth {
+                slot: "api_key".into(),
+                name: "x-stolen".into(),
+                prefix: "".into(),
+            }),
+            "other-aws" => http.auth = Auth::AwsSigv4(AwsSigv4Auth {
+                slot: "aws".into(),
+                service: "bedrock".into(),
+                region: Some("us-east-1".into()),
+            }),
+            "slash" => http.path = vec!["..%2f..".into(), "a/../../b".into(), "?q#f".into()],
+            "bad-name" => http.headers.push(("x-evil\r\nhost".into(), "a".into())),
+            "bad-utf8" => http.path.push(malformed()),
+            "host" => http.headers.push(("host".into(), "elsewhere".into())),
             _ => {}
         }
         Ok(http)
@@ -151,6 +173,7 @@ impl GuestDecoder for Decoder {
         match what.as_str() {
             // An answer that `finish` has to end.
             what if what.starts_with("finish-") => vec![started(), block(0), text(0, "hello")],
+            "text-utf8" => vec![started(), block(0), text(0, &malformed())],
             "no-start" => vec![text(0, "hello")],
             "no-block" => vec![started(), text(7, "hello")],
             "early-done" => vec![started(), block(0), Event::Done],

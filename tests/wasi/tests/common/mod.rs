@@ -30,6 +30,36 @@ pub fn component(manifest: &str) -> Component {
     compile(one_engine(), &composed.bytes).expect("compile")
 }
 
+/// Composes the gateway with these adapters and policies of `target/components`, by their slots: each a slot and a file. It
+/// imports nothing of Spin's. A configuration calls an adapter as its slot is called, and a policy `SLOT.wasm`.
+pub fn composed(adapters: &[(&str, &str)], policies: &[(&str, &str)]) -> Component {
+    use witgate_compose::{ADAPTER_SLOTS, CHAT, DIALECTS, HOOKS, KEY_VALUE, POLICY_SLOTS, Part, VARIABLES};
+    let file = |name: &str| witgate_wasi_serve::read(&root().join("target/components").join(name)).expect("read");
+    let part = |name: &str, slot: &str, export: &str| Part {
+        name: name.to_owned(),
+        wasm: file(name).into(),
+        fills: vec![(slot.to_owned(), export.to_owned())],
+    };
+    let mut parts = vec![part("normaliser.wasm", DIALECTS, DIALECTS)];
+    parts.extend(adapters.iter().map(|(slot, name)| part(name, slot, CHAT)));
+    parts.extend(policies.iter().map(|(slot, name)| part(name, slot, HOOKS)));
+    let empty = |slots: &[(&'static str, &str)], used: &[(&str, &str)], export: &'static str| {
+        let free = |slot: &&str| !used.iter().any(|(used, _)| used == slot);
+        slots.iter().map(|(slot, _)| *slot).filter(free).map(|slot| (slot, export)).collect::<Vec<_>>()
+    };
+    let mut absent = empty(ADAPTER_SLOTS, adapters, CHAT);
+    absent.extend(empty(POLICY_SLOTS, policies, HOOKS));
+    absent.extend([KEY_VALUE[0], KEY_VALUE[1], VARIABLES].map(|import| (import, import)));
+    let fills = absent.into_iter().map(|(import, export)| (import.to_owned(), export.to_owned())).collect();
+    parts.push(Part { name: "absent.wasm".to_owned(), wasm: file("absent.wasm").into(), fills });
+    let names = |used: &[(&str, &str)], end: &str| -> Vec<_> {
+        used.iter().map(|(slot, _)| (format!("{slot}{end}"), (*slot).to_owned())).collect()
+    };
+    parts.push(witgate_compose::composition("", &names(adapters, ""), &names(policies, ".wasm")));
+    let composed = witgate_compose::compose(&file("gateway.wasm"), &parts).expect("compose");
+    compile(one_engine(), &composed.bytes).expect("compile")
+}
+
 /// The application of the repository's `spin.toml`.
 pub fn witgate() -> &'static Component {
     static COMPONENT: OnceLock<Component> = OnceLock::new();
