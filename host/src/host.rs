@@ -164,6 +164,10 @@ impl Builder {
         }
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), normaliser.routes().to_vec()));
+        let problems = crate::queues::check(&gateway, &config);
+        if !problems.is_empty() {
+            return Err(BuildError::Config(Problems(problems)));
+        }
         // Who only looks takes no file away from the gateway that runs.
         let state = match self.without_state {
             true => Either::One(Either::One(Memory::default())),

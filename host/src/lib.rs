@@ -60,6 +60,7 @@ pub mod new;
 mod own_client;
 mod own_state;
 mod ports;
+mod queues;
 mod server;
 mod service;
 pub mod state;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use witgate_gateway::Gateway;
 
 use crate::ports::HostPorts;
+use crate::queues::Queues;
 
 /// How long a client may take to send a request's head, and how long a connection may stay unused.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -34,6 +35,7 @@ pub struct Server {
     gateway: Arc<Gateway>,
     ports: Arc<HostPorts>,
     listener: TcpListener,
+    config: Arc<witgate_config::Config>,
     max_header_bytes: usize,
     shutdown_timeout: Duration,
 }
@@ -42,7 +44,7 @@ impl Server {
     pub(crate) async fn bind(
         gateway: Arc<Gateway>,
         ports: Arc<HostPorts>,
-        config: &witgate_config::Config,
+        config: &Arc<witgate_config::Config>,
     ) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in tokio::net::lookup_host(&config.server.listen).await? {
@@ -52,6 +54,7 @@ impl Server {
                         gateway,
                         ports,
                         listener,
+                        config: Arc::clone(config),
                         max_header_bytes: config.limits.max_header_bytes,
                         shutdown_timeout: config.server.shutdown_timeout,
                     });
@@ -76,7 +79,7 @@ impl Server {
     ///
     /// Returns the number of requests that were cut off.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> usize {
-        let Server { gateway, ports, listener, max_header_bytes, shutdown_timeout } = self;
+        let Server { gateway, ports, listener, config, max_header_bytes, shutdown_timeout } = self;
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
@@ -115,6 +118,8 @@ impl Server {
             Worker(tokio::spawn(async move { gateway.work(&ports).await }))
         };
 
+        let queues = Queues::start(&gateway, &ports, &config);
+
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
@@ -127,12 +132,14 @@ impl Server {
         watch.abort();
         draining.store(true, Ordering::Relaxed);
         gateway.drain();
+        queues.finish();
         let begun = Instant::now();
         let (half, end) = (begun + shutdown_timeout / 2, begun + shutdown_timeout);
         tracing::info!(
             target: "witgate::server",
             running = gateway.in_flight(), timeout_s = shutdown_timeout.as_secs_f64(), "shutting down",
         );
+        let queues = tokio::spawn(queues.end(end));
         let mut done = pin!(idle(&gateway));
         loop {
             tokio::select! {
@@ -148,6 +155,7 @@ impl Server {
             // Connections on which nothing runs need no more time than it takes to say so.
             () = async { idle(&gateway).await; sleep(CLOSE).await } => gateway.in_flight(),
         };
+        let _ = queues.await;
         drop(worker);
         cut_off
     }

@@ -22,6 +22,7 @@ use crate::policy::{
     Strategy,
 };
 use crate::problem::Problems;
+use crate::queues::{self, QueueTable};
 use crate::read::{
     Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Ranged, Reader, Size, Text, Time, Value, Word,
     join, table,
@@ -106,6 +107,8 @@ table! {
         policies: MapOf<hooks::PolicyTable>;
         /// Asynchronous jobs, files and batches.
         jobs: JobsTable;
+        /// Queues from which requests come, by names of your own.
+        queues: MapOf<QueueTable>;
         /// Metrics for Prometheus, at /metrics.
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
@@ -886,6 +889,8 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         models: quotas,
     };
     let access = access::access(tables, &ROUTES, reader);
+    let queues = table.queues.map(|at| at.value).unwrap_or_default();
+    let queues = queues::queues(queues, (&server, &access, &jobs, &state), reader);
 
     let origin = Origin::File(file.into());
     let mut config = Config {
@@ -901,6 +906,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         adapters,
         documents,
         jobs,
+        queues,
         state,
         dialects,
         policies,

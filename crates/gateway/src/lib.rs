@@ -53,7 +53,7 @@ pub use contract::check_request;
 pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
-pub use jobs::{is_public, leaves_work};
+pub use jobs::{Broker, BrokerError, Message, Parcel, Sqs, is_public, leaves_work};
 pub use ports::{
     Adapter, Fault, Normaliser, Policy, Ports, TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };

@@ -20,6 +20,7 @@ mod policies;
 mod policy;
 mod probes;
 mod queue_events;
+mod queues;
 mod responses;
 mod responses_kept;
 mod signing;

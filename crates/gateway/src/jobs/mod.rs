@@ -24,10 +24,12 @@
 mod batches;
 mod bell;
 mod callback;
+mod consume;
 mod files;
 pub(crate) mod later;
 mod records;
 mod serve;
+mod sqs;
 mod store;
 mod work;
 
@@ -50,8 +52,10 @@ use crate::state::StateError;
 
 pub(crate) use batches::BatchQuestion;
 pub use callback::is_public;
+pub use consume::{Broker, BrokerError, Message, Parcel};
 pub(crate) use files::FileQuestion;
 pub(crate) use serve::Question;
+pub use sqs::Sqs;
 
 use bell::{Bell, Bells};
 use store::Store;
