@@ -269,6 +269,10 @@ impl Setup {
             Some(before) => before.gateway.successor(Arc::clone(&config), routes),
             None => Gateway::new(Arc::clone(&config), routes),
         };
+        let problems = crate::queues::check(&gateway, &config);
+        if !problems.is_empty() {
+            return Err(BuildError::Config(Problems(problems)));
+        }
         let of_policies = policies.iter().map(|loaded| (loaded.name.clone(), loaded.policy.clone())).collect();
         let counted = counted(&normaliser, &adapters, &policies);
         let parts = Parts { normaliser: normaliser.clone(), adapters: by_provider, policies: of_policies, counted };

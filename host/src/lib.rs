@@ -62,6 +62,7 @@ pub mod new;
 mod own_client;
 mod own_state;
 mod ports;
+mod queues;
 mod reload;
 mod server;
 mod service;

@@ -207,6 +207,7 @@ pub(crate) fn warning(warning: &Warning<'_>) {
                 "a budget has reached {percent} % of its limit"
             );
         }
+        Warning::Queue { queue, why } => tracing::warn!(target: "witgate::queue", queue, "{why}"),
         other => tracing::warn!(target: "witgate", "{other:?}"),
     }
 }

@@ -20,6 +20,7 @@ use witgate_config::{Config, Origin, Problem, Problems, Store};
 use witgate_gateway::{ConfigurationState, Refusal, Reload};
 
 use crate::host::{BuildError, Serving, Setup};
+use crate::queues::Queues;
 
 /// How often a host that is not to look for changes looks whether it is to.
 const ASLEEP: Duration = Duration::from_secs(1);
@@ -77,6 +78,15 @@ pub(crate) struct Shared {
     /// One at a time.
     reloading: Mutex<()>,
     told: Mutex<Told>,
+    receiving: Mutex<Receiving>,
+}
+
+/// The queues that are received from.
+#[derive(Default)]
+struct Receiving {
+    queues: Option<Queues>,
+    /// The end of the process has begun.
+    stopped: bool,
 }
 
 /// What is told of the configuration, and where it is looked for.
@@ -106,6 +116,7 @@ impl Shared {
             swaps: watch::Sender::new(0),
             reloading: Mutex::default(),
             told: Mutex::new(told),
+            receiving: Mutex::default(),
         });
         // Set once: the setup is this host's own.
         let _ = shared.setup.home.set(Arc::downgrade(&shared));
@@ -177,11 +188,12 @@ impl Shared {
         Ok(Reloaded::Changed)
     }
 
-    /// What is done beside requests: endpoints that rest are probed, jobs are run, changes of the configuration are taken
-    /// over. Never completes; what runs ends when it is dropped.
+    /// What is done beside requests: endpoints that rest are probed, jobs are run, queues are received from, changes of the
+    /// configuration are taken over. Never completes; what runs ends when it is dropped.
     pub async fn background(self: Arc<Self>) {
         let mut swaps = self.swaps.subscribe();
-        // Workers of gateways that have been replaced end by themselves, with their last job.
+        // Workers of gateways that have been replaced end by themselves, with their last job, and their queues with the last
+        // message in hand.
         let mut workers = JoinSet::new();
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&self).look());
@@ -190,6 +202,9 @@ impl Shared {
             let serving = self.serving();
             let (gateway, ports) = (Arc::clone(&serving.gateway), Arc::clone(&serving.ports));
             workers.spawn(async move { gateway.work(&ports).await });
+            if let Some(before) = self.receive(&serving) {
+                workers.spawn(before.finished());
+            }
             let mut probes = JoinSet::new();
             let (gateway, ports) = (Arc::clone(&serving.gateway), Arc::clone(&serving.ports));
             probes.spawn(async move { gateway.watch(&ports).await });
@@ -201,6 +216,32 @@ impl Shared {
                 }
             }
         }
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Receives from the queues of what serves, and no longer from those of what served before, which are the answer.
+    fn receive(&self, serving: &Serving) -> Option<Queues> {
+        let mut receiving = self.receiving();
+        let before = receiving.queues.take();
+        if let Some(before) = &before {
+            before.finish();
+        }
+        if !receiving.stopped {
+            receiving.queues = Some(Queues::start(&serving.gateway, &serving.ports, &serving.config));
+        }
+        before
+    }
+
+    /// From now on nothing more is received from queues. What is in hand is answered by those that are returned.
+    pub fn stop_queues(&self) -> Option<Queues> {
+        let mut receiving = self.receiving();
+        receiving.stopped = true;
+        let queues = receiving.queues.take()?;
+        queues.finish();
+        Some(queues)
     }
 
     /// Looks for changes of the files, and takes them over when they have come to rest.

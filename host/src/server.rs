@@ -101,12 +101,18 @@ impl Server {
         let serving = shared.serving();
         let (gateway, shutdown_timeout) = (Arc::clone(&serving.gateway), serving.config.server.shutdown_timeout);
         gateway.drain();
+        let queues = shared.stop_queues();
         let begun = Instant::now();
         let (half, end) = (begun + shutdown_timeout / 2, begun + shutdown_timeout);
         tracing::info!(
             target: "witgate::server",
             running = gateway.in_flight(), timeout_s = shutdown_timeout.as_secs_f64(), "shutting down",
         );
+        let queues = tokio::spawn(async move {
+            if let Some(queues) = queues {
+                queues.end(end).await;
+            }
+        });
         let mut done = pin!(idle(&gateway));
         loop {
             tokio::select! {
@@ -122,6 +128,7 @@ impl Server {
             // Connections on which nothing runs need no more time than it takes to say so.
             () = async { idle(&gateway).await; sleep(CLOSE).await } => gateway.in_flight(),
         };
+        let _ = queues.await;
         drop(background);
         cut_off
     }

@@ -1,6 +1,7 @@
 //! The state store: the one that the configuration names, and what a store of a program's own needs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use witgate_config::{Config, Problem, Store as Chosen};
 use witgate_gateway::state::Either;
@@ -9,7 +10,10 @@ pub use witgate_gateway::state::{
     Charge, Counters, Expect, Memory, Meters, Once, Reservation, Rule, State, StateError, Taken, Use, check_key,
     counter, settle, take, used,
 };
-use witgate_stores::{File, FileOptions, Redis, RedisOptions, Store};
+use witgate_stores::{File, FileOptions, Redis, RedisOptions, Store, StreamOptions, Streams};
+
+/// The longest that one call to a stream takes, beside what it waits for entries.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `base` is the folder to which the configuration's paths are relative.
 fn file(config: &Config, base: &Path, path: &str) -> FileOptions {
@@ -21,6 +25,26 @@ fn file(config: &Config, base: &Path, path: &str) -> FileOptions {
 fn redis(config: &Config, url: &witgate_config::Secret) -> Result<Redis, StateError> {
     let (prefix, timeout) = (config.state.prefix.clone(), config.state.timeout);
     Redis::new(&RedisOptions { url: url.expose().to_owned(), prefix, timeout })
+}
+
+/// A stream of requests, on a server that is not asked yet. `consumer` is this process's own name.
+pub(crate) fn stream(
+    config: &Config,
+    queue: &witgate_config::Queue,
+    stream: &witgate_config::Stream,
+    consumer: String,
+) -> Result<Streams, Problem> {
+    let options = StreamOptions {
+        url: stream.url.expose().to_owned(),
+        stream: stream.stream.clone(),
+        group: stream.group.clone(),
+        consumer,
+        visibility: queue.visibility,
+        wait: queue.wait,
+        timeout: TIMEOUT,
+        keep: stream.keep_messages,
+    };
+    Streams::new(options).map_err(|error| config.problem(&format!("queues.{}.url", queue.name), error.0, None))
 }
 
 fn problem(config: &Config, key: &str, error: &StateError) -> Problem {

@@ -9,9 +9,11 @@
 
 mod file;
 mod redis;
+mod streams;
 
 pub use file::{File, FileOptions};
 pub use redis::{Redis, RedisOptions};
+pub use streams::{StreamOptions, Streams};
 
 use witgate_gateway::state::{Either, Memory};
 

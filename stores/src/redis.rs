@@ -254,14 +254,7 @@ fn life(now: Duration, end: Duration) -> u64 {
 impl Redis {
     /// A store on a server, which is not asked yet. An error says what is wrong with the URL, and does not repeat it.
     pub fn new(options: &RedisOptions) -> Result<Self, StateError> {
-        let wrong = |what: &str| StateError(format!("the url {what}"));
-        let client = Client::open(options.url.as_str())
-            .map_err(|_| wrong("is none of a Redis server, as redis://host:6379/0 or rediss://user:password@host"))?;
-        let server = match client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
-            ConnectionAddr::Unix(path) => path.display().to_string(),
-            _ => return Err(wrong("is of a kind that is not supported")),
-        };
+        let (client, server) = address(&options.url)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(options.timeout))
             .set_response_timeout(Some(options.timeout))
@@ -358,6 +351,19 @@ impl Redis {
     }
 }
 
+/// A client for a URL, and the server for messages: host and port.
+pub(crate) fn address(url: &str) -> Result<(Client, String), StateError> {
+    let wrong = |what: &str| StateError(format!("the url {what}"));
+    let client = Client::open(url)
+        .map_err(|_| wrong("is none of a Redis server, as redis://host:6379/0 or rediss://user:password@host"))?;
+    let server = match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+        ConnectionAddr::Unix(path) => path.display().to_string(),
+        _ => return Err(wrong("is of a kind that is not supported")),
+    };
+    Ok((client, server))
+}
+
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis").field("server", &self.server).field("prefix", &self.prefix).finish_non_exhaustive()
@@ -377,7 +383,7 @@ fn is_answer(error: &RedisError) -> bool {
 }
 
 /// An error's kind and the server's code, and no more: a text may repeat a key or a value.
-fn describe(error: &RedisError) -> String {
+pub(crate) fn describe(error: &RedisError) -> String {
     match (error.code(), error.kind()) {
         (Some(code), _) => format!("it answers {code}"),
         (None, ErrorKind::AuthenticationFailed) => "it refuses the password".to_owned(),

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conformance::{charge, conforms, runtime, s};
 use witgate_gateway::state::{Expect, Rule, State, Taken};
-use witgate_stores::{Redis, RedisOptions};
+use witgate_gateway::{Broker, Message, Parcel};
+use witgate_stores::{Redis, RedisOptions, StreamOptions, Streams};
 
 const DAY: Rule = Rule::Period(s(0), s(86_400));
 
@@ -241,4 +242,123 @@ fn what_a_server_refuses_is_told_without_the_password() {
         assert!(error.contains(&server.port.to_string()) && !error.contains("wrong-word"), "{error}");
         assert!(error.contains("NOAUTH") || error.contains("password"), "{error}");
     }
+}
+
+fn consumer(server: &Server, consumer: &str) -> Streams {
+    let options = StreamOptions {
+        url: server.options().url,
+        stream: "requests".into(),
+        group: "g".into(),
+        consumer: consumer.into(),
+        visibility: Duration::from_millis(600),
+        wait: Duration::from_millis(50),
+        timeout: s(10),
+        keep: false,
+    };
+    Streams::new(options).unwrap()
+}
+
+async fn command<T: redis::FromRedisValue>(server: &Server, words: &[&str]) -> T {
+    let client = redis::Client::open(server.options().url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    words[1..].iter().for_each(|word| {
+        command.arg(word);
+    });
+    command.query_async(&mut connection).await.unwrap()
+}
+
+async fn add(server: &Server, body: &str) -> String {
+    command(server, &["XADD", "requests", "*", "body", body]).await
+}
+
+/// What comes within two seconds.
+async fn receive(streams: &Streams, most: usize) -> Vec<Message> {
+    let until = Instant::now() + s(2);
+    loop {
+        let received = streams.receive(most).await.unwrap();
+        if !received.is_empty() || Instant::now() > until {
+            return received;
+        }
+    }
+}
+
+#[test]
+fn an_entry_of_a_stream_is_one_consumer_s_until_it_was_left_and_then_the_next_one_s() {
+    let (runtime, server) = (runtime(), Server::start());
+    runtime.block_on(async {
+        let (a, b) = (consumer(&server, "a"), consumer(&server, "b"));
+        // What was there before the group is received too.
+        let id = add(&server, "one").await;
+        let first = receive(&a, 10).await;
+        assert_eq!((first.len(), &first[0].id, first[0].receives), (1, &id, 1));
+        assert_eq!(first[0].body.as_deref(), Ok(&b"one"[..]));
+        // While its consumer says so, it is its own.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(a.extend(&first[0]).await, Ok(true));
+            assert_eq!(b.receive(10).await.unwrap(), []);
+        }
+        let second = receive(&b, 10).await;
+        assert_eq!((second.len(), &second[0].id, second[0].receives), (1, &id, 2));
+        // Who was stalled takes nothing away from the one that came after.
+        assert_eq!(a.extend(&first[0]).await, Ok(false));
+        a.give_back(&first[0], Duration::ZERO).await.unwrap();
+        assert_eq!(a.receive(10).await.unwrap(), []);
+        assert_eq!(b.extend(&second[0]).await, Ok(true));
+        // Whoever is first has answered it.
+        let parcel = |who: &str| Parcel {
+            to: "answers".into(),
+            body: Bytes::from(vec![0, 255]),
+            attributes: vec![("who", who.into())],
+            once: "job".into(),
+        };
+        a.send(&first[0], &parcel("a")).await.unwrap();
+        b.send(&second[0], &parcel("b")).await.unwrap();
+        let answers: Vec<(String, Vec<(String, Vec<u8>)>)> = command(&server, &["XRANGE", "answers", "-", "+"]).await;
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0].1, [("who".into(), b"a".to_vec()), ("body".into(), vec![0, 255])]);
+        assert_eq!(command::<u64>(&server, &["XLEN", "requests"]).await, 0);
+    });
+}
+
+#[test]
+fn what_is_given_back_comes_after_its_pause_and_what_a_consumer_leaves_at_once() {
+    let (runtime, server) = (runtime(), Server::start());
+    runtime.block_on(async {
+        let (a, b) = (consumer(&server, "a"), consumer(&server, "b"));
+        add(&server, "one").await;
+        let of_a = receive(&a, 10).await;
+        let begun = Instant::now();
+        a.give_back(&of_a[0], Duration::from_millis(300)).await.unwrap();
+        let again = receive(&b, 10).await;
+        assert_eq!((again.len(), again[0].receives), (1, 2));
+        assert!(begun.elapsed() >= Duration::from_millis(280), "{:?}", begun.elapsed());
+        b.close().await.unwrap();
+        assert_eq!(a.receive(10).await.unwrap().len(), 1, "at once");
+        let consumers: Vec<redis::Value> = command(&server, &["XINFO", "CONSUMERS", "requests", "g"]).await;
+        assert!(
+            !format!("{consumers:?}").contains("\"b\"") && !format!("{consumers:?}").contains("[98]"),
+            "{consumers:?}"
+        );
+    });
+}
+
+#[test]
+fn a_stream_that_was_removed_and_an_entry_without_a_body_are_no_end() {
+    let (runtime, server) = (runtime(), Server::start());
+    runtime.block_on(async {
+        let a = consumer(&server, "a");
+        assert_eq!(a.receive(10).await.unwrap(), []);
+        let _: String = command(&server, &["FLUSHALL"]).await;
+        assert!(a.receive(10).await.unwrap_err().to_string().contains("NOGROUP"));
+        let _: String = command(&server, &["XADD", "requests", "*", "other", "x"]).await;
+        let received = receive(&a, 10).await;
+        assert!(received[0].body.as_ref().is_err_and(|why| why.contains("`body`")));
+        a.done(&received[0]).await.unwrap();
+        assert_eq!(command::<u64>(&server, &["XLEN", "requests"]).await, 0);
+        drop(server);
+        let error = a.receive(10).await.unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1"), "{error}");
+    });
 }

@@ -1,4 +1,4 @@
-"""AWS, as far as the gateway talks to it: bedrock-runtime and sagemaker-runtime on one port.
+"""AWS, as far as the gateway talks to it: bedrock-runtime, sagemaker-runtime, S3 and SQS (aws_sqs.py) on one port.
 
     aws_server.py PORT CONTROL        the service, and where tests tell it what to do
 
@@ -48,6 +48,7 @@ import xml.sax.saxutils
 import aws_identity
 import aws_model
 import aws_replies
+import aws_sqs
 import double
 from aws_model import Refused, dump, invalid
 
@@ -119,6 +120,8 @@ class World:
         # Application inference profiles, and what they stand for.
         self.profiles = {"a1b2c3d4e5f6": "anthropic.claude-3-haiku-20240307-v1:0"}
         # SageMaker's endpoints: what runs there, under which name.
+        # SQS's queues, by name (aws_sqs.Queue).
+        self.queues = {}
         # S3's buckets: the text of each object, by its key.
         self.buckets = {}
         self.endpoints = {"vllm": ("vllm", "served"), "tgi": ("tgi", ""), "base": ("base", "")}
@@ -126,7 +129,8 @@ class World:
     def set(self, **values):
         for name, value in values.items():
             assert name in vars(self), name
-            setattr(self, name, {key: Key(**item) for key, item in value.items()} if name == "keys" else value)
+            kind = {"keys": Key, "queues": aws_sqs.Queue}.get(name)
+            setattr(self, name, {key: kind(**item) for key, item in value.items()} if kind else value)
 
     def rule(self, **rule):
         self.rules.append(rule)
@@ -253,6 +257,8 @@ def respond(world, asked, rule):
     """The answer to a request: made whole, before its first byte is sent."""
     if asked.path == "/task" or asked.path.startswith("/latest/"):
         return role_credentials(world, asked)
+    if aws_sqs.is_asked(asked):
+        return Reply(*aws_sqs.respond(world, asked, lambda service: authorise(world, asked, service)))
     if aws_identity.is_asked(asked):
         return Reply(*aws_identity.respond(world, asked, lambda service: authorise(world, asked, service)))
     if asked.method == "GET" and "/s3/aws4_request" in asked.headers.get("authorization", ""):
@@ -552,6 +558,9 @@ class Server:
         asked = Asked(**(vars(seen) | {"path": path, "query": query}))
         self.world.requests.append(asked)
         rule = self.world.rules_of(asked)
+        # What nobody waits for any more is not received.
+        if aws_sqs.is_asked(asked) and not await double.attend(reader, asked, aws_sqs.wait(self.world, asked)):
+            return False
         try:
             reply = respond(self.world, asked, rule)
         except Exception:

@@ -11,6 +11,7 @@ use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
 use crate::policy::{Alarm, Cache, Choice, Concurrency, EndpointOptions, Fallback, Health, Hedge, Metrics, Retry};
 use crate::problem::{Problem, Problems};
+use crate::queues::Queue;
 use crate::read::Place;
 use crate::secret::Secret;
 use crate::state::{Source, State};
@@ -46,6 +47,8 @@ pub struct Config {
     pub documents: Documents,
     /// Asynchronous jobs, files and batches.
     pub jobs: Jobs,
+    /// Queues from which requests come.
+    pub queues: Vec<Queue>,
     /// Where state lies.
     pub state: State,
     /// What the operator chose for a dialect, by its name.
@@ -519,6 +522,7 @@ impl Config {
             adapters: BTreeMap::new(),
             documents: Documents::default(),
             jobs: Jobs::default(),
+            queues: Vec::new(),
             state: State::default(),
             dialects: BTreeMap::new(),
             policies: BTreeMap::new(),

@@ -24,6 +24,7 @@ use crate::policy::{
     Strategy,
 };
 use crate::problem::Problems;
+use crate::queues::{self, QueueTable};
 use crate::read::{
     Anything, At, Count, Flag, Hidden, Kind, ListOf, MapOf, Named, Node, Ranged, Reader, Size, Text, Time, Use, Value,
     Word, join, table,
@@ -108,6 +109,8 @@ table! {
         policies: MapOf<hooks::PolicyTable>;
         /// Asynchronous jobs, files and batches.
         jobs: JobsTable;
+        /// Queues from which requests come, by names of your own.
+        queues: MapOf<QueueTable>;
         /// Metrics for Prometheus, at /metrics.
         metrics: watch::MetricsTable;
         /// When you are told of the traffic, by names of your own.
@@ -912,6 +915,8 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         models: quotas,
     };
     let access = access::access(tables, &ROUTES, reader);
+    let queues = table.queues.map(|at| at.value).unwrap_or_default();
+    let queues = queues::queues(queues, (&server, &access, &jobs, &state), reader);
 
     let origin = Origin::File(file.into());
     let mut config = Config {
@@ -927,6 +932,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         adapters,
         documents,
         jobs,
+        queues,
         state,
         dialects,
         policies,

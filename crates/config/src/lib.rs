@@ -55,6 +55,7 @@ mod jobs;
 mod names;
 mod policy;
 mod problem;
+mod queues;
 mod read;
 mod secret;
 #[cfg(feature = "schema")]
@@ -76,6 +77,7 @@ pub use policy::{
     Metrics, Retry, Sticky, Strategy,
 };
 pub use problem::{Problem, Problems};
+pub use queues::{Queue, QueueKind, Sqs, Stream};
 pub use secret::Secret;
 pub use state::{S3, Source, State, Store};
 pub use variables::{Variable, variables};

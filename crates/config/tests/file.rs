@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use witgate_config::{
-    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, Retry, Secret, Source,
-    Sticky, Store, Strategy, Target, Timeouts, Unpriced,
+    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, QueueKind, Retry,
+    Secret, Source, Sticky, Store, Strategy, Target, Timeouts, Unpriced,
 };
 
 fn env(name: &str) -> Option<String> {
@@ -1043,4 +1043,40 @@ fn where_state_lies_is_told_with_its_place_where_it_is_wrong() {
     let s3 = read("[documents]\ns3 = { bucket = \"abc\", prefix = \"/team/x/\", region = \"cn-north-1\" }").unwrap();
     let Source::S3(s3) = s3.documents.from else { panic!("{:?}", s3.documents) };
     assert_eq!((&*s3.prefix, &*s3.endpoint), ("team/x/", "https://s3.cn-north-1.amazonaws.com.cn"));
+}
+
+#[test]
+fn a_queue_says_what_it_is_where_and_in_whose_stead() {
+    let config = good(&format!(
+        "{STUB}[state]\nstore = \"redis\"\nurl = \"redis://:pw@h\"\n[queues.a]\nkind = \"sqs\"\nurl = \
+         \"https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q\"\n[queues.b]\nkind = \"redis\"\nstream = \"s\"\n"
+    ));
+    let [a, b] = &config.queues[..] else { panic!("{:?}", config.queues) };
+    let QueueKind::Sqs(sqs) = &a.kind else { panic!("{a:?}") };
+    assert_eq!((sqs.region.as_str(), a.path.as_str(), a.concurrency), ("cn-north-1", "/v1/chat/completions", 10));
+    assert_eq!((a.visibility, a.wait, a.receives), (Duration::from_secs(60), Duration::from_secs(20), 5));
+    let QueueKind::Redis(stream) = &b.kind else { panic!("{b:?}") };
+    assert_eq!((stream.url.expose(), stream.group.as_str()), ("redis://:pw@h", "witgate"), "that of the state store");
+    assert!(!format!("{config:?}").contains("pw@"));
+    let sqs = "[queues.q]\nkind = \"sqs\"\nurl = \"https://sqs.us-east-1.amazonaws.com/1/q\"\n";
+    for (text, expected) in [
+        ("[queues.q]\nkind = \"sqs\"\n".to_owned(), "the queue's URL is missing"),
+        ("[queues.q]\nkind = \"sqs\"\nurl = \"https://elasticmq:9324/1/q\"\n".to_owned(), "the URL names no region"),
+        ("[queues.q]\nkind = \"sqs\"\nurl = \"https://sqs.us-east-1.amazonaws.com\"\n".to_owned(), "none of a queue"),
+        ("[queues.q]\nkind = \"redis\"\nurl = \"redis://h\"\n".to_owned(), "the stream's key is missing"),
+        ("[queues.q]\nkind = \"redis\"\nstream = \"s\"\n".to_owned(), "the server is missing"),
+        ("[queues.q]\nkind = \"redis\"\nstream = \"s\"\nurl = \"http://:pw@h\"\n".to_owned(), "none of a Redis server"),
+        ("[queues.q]\nkind = \"nats\"\n".to_owned(), "no kind of queue"),
+        (format!("{sqs}stream = \"s\"\n"), "it is a key of kind = \"redis\""),
+        (format!("{sqs}access_key_id = \"id\"\n"), "one half of the credentials is missing"),
+        (format!("{sqs}path = \"v1\"\n"), "is no path"),
+        (format!("{sqs}callback = \"https://example.com\"\n"), "set jobs.callback_secret"),
+        (format!("{sqs}key = \"alice\"\n"), "this server has no keys"),
+        (format!("{sqs}answers = \"answers\"\n"), "has no scheme"),
+        (format!("[keys.alice]\nsecret = \"a-long-enough-key-of-alice\"\n{sqs}"), "write key = \"alice\""),
+        (format!("[keys.alice]\nsecret = \"a-long-enough-key-of-alice\"\n{sqs}key = \"bob\"\n"), "no key \"bob\""),
+    ] {
+        let found = after_stub(&text);
+        assert!(found.contains(expected) && !found.contains("pw@"), "{text}: {found}");
+    }
 }

@@ -437,6 +437,19 @@ impl Keys {
         Ok(client.filter(|client| client.expires.is_none_or(|expires| expires > ports.unix_time())))
     }
 
+    /// The client of the key with this id, where that is still valid; without one that of an open server.
+    pub async fn of_id<P: Ports>(
+        &self,
+        config: &Config,
+        ports: &P,
+        id: Option<&str>,
+    ) -> Result<Option<Arc<Client>>, StateError> {
+        let Some(id) = id else { return Ok(self.open.clone()) };
+        let own = self.own.values().find(|client| client.id == id);
+        let owner = own.map_or_else(|| format!("{NAMED}{id}"), |client| client.owner.clone());
+        self.of_owner(config, ports, &owner).await
+    }
+
     /// Forgets what was read of the state store: something has changed there.
     pub fn forget(&self) {
         let mut known = self.known();

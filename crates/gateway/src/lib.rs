@@ -54,7 +54,7 @@ pub use contract::{check_decision, check_request};
 pub use documents::BUCKET;
 pub use gateway::Gateway;
 pub use http::{Body, BodyError, Request, RequestBody, Response};
-pub use jobs::{is_public, leaves_work};
+pub use jobs::{Broker, BrokerError, Message, Parcel, Sqs, is_public, leaves_work};
 pub use operate::{CallState, ComponentState, ConfigurationState, Refusal, Reload};
 pub use path::default_endpoint;
 pub use ports::{

@@ -160,6 +160,13 @@ pub enum Warning<'a> {
         /// Why, for people.
         why: &'a str,
     },
+    /// A queue from which requests come fails, or one of its messages does.
+    Queue {
+        /// The queue's name in the configuration.
+        queue: &'a str,
+        /// Why, for people.
+        why: &'a str,
+    },
     /// A figure of the traffic went above its threshold, or is back.
     Alarm {
         /// The alarm's name in the configuration.

@@ -230,19 +230,39 @@ pub(crate) async fn stored<P: Ports>(
         body: Bytes::new(),
         connect_timeout,
     };
-    let credentials = match &s3.credentials {
-        Some((id, secret, token)) => {
-            let token = token.as_ref().map(|token| token.expose().to_owned());
-            Credentials::new(id.expose(), secret.expose(), token, None, "witgate")
-        }
-        None => ports
-            .credentials(crate::documents::BUCKET)
-            .await
-            .map_err(|why| format!("no credentials for the bucket: {why}"))?,
-    };
+    let credentials = credentials(ports, &s3.credentials, crate::documents::BUCKET).await;
+    let credentials = credentials.map_err(|why| format!("no credentials for the bucket: {why}"))?;
     let scope = Scope { service: "s3".to_owned(), region: s3.region.clone() };
     aws::sign(&mut request, &scope, &credentials, ports.unix_time()).map_err(|why| format!("cannot sign: {why}"))?;
     Ok(request)
+}
+
+/// Access key id, secret access key and, of temporary ones, the session token.
+type Configured = Option<(Secret, Secret, Option<Secret>)>;
+
+/// The configured AWS credentials, else those that the runtime has for what `name` says.
+async fn credentials<P: Ports>(ports: &P, configured: &Configured, name: &str) -> Result<Credentials, String> {
+    match configured {
+        Some((id, secret, token)) => {
+            let token = token.as_ref().map(|token| token.expose().to_owned());
+            Ok(Credentials::new(id.expose(), secret.expose(), token, None, "witgate"))
+        }
+        None => ports.credentials(name).await,
+    }
+}
+
+/// Signs a request to SQS at `now`, time since 1970. `name` is whose it is, for the runtime's own credentials.
+pub(crate) async fn sqs<P: Ports>(
+    ports: &P,
+    sqs: &witgate_config::Sqs,
+    name: &str,
+    request: &mut UpstreamRequest,
+    now: std::time::Duration,
+) -> Result<(), String> {
+    let credentials = credentials(ports, &sqs.credentials, name).await;
+    let credentials = credentials.map_err(|why| format!("no credentials: {why}"))?;
+    let scope = Scope { service: "sqs".to_owned(), region: sqs.region.clone() };
+    aws::sign(request, &scope, &credentials, now).map_err(|why| format!("cannot sign: {why}"))
 }
 
 /// The AWS credentials among a provider's own secrets.

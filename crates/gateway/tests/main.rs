@@ -21,6 +21,7 @@ mod policies;
 mod policy;
 mod probes;
 mod queue_events;
+mod queues;
 mod reload;
 mod responses;
 mod responses_kept;

@@ -349,6 +349,7 @@ impl Gateway {
             model: String::new(),
             callback,
             render: None,
+            message: None,
         };
         let job = self.enqueue(flight, submission, http::header(headers, "idempotency-key"), place).await;
         let ours = job.as_ref().is_ok_and(|job| job.work == Work::Batch(id.clone()));

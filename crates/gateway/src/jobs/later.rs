@@ -234,6 +234,7 @@ impl Gateway {
             model,
             render: Some(render.clone()),
             callback,
+            message: None,
         };
         let job = self.enqueue(flight, submission, once.as_deref(), place).await?;
         self.jobs.left.store(true, Ordering::Relaxed);

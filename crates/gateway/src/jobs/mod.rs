@@ -24,11 +24,13 @@
 mod batches;
 mod bell;
 mod callback;
+mod consume;
 mod files;
 pub(crate) mod later;
 mod notices;
 mod records;
 mod serve;
+mod sqs;
 mod store;
 mod work;
 
@@ -52,9 +54,11 @@ use crate::state::StateError;
 pub(crate) use batches::BatchQuestion;
 pub use callback::is_public;
 pub(crate) use callback::timestamp;
+pub use consume::{Broker, BrokerError, Message, Parcel};
 pub(crate) use files::FileQuestion;
 pub(crate) use notices::{mark, send};
 pub(crate) use serve::Question;
+pub use sqs::Sqs;
 
 use bell::{Bell, Bells};
 use store::Store;

@@ -22,7 +22,7 @@ use crate::path::{self, Asked, Flight};
 use crate::ports::Ports;
 use crate::query;
 use crate::record::Outcome;
-use crate::state::StateError;
+use crate::state::{Expect, StateError};
 
 /// How often a waiting client's job is looked at for what other processes did to it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -56,6 +56,7 @@ pub(super) struct Submission {
     /// What the renderer must know of the request, for one whose answer is looked for under its own id.
     pub render: Option<Bytes>,
     pub callback: Option<store::Callback>,
+    pub message: Option<store::Message>,
 }
 
 /// What an idempotency key stands for.
@@ -112,6 +113,7 @@ impl Gateway {
             model,
             render: None,
             callback,
+            message: None,
         };
         let job = self.enqueue(flight, submission, once.as_deref(), place).await?;
         flight.record.job = Some(job.id.clone());
@@ -211,7 +213,8 @@ impl Gateway {
     ) -> Result<Job, Failed> {
         let store = Store(flight.ports.as_ref());
         let owner = self.owner(flight);
-        let Submission { work, method, path, query, headers, body, dialect, model, render, callback } = submission;
+        let Submission { work, method, path, query, headers, body, dialect, model, render, callback, message } =
+            submission;
         let now = store.now();
         let rules = &self.config.jobs;
         let mut this = Once {
@@ -222,7 +225,7 @@ impl Gateway {
         let expires = now + rules.run_within + self.kept_for(&work);
         let done = async {
             if let Some(once) = once {
-                let key = format!("jobi/{owner}/{}", hash(&[once.as_bytes()]));
+                let key = once_key(&owner, once);
                 let known = match store.swap(&key, None, &this, expires).await? {
                     Some(_) => None,
                     None => store.read::<Once>(&key).await?,
@@ -266,6 +269,7 @@ impl Gateway {
                 provider: None,
                 owed: None,
                 callback: callback.clone(),
+                message: message.clone(),
                 id: this.id.clone(),
             };
             store.enter(&store::newest("jobo", &owner, job.created, &job.id), expires).await?;
@@ -295,6 +299,21 @@ impl Gateway {
                 let message = "the idempotency key was used for another request";
                 Err(Failed::ours(409, "invalid_request_error", "idempotency_key_reused", message))
             }
+        }
+    }
+
+    /// An idempotency key stands for this job no more.
+    pub(super) async fn unlink<P: Ports>(
+        &self,
+        ports: &P,
+        owner: &str,
+        once: &str,
+        id: &str,
+    ) -> Result<(), StateError> {
+        let (store, key) = (Store(ports), once_key(owner, once));
+        match store.read::<Once>(&key).await? {
+            Some((known, bytes)) if known.id == id => store.set(&key, None, None, Expect::Is(&bytes)).await.map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -489,6 +508,11 @@ impl Gateway {
         let jobs = found.await.map_err(|error: StateError| unavailable(&error))?;
         Ok(listed(jobs, limit))
     }
+}
+
+/// Where it lies what an idempotency key stands for.
+fn once_key(owner: &str, once: &str) -> String {
+    format!("jobi/{owner}/{}", hash(&[once.as_bytes()]))
 }
 
 /// What a submission came to.

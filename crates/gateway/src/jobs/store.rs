@@ -113,6 +113,31 @@ pub(crate) struct Job {
     #[serde(default)]
     pub owed: Option<Debt>,
     pub callback: Option<Callback>,
+    /// The message of a queue that it answers: its failures are tried again by that queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
+}
+
+/// The message of a queue that a job answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Message {
+    /// Its queue's name in the configuration.
+    pub queue: String,
+    /// Its id there.
+    pub id: String,
+    /// At which of its receives the job was made, from 1.
+    pub receive: u32,
+    /// A failure that may pass is its last.
+    pub last: bool,
+    /// Why it cannot be asked.
+    pub refused: Option<Refused>,
+}
+
+/// What a client would have been told at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Refused {
+    pub status: u16,
+    pub error: witgate_model::Error,
 }
 
 /// An answer that is kept.

@@ -459,6 +459,15 @@ impl Gateway {
             let message = "the API key that submitted the job is not one of this gateway's any more";
             return self.refusal(ports, job, Failed::ours(401, "authentication_error", "invalid_api_key", message));
         };
+        if let Some(refused) = job.message.as_ref().and_then(|message| message.refused.clone()) {
+            let error_type = match refused.status {
+                403 => "permission_error",
+                404 => "not_found_error",
+                _ => "invalid_request_error",
+            };
+            let failed = Failed { error: refused.error, status: refused.status, error_type, provider: None };
+            return self.refusal(ports, job, failed);
+        }
         let body = loop {
             match store.pieces(&store::request_pieces(&job.id), job.body_bytes).await {
                 Ok(Some(body)) => break body,
@@ -532,7 +541,9 @@ impl Gateway {
         let refused_here =
             matches!(answer.status, 429 | 503) && told.as_ref().is_some_and(|told| told.record.attempts == 0);
         let late = millis(now).saturating_sub(job.created) > millis(rules.run_within);
-        let again = !last && may_pass(answer.status) && (refused_here || job.attempts < rules.attempts) && !late;
+        // A message is tried again by its queue.
+        let more = refused_here || (job.message.is_none() && job.attempts < rules.attempts);
+        let again = !last && may_pass(answer.status) && more && !late;
         let changed = if again {
             let asked = http::header(&answer.headers, "retry-after").and_then(|value| value.parse().ok());
             let pause = pause(asked.map(Duration::from_secs), job.attempts, ports.random());
@@ -580,6 +591,10 @@ impl Gateway {
                     if let Some(Told { record, .. }) = &told {
                         job.usage.clone_from(&record.usage);
                         job.provider.clone_from(&record.provider);
+                    }
+                    // A message that comes back has not ended.
+                    if may_pass(kept.status) && job.message.as_ref().is_some_and(|message| !message.last) {
+                        job.callback = None;
                     }
                     if let Some(callback) = &mut job.callback {
                         callback.due = millis(now);

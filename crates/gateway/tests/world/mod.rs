@@ -574,6 +574,29 @@ impl World {
         self.gateway.work(&self.ports).await;
     }
 
+    /// Answers the messages of the configuration's queue at this place.
+    pub async fn consume<B: witgate_gateway::Broker>(
+        &self,
+        at: usize,
+        broker: &B,
+        finish: impl Future<Output = ()>,
+        release: impl Future<Output = ()>,
+    ) {
+        self.gateway.consume(&self.ports, &self.config.queues[at], broker, finish, release).await;
+    }
+
+    /// That queue, which must be one of SQS.
+    pub fn sqs(&self, at: usize) -> witgate_gateway::Sqs<SimPorts> {
+        let queue = &self.config.queues[at];
+        let witgate_config::QueueKind::Sqs(sqs) = &queue.kind else { panic!("not SQS") };
+        witgate_gateway::Sqs::new(Arc::clone(&self.ports), queue, sqs)
+    }
+
+    /// The process is about to end.
+    pub fn drain(&self) {
+        self.gateway.drain();
+    }
+
     /// Completes after some time.
     pub async fn sleep(&self, time: Duration) {
         self.state.sleep_until(self.state.now.get() + time).await;

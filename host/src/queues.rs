@@ -1,0 +1,122 @@
+//! Queues from which requests come: a task for each, beside the server.
+//!
+//! What a queue is, `witgate_gateway` (Amazon SQS) and `witgate_stores` (streams of Redis) say; what becomes of a message, the
+//! gateway does ([`Gateway::consume`]). Here they begin and end with the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use witgate_config::{Problem, QueueKind};
+use witgate_gateway::{Broker, Gateway, Sqs};
+use witgate_stores::Streams;
+
+use crate::ports::HostPorts;
+
+/// How long giving back what is in hand may take.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Where a process stands with its queues.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum Phase {
+    Running,
+    /// Nothing more is received.
+    Finishing,
+    /// What is in hand is given back.
+    Releasing,
+}
+
+/// The queues that this process receives from.
+pub(crate) struct Queues {
+    tasks: JoinSet<()>,
+    phase: watch::Sender<Phase>,
+}
+
+/// A queue that can be asked.
+enum Known {
+    Sqs(Sqs<HostPorts>),
+    Streams(Box<Streams>),
+}
+
+/// What of the configured queues cannot be.
+pub(crate) fn check(gateway: &Gateway, config: &witgate_config::Config) -> Vec<Problem> {
+    let problems = gateway.check_queues().into_iter().map(|(key, message)| config.problem(&key, message, None));
+    let streams = config.queues.iter().filter_map(|queue| match &queue.kind {
+        QueueKind::Redis(stream) => crate::state::stream(config, queue, stream, String::new()).err(),
+        QueueKind::Sqs(_) => None,
+    });
+    problems.chain(streams).collect()
+}
+
+impl Queues {
+    /// Begins to receive.
+    pub fn start(gateway: &Arc<Gateway>, ports: &Arc<HostPorts>, config: &Arc<witgate_config::Config>) -> Self {
+        let (phase, _) = watch::channel(Phase::Running);
+        let mut tasks = JoinSet::new();
+        for at in 0..config.queues.len() {
+            let Some(queue) = config.queues.get(at) else { continue };
+            let known = match &queue.kind {
+                QueueKind::Sqs(sqs) => Known::Sqs(Sqs::new(Arc::clone(ports), queue, sqs)),
+                QueueKind::Redis(stream) => {
+                    let consumer = format!("witgate-{:032x}", witgate_gateway::Ports::random(ports.as_ref()));
+                    match crate::state::stream(config, queue, stream, consumer) {
+                        Ok(streams) => Known::Streams(Box::new(streams)),
+                        Err(problem) => {
+                            tracing::error!(target: "witgate::queue", queue = queue.name, "{problem}");
+                            continue;
+                        }
+                    }
+                }
+            };
+            let (gateway, ports, config) = (Arc::clone(gateway), Arc::clone(ports), Arc::clone(config));
+            let phase = phase.subscribe();
+            match known {
+                Known::Sqs(broker) => tasks.spawn(run(gateway, ports, config, at, broker, phase)),
+                Known::Streams(broker) => tasks.spawn(run(gateway, ports, config, at, *broker, phase)),
+            };
+        }
+        Queues { tasks, phase }
+    }
+
+    /// From now on nothing more is received.
+    pub fn finish(&self) {
+        self.phase.send_replace(Phase::Finishing);
+    }
+
+    /// Completes when nothing is in hand any more. After [`Queues::finish`].
+    pub async fn finished(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Completes when nothing is in hand any more; what then still is when `end` is near is given back.
+    pub async fn end(mut self, end: Instant) {
+        let near = end.checked_sub(RELEASE).unwrap_or(end);
+        let tasks = &mut self.tasks;
+        let all = async |tasks: &mut JoinSet<()>| while tasks.join_next().await.is_some() {};
+        if timeout_at(near, all(tasks)).await.is_err() {
+            self.phase.send_replace(Phase::Releasing);
+            let _ = timeout_at(end.max(Instant::now() + RELEASE), all(tasks)).await;
+        }
+    }
+}
+
+async fn run<B: Broker>(
+    gateway: Arc<Gateway>,
+    ports: Arc<HostPorts>,
+    config: Arc<witgate_config::Config>,
+    at: usize,
+    broker: B,
+    phase: watch::Receiver<Phase>,
+) {
+    let Some(queue) = config.queues.get(at) else { return };
+    let until = |wanted: Phase| {
+        let mut phase = phase.clone();
+        async move {
+            // Without a sender the process ends.
+            let _ = phase.wait_for(|phase| *phase >= wanted).await;
+        }
+    };
+    gateway.consume(&ports, queue, &broker, until(Phase::Finishing), until(Phase::Releasing)).await;
+}
