@@ -20,7 +20,9 @@ pub(crate) struct Adapters {
 enum Command {
     /// Lists the adapters: built-in ones and those of the configuration. So does `witgate adapters` alone.
     List(List),
-    Top(crate::top_command::Top),
+    /// Shows what the adapters and policies of a running gateway do: calls, times, failures, memory. Its admin key is read
+    /// from WITGATE_ADMIN_KEY.
+    Top(witgate_host::top::Top),
 }
 
 #[derive(Args)]
@@ -38,7 +40,7 @@ impl Adapters {
         match self.command {
             None => list(&self.list, log),
             Some(Command::List(arguments)) => list(&arguments, log),
-            Some(Command::Top(top)) => top.run(),
+            Some(Command::Top(top)) => crate::top_command::run(top),
         }
     }
 }

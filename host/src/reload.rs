@@ -92,8 +92,8 @@ struct Receiving {
 /// What is told of the configuration, and where it is looked for.
 struct Told {
     state: ConfigurationState,
-    /// The files of the configuration that was last read.
-    files: Vec<PathBuf>,
+    /// The files of the configuration that was last read, as they were then.
+    files: Stamps,
 }
 
 fn unix_time() -> Duration {
@@ -109,7 +109,7 @@ impl Shared {
             Origin::Builtin => "built-in configuration".to_owned(),
         };
         let state = ConfigurationState { source, digest: config.digest(), since: unix_time(), ..Default::default() };
-        let told = Told { state, files: setup.files(config) };
+        let told = Told { state, files: stamps(setup.files(config), &Stamps::new()) };
         let shared = Arc::new(Shared {
             setup,
             current: ArcSwap::from_pointee(serving),
@@ -174,9 +174,12 @@ impl Shared {
     }
 
     fn try_reload(&self) -> Result<Reloaded, Refused> {
-        let config = self.setup.read()?;
-        self.told().files = self.setup.files(&config);
         let before = self.serving();
+        // As they are before they are read: what changes later is seen.
+        let known = stamps(self.told().files.keys().cloned(), &Stamps::new());
+        self.told().files.clone_from(&known);
+        let config = self.setup.read()?;
+        self.told().files = stamps(self.setup.files(&config), &known);
         let fixed = fixed(&before.config, &config);
         if !fixed.is_empty() {
             return Err(BuildError::Config(Problems(fixed)).into());
@@ -246,34 +249,40 @@ impl Shared {
 
     /// Looks for changes of the files, and takes them over when they have come to rest.
     async fn look(self: Arc<Self>) {
-        let mut seen = BTreeMap::new();
         loop {
-            let files = self.told().files.clone();
-            // A file that is named only now is as it was read.
-            seen = stamps(files.clone(), seen).await;
             let interval = self.serving().config.server.reload_interval;
             if interval.is_zero() {
                 tokio::time::sleep(ASLEEP).await;
                 continue;
             }
             tokio::time::sleep(interval).await;
-            let mut now = stamps(files.clone(), BTreeMap::new()).await;
-            if now == seen {
-                continue;
-            }
-            // Whoever writes may not have written all.
+            let Some(mut now) = self.changed().await else { continue };
             loop {
                 tokio::time::sleep(interval).await;
-                let again = stamps(files.clone(), BTreeMap::new()).await;
-                if again == now {
-                    break;
+                match self.changed().await {
+                    // Somebody else has had it read, or it is as it was.
+                    None => break,
+                    Some(again) if again == now => {
+                        // What is wrong is told there.
+                        let _ = self.reload().await;
+                        break;
+                    }
+                    // Whoever writes has not written all.
+                    Some(again) => now = again,
                 }
-                now = again;
             }
-            seen = now;
-            // What is wrong has been told.
-            let _ = self.reload().await;
         }
+    }
+
+    /// The files as they are, where that is not as they were read.
+    async fn changed(self: &Arc<Self>) -> Option<Stamps> {
+        let shared = Arc::clone(self);
+        let look = move || {
+            let known = shared.told().files.clone();
+            let now = stamps(known.keys().cloned(), &Stamps::new());
+            (now != known).then_some(now)
+        };
+        tokio::task::spawn_blocking(look).await.ok().flatten()
     }
 }
 
@@ -289,16 +298,15 @@ fn stamp(file: &Path) -> Stamp {
     Some((metadata.len(), metadata.modified().ok(), place))
 }
 
+type Stamps = BTreeMap<PathBuf, Stamp>;
+
 /// The stamps of files, where they are not `known`.
-async fn stamps(files: Vec<PathBuf>, known: BTreeMap<PathBuf, Stamp>) -> BTreeMap<PathBuf, Stamp> {
-    let all = move || {
-        let one = |file: PathBuf| {
-            let stamp = known.get(&file).copied().unwrap_or_else(|| stamp(&file));
-            (file, stamp)
-        };
-        files.into_iter().map(one).collect()
+fn stamps(files: impl IntoIterator<Item = PathBuf>, known: &Stamps) -> Stamps {
+    let one = |file: PathBuf| {
+        let stamp = known.get(&file).copied().unwrap_or_else(|| stamp(&file));
+        (file, stamp)
     };
-    tokio::task::spawn_blocking(all).await.unwrap_or_default()
+    files.into_iter().map(one).collect()
 }
 
 /// What cannot change while the gateway runs.

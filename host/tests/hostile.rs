@@ -240,7 +240,7 @@ fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
         "[providers.a]\nadapter = {:?}\nendpoint = \"http://127.0.0.1:1\"\n",
         kit::component("tests/hostile.wasm")
     ));
-    let adapter = &host.adapters()[0].component;
+    let adapter = host.adapters()[0].component.clone();
     let mut held = Vec::new();
     for at in 0..host.config().limits.max_concurrent_requests {
         let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));

@@ -21,8 +21,8 @@ fn host() -> &'static Host {
     HOST.get_or_init(|| kit::builder("[providers.stub]\nadapter = \"stub\"").all_adapters().build().unwrap())
 }
 
-fn adapter(name: &str) -> &'static AdapterComponent {
-    &host().adapters().iter().find(|loaded| loaded.reference.as_str() == name).unwrap().component
+fn adapter(name: &str) -> AdapterComponent {
+    host().adapters().into_iter().find(|loaded| loaded.reference.as_str() == name).unwrap().component
 }
 
 /// Settings with which the adapters do more than without.

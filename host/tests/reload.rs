@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kit::{Backend, SSE_HEAD, ask, chat, sse_chunk};
+use futures_util::StreamExt;
+use kit::{Backend, SSE_HEAD, chat, sse_chunk};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,8 +50,34 @@ impl Files {
     }
 }
 
+/// A client's key, and the operator's.
+const KEYS: &str = "[keys.k]\nsecret = \"k-key\"\n[admin]\nkey = \"admin-key\"\n";
+
 fn stub(more: &str) -> String {
-    format!("[admin]\nkey = \"admin-key\"\n[metrics]\nenabled = true\n[providers.stub]\nadapter = \"stub\"\n{more}")
+    format!("{KEYS}[metrics]\nenabled = true\n[providers.stub]\nadapter = \"stub\"\n{more}")
+}
+
+fn question(model: &str, stream: bool) -> Request<Bytes> {
+    Request {
+        method: "POST".into(),
+        path: "/v1/chat/completions".into(),
+        query: String::new(),
+        headers: vec![
+            ("content-type".into(), "application/json".into()),
+            ("authorization".into(), "Bearer k-key".into()),
+        ],
+        body: Bytes::from(chat(model, stream)),
+    }
+}
+
+/// Sends one chat request; status and body.
+async fn ask(host: &Host, model: &str, stream: bool) -> (u16, String) {
+    let answer = host.handle(question(model, stream)).await;
+    let body = match answer.body {
+        Body::Whole(bytes) => bytes.to_vec(),
+        Body::Stream(stream) => stream.map(|piece| piece.to_vec()).concat().await,
+    };
+    (answer.status, String::from_utf8(body).unwrap())
 }
 
 async fn request(host: &Host, method: &str, path: &str) -> (u16, String) {
@@ -140,7 +167,7 @@ async fn a_component_that_is_replaced_on_disk_answers_from_then_on_and_a_broken_
     });
     let backend = Backend::json(&answer.to_string()).await;
     let files = Files::new(&format!(
-        "[admin]\nkey = \"admin-key\"\n[adapters.mine]\npath = \"mine.wasm\"\n[providers.p]\nadapter = \"mine\"\n\
+        "{KEYS}[adapters.mine]\npath = \"mine.wasm\"\n[providers.p]\nadapter = \"mine\"\n\
          endpoint = \"{}\"\n",
         backend.url
     ));
@@ -207,20 +234,11 @@ async fn slow(go_on: Arc<Notify>) -> String {
 
 #[tokio::test]
 async fn a_stream_that_runs_ends_whole_on_the_old_one() {
-    use futures_util::StreamExt;
     let go_on = Arc::new(Notify::new());
     let url = slow(Arc::clone(&go_on)).await;
-    let files = Files::new(&format!("[providers.p]\nadapter = \"llama-cpp\"\nendpoint = \"{url}\"\n"));
+    let files = Files::new(&format!("{KEYS}[providers.p]\nadapter = \"llama-cpp\"\nendpoint = \"{url}\"\n"));
     let host = files.host();
-    let answer = host
-        .handle(Request {
-            method: "POST".into(),
-            path: "/v1/chat/completions".into(),
-            query: String::new(),
-            headers: vec![("content-type".into(), "application/json".into())],
-            body: Bytes::from(chat("p/m", true)),
-        })
-        .await;
+    let answer = host.handle(question("p/m", true)).await;
     let Body::Stream(stream) = answer.body else { panic!("{}", answer.status) };
     let mut stream = Box::pin(stream);
     let mut all = stream.next().await.unwrap().to_vec();
@@ -306,7 +324,7 @@ async fn a_server_sees_changes_by_itself_and_keeps_its_connections() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut exchange = async |model: &str| {
         let body = chat(model, false);
-        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length";
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k-key\r\ncontent-type: application/json\r\ncontent-length";
         stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
         let mut buffer = vec![0; 64 * 1024];
         let read = stream.read(&mut buffer).await.unwrap();
@@ -341,7 +359,7 @@ async fn a_program_reads_its_configuration_as_it_likes() {
     let of = Arc::clone(&round);
     let read = move || -> Result<Config, BuildError> {
         let round = of.fetch_add(1, Ordering::Relaxed);
-        let text = format!("[providers.stub{round}]\nadapter = \"stub\"\n");
+        let text = format!("{KEYS}[providers.stub{round}]\nadapter = \"stub\"\n");
         Config::from_toml(&text, "made", &|_| None).map_err(BuildError::Config)
     };
     let host = Host::from_fn(None, read).cache_dir(Some(kit::cache())).build().unwrap();
@@ -356,7 +374,7 @@ async fn what_a_component_does_wrong_is_counted_by_its_kind() {
     let backend = Backend::json("{}").await;
     let ways = [("trap", "trap"), ("loop", "time"), ("grow", "memory"), ("flood", "output")];
     let mut toml = format!(
-        "[admin]\nkey = \"admin-key\"\n[adapters.evil]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"100ms\"\n",
+        "{KEYS}[adapters.evil]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"100ms\"\n",
         kit::component("tests/hostile.wasm")
     );
     for (way, _) in ways {

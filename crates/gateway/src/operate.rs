@@ -145,7 +145,7 @@ impl ComponentState {
 }
 
 /// Upper bounds of the buckets that metrics have, in seconds.
-const SECONDS: [f64; 14] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, f64::MAX];
+const SECONDS: [f64; 14] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, f64::INFINITY];
 
 /// Components and the configuration, as metrics.
 #[derive(Debug)]
