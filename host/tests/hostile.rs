@@ -171,9 +171,11 @@ const POLICY: &[(&str, &str)] = &[
 async fn a_policy_that_misbehaves_fails_its_own_request_alone() {
     let mut toml = "[providers.stub]\nadapter = \"stub\"\n[models.good]\ntarget = \"stub\"\n".to_owned();
     for (way, _) in POLICY.iter().chain(&[("good", "")]) {
+        // A busy machine may take a while to find that memory is at its limit.
+        let time = if way.ends_with("loop") { "100ms" } else { "2s" };
         toml += &format!(
             "[policies.{way}]\ncomponent = {:?}\nsettings.do = \"{way}\"\nmax_memory_bytes = \"16MiB\"\n\
-             call_timeout = \"100ms\"\n[models.with-{way}]\ntarget = \"stub\"\npolicies = [\"{way}\"]\n",
+             call_timeout = \"{time}\"\n[models.with-{way}]\ntarget = \"stub\"\npolicies = [\"{way}\"]\n",
             kit::component("tests/hostile-policy.wasm")
         );
     }
@@ -186,7 +188,7 @@ async fn a_policy_that_misbehaves_fails_its_own_request_alone() {
             assert!(body.contains("component_fault") && body.contains("policy"), "{way}: {body}");
             assert!(body.contains(told), "{way}: {body}");
             assert!(!body.contains("smuggled"), "{way}: {body}");
-            assert!(begun.elapsed() < Duration::from_secs(2), "{way} took {:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(5), "{way} took {:?}", begun.elapsed());
             // Neither one without a policy nor one with it, behaving, is touched.
             for model in ["good", "with-good"] {
                 let (status, body) = ask(&host, model, stream).await;

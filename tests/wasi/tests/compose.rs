@@ -103,8 +103,8 @@ fn what_is_no_adapter_is_refused() {
     assert!(error.contains("doesn't export witgate:adapter/chat@0.1.0"), "{error}");
     let error = refused(&custom("Cargo.toml"));
     assert!(error.contains("Cargo.toml is no component"), "{error}");
-    let error = refused(&custom("target/components/absent.wasm"));
-    assert!(error.contains("absent.wasm") && error.contains("cargo xtask components"), "{error}");
+    let error = refused(&custom("target/components/no-such.wasm"));
+    assert!(error.contains("no-such.wasm") && error.contains("cargo xtask components"), "{error}");
 }
 
 #[test]
