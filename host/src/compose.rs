@@ -131,8 +131,12 @@ pub fn compose(
         BuildError::Config(problems) => ComposeError::Config(problems),
         other => ComposeError::Other(other.to_string()),
     })?;
-    let config = host.config();
+    let config = &*host.config();
     let mut problems = Vec::new();
+    if !config.queues.is_empty() {
+        let help = "remove them, or run the gateway as a program".to_owned();
+        problems.push(config.problem("queues", "a component receives from no queue", Some(help)));
+    }
     if let Store::File(_) | Store::Redis(_) = config.state.store {
         let help = "write \"key-value\", or \"memory\"".to_owned();
         problems.push(config.problem("state.store", "a component has neither files nor sockets", Some(help)));
@@ -209,7 +213,7 @@ fn placeholder(name: &str) -> String {
 
 /// The hosts of all that the configuration names.
 fn hosts(host: &Host, problems: &mut Vec<Problem>) -> BTreeSet<String> {
-    let config = host.config();
+    let config = &*host.config();
     let mut hosts = BTreeSet::new();
     for (name, provider) in &config.providers {
         if !provider.endpoints.is_empty() {
@@ -236,6 +240,7 @@ fn hosts(host: &Host, problems: &mut Vec<Problem>) -> BTreeSet<String> {
     if let Source::S3(bucket) = &config.documents.from {
         hosts.extend(origin(&bucket.endpoint));
     }
+    hosts.extend(config.access.webhook.as_ref().and_then(|webhook| origin(&webhook.url)));
     if config.jobs.callback_secret.is_some() {
         // Clients name where their callbacks go.
         hosts.extend(["http://*:*".to_owned(), "https://*:*".to_owned()]);
@@ -243,8 +248,8 @@ fn hosts(host: &Host, problems: &mut Vec<Problem>) -> BTreeSet<String> {
     hosts
 }
 
-fn loaded<'h>(host: &'h Host, provider: &Provider) -> Option<&'h LoadedAdapter> {
-    host.adapters().iter().find(|loaded| loaded.reference == provider.adapter)
+fn loaded(host: &Host, provider: &Provider) -> Option<LoadedAdapter> {
+    host.adapters().into_iter().find(|loaded| loaded.reference == provider.adapter)
 }
 
 /// What fills in a provider's default endpoint: its settings, those of the targets that name it, the regions of ARNs.
@@ -382,7 +387,7 @@ impl Used<'_> {
 
     /// The adapters, each once, in slots: names and slots.
     fn adapters(&mut self, host: &Host, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
-        let config = host.config();
+        let config = &*host.config();
         let mut wanted: Vec<Wanted> = Vec::new();
         for (name, provider) in &config.providers {
             let reference = &provider.adapter;
@@ -400,6 +405,7 @@ impl Used<'_> {
                     Some(adapter) => self.file(&adapter.path),
                     None => Err("there is no such adapter".to_owned()),
                 },
+                AdapterRef::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
             // What is composed is what was checked.
             let found = found.and_then(|(source, wasm)| match loaded(host, provider) {
@@ -415,13 +421,14 @@ impl Used<'_> {
     fn policies(&mut self, config: &Config, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
         let mut wanted: Vec<Wanted> = Vec::new();
         for (name, policy) in &config.policies {
-            let (PolicySource::Builtin(of) | PolicySource::Path(of)) = &policy.source;
+            let (PolicySource::Builtin(of) | PolicySource::Path(of) | PolicySource::Native(of)) = &policy.source;
             if wanted.iter().any(|wanted| wanted.name == *of) {
                 continue;
             }
             let found = match &policy.source {
                 PolicySource::Builtin(of) => of_ours(&builtin::POLICIES, of),
                 PolicySource::Path(path) => self.file(path),
+                PolicySource::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
             wanted.push(Wanted { name: of.clone(), key: format!("policies.{name}"), found });
         }
