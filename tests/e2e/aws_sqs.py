@@ -106,7 +106,8 @@ def respond(world, asked, authorise):
         value = globals()[operation.name](world, name, queue, params)
         if operation.output_shape is None:
             return 200, headers, b""
-        return 200, headers, aws_model.dump(aws_model.plain(operation.output_shape, aws_model.checked(operation.output_shape, value)))
+        value = aws_model.checked(operation.output_shape, value)
+        return 200, headers, aws_model.dump(aws_model.plain(operation.output_shape, value))
     except Refused as error:
         body = error.body if isinstance(error.body, dict) else {}
         asked.error = error.code or body.get("__type", "").partition("#")[2]

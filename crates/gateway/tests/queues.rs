@@ -131,7 +131,7 @@ impl Sqs {
                     messages.push(json!({"MessageId": entry.id, "ReceiptHandle": entry.receipt, "Body": entry.body,
                         "MD5OfBody": "", "Attributes": {"ApproximateReceiveCount": entry.receives.to_string()}}));
                 }
-                let soon = messages.is_empty().then_some(1_000).unwrap_or(5);
+                let soon = if messages.is_empty() { 1_000 } else { 5 };
                 json_script(soon, 200, &if messages.is_empty() { json!({}) } else { json!({"Messages": messages}) })
             }
             "ChangeMessageVisibility" => {
