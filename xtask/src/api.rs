@@ -19,24 +19,23 @@ pub const FILE: &str = "docs/public-api.txt";
 /// What it begins with; the version follows.
 const TITLE: &str = "# What programs that embed witgate use, as of version ";
 
-/// Has rustdoc describe the crates in JSON, and makes the list of it.
-pub fn list(root: &Path, release: bool) -> Result<BTreeSet<String>> {
+/// Has rustdoc describe the crates in JSON; gives the folder.
+pub fn describe(root: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root).args(["doc", "--workspace", "--lib", "--no-deps", "--quiet"]);
-    if release {
-        cargo.arg("--release");
-    }
+    cargo.current_dir(root).args(["doc", "--release", "--workspace", "--lib", "--no-deps", "--quiet"]);
     // Rustdoc alone is told to do what is not stable: told to the compiler too, it would build everything once more.
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => root.join("target"),
-    };
     cargo.env("RUSTDOC", root.join("xtask/rustdoc")).env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json");
     let status = cargo.status().context("start cargo doc")?;
     if !status.success() {
         bail!("cargo doc failed ({status})");
     }
-    let json = |name: &str| target.join("doc").join(format!("{name}.json"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("doc"))
+}
+
+/// Makes the list of rustdoc's description in a folder.
+pub fn list(folder: &Path) -> Result<BTreeSet<String>> {
+    let json = |name: &str| folder.join(format!("{name}.json"));
     let mut lines = items(&json("witgate_host"))?;
     lines.extend(items(&json("witgate_model"))?);
     let host: Value = serde_json::from_slice(&std::fs::read(json("witgate_host"))?)?;

@@ -39,9 +39,9 @@ enum Command {
         /// Writes docs/public-api.txt anew.
         #[arg(long)]
         renew: bool,
-        /// Uses what a debug build has left, not a release build.
+        /// A folder in which rustdoc has described the crates in JSON. Without it, that is done, with a release build.
         #[arg(long)]
-        debug: bool,
+        json: Option<PathBuf>,
     },
     /// Builds the components into target/components.
     Components {
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
         Command::Test => test(),
         Command::Build => build(),
         Command::Wit { check } => wit(check),
-        Command::Api { renew, debug } => api(renew, debug),
+        Command::Api { renew, json } => api(renew, json),
         Command::Components { names } => components::build(true, &names),
         Command::Compose => compose(),
     }
@@ -159,9 +159,12 @@ fn wit(check: bool) -> Result<()> {
     write(check, "components/gateway/wit/world.wit", &world::generate(&chat, &policy)?)
 }
 
-fn api(renew: bool, debug: bool) -> Result<()> {
+fn api(renew: bool, json: Option<PathBuf>) -> Result<()> {
     let (file, version) = (root().join(api::FILE), env!("CARGO_PKG_VERSION"));
-    let lines = api::list(&root(), !debug)?;
+    let lines = api::list(&match json {
+        Some(folder) => folder,
+        None => api::describe(&root())?,
+    })?;
     if renew {
         return Ok(std::fs::write(&file, api::text(version, &lines))?);
     }
