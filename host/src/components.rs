@@ -398,6 +398,11 @@ impl AdapterComponent {
         &self.unit.imports
     }
 
+    /// Linear memory of a fresh instance, in bytes.
+    pub fn memory(&self) -> usize {
+        self.unit.fresh_memory
+    }
+
     /// Whether its instances serve one request after another.
     pub fn is_trusted(&self) -> bool {
         self.unit.bounds.trusted
@@ -523,6 +528,21 @@ impl PolicyComponent {
     /// What the policy says that it is.
     pub fn description(&self) -> &witgate_model::policy::Description {
         &self.description
+    }
+
+    /// The interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.unit.imports
+    }
+
+    /// Linear memory of a fresh instance, in bytes.
+    pub fn memory(&self) -> usize {
+        self.unit.fresh_memory
+    }
+
+    /// Whether its instances serve one request after another.
+    pub fn is_trusted(&self) -> bool {
+        self.unit.bounds.trusted
     }
 }
 

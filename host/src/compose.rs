@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use witgate_compose::{ADAPTER_SLOTS, CHAT, DIALECTS, HOOKS, KEY_VALUE, POLICY_SLOTS, Part, VARIABLES};
 use witgate_config::{
-    AdapterRef, Config, PolicySource, Problem, Problems, Provider, Source, Store, Target, Variable, variables,
+    AdapterRef, ComponentConfig, Config, PolicySource, Problem, Problems, Provider, Source, Store, Target, Variable,
+    variables,
 };
 
+use crate::sources::{Kind, Refusal, Sources};
 use crate::{BuildError, Host, LoadedAdapter, builtin};
 
 /// Where the component is to run.
@@ -154,7 +156,9 @@ pub fn compose(
     };
     let hosts = hosts(&host, &mut problems);
     let reads = reads(&host, &named, &asked.take(), env, options.runtime, &mut problems);
-    let mut used = Used { base, parts: Vec::new(), placed: Vec::new(), keys: Vec::new() };
+    let sources = Sources::open(config, base, options.cache_dir.as_deref());
+    let sources = sources.map_err(|problem| ComposeError::from(Problems(vec![problem])))?;
+    let mut used = Used { base, sources, parts: Vec::new(), placed: Vec::new(), keys: Vec::new() };
     used.add("normaliser".to_owned(), ("built in".to_owned(), builtin::NORMALISER.into()), DIALECTS, DIALECTS, "");
     let adapters = used.adapters(&host, &mut problems);
     let policies = used.policies(config, &mut problems);
@@ -180,7 +184,7 @@ pub fn compose(
     parts.push(Part { name: "what stands for what is absent".to_owned(), wasm: builtin::ABSENT.into(), fills });
     parts.push(witgate_compose::composition(text, &adapters, &policies));
     let gateway = match &options.gateway {
-        Some(file) => crate::host::read(file)
+        Some(file) => crate::sources::read(file)
             .map_err(|error| ComposeError::Other(format!("cannot read the gateway {}: {error}", file.display())))?
             .into(),
         None => Cow::Borrowed(builtin::GATEWAY),
@@ -359,6 +363,7 @@ fn is_spin_name(name: &str) -> bool {
 /// The parts as they are gathered, and the configuration's key for each.
 struct Used<'a> {
     base: &'a Path,
+    sources: Sources,
     parts: Vec<Part<'static>>,
     placed: Vec<Placed>,
     keys: Vec<String>,
@@ -381,8 +386,17 @@ impl Used<'_> {
 
     fn file(&self, path: &str) -> Result<(String, Cow<'static, [u8]>), String> {
         let file = self.base.join(path);
-        let wasm = crate::host::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let wasm = crate::sources::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         Ok((path.to_owned(), wasm.into()))
+    }
+
+    /// The component of a name in the configuration, which must be the one that was pinned.
+    fn own(&self, kind: Kind, name: &str, component: &ComponentConfig) -> Result<(String, Cow<'static, [u8]>), String> {
+        match self.sources.load(kind, name, component) {
+            Ok(fetched) => Ok((component.source.to_string(), fetched.bytes.into())),
+            Err(Refusal { message, help: Some(help), .. }) => Err(format!("{message}; {help}")),
+            Err(Refusal { message, .. }) => Err(message),
+        }
     }
 
     /// The adapters, each once, in slots: names and slots.
@@ -395,14 +409,17 @@ impl Used<'_> {
                 continue;
             }
             let key = match reference {
-                AdapterRef::Configured(adapter) => format!("adapters.{adapter}.path"),
+                AdapterRef::Configured(adapter) => {
+                    let source = config.adapters.get(adapter).map(|adapter| &adapter.component.source);
+                    format!("adapters.{adapter}.{}", source.map_or("path", |source| Kind::Adapter.key(source)))
+                }
                 _ => format!("providers.{name}.adapter"),
             };
             let found = match reference {
                 AdapterRef::Builtin(of) => of_ours(&builtin::ADAPTERS, of),
                 AdapterRef::Path(path) => self.file(path),
                 AdapterRef::Configured(adapter) => match config.adapters.get(adapter) {
-                    Some(adapter) => self.file(&adapter.path),
+                    Some(own) => self.own(Kind::Adapter, adapter, &own.component),
                     None => Err("there is no such adapter".to_owned()),
                 },
                 AdapterRef::Native(_) => Err("it is part of a program, and no component".to_owned()),
@@ -421,16 +438,19 @@ impl Used<'_> {
     fn policies(&mut self, config: &Config, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
         let mut wanted: Vec<Wanted> = Vec::new();
         for (name, policy) in &config.policies {
-            let (PolicySource::Builtin(of) | PolicySource::Path(of) | PolicySource::Native(of)) = &policy.source;
-            if wanted.iter().any(|wanted| wanted.name == *of) {
+            let of = match &policy.source {
+                PolicySource::Builtin(of) | PolicySource::Native(of) => of.clone(),
+                PolicySource::Component(component) => component.source.to_string(),
+            };
+            if wanted.iter().any(|wanted| wanted.name == of) {
                 continue;
             }
             let found = match &policy.source {
                 PolicySource::Builtin(of) => of_ours(&builtin::POLICIES, of),
-                PolicySource::Path(path) => self.file(path),
+                PolicySource::Component(component) => self.own(Kind::Policy, name, component),
                 PolicySource::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            wanted.push(Wanted { name: of.clone(), key: format!("policies.{name}"), found });
+            wanted.push(Wanted { name: of, key: format!("policies.{name}"), found });
         }
         self.place("policy", wanted, (POLICY_SLOTS, HOOKS), config, problems)
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use witgate_config::{AdapterRef, Config, PolicyConfig, PolicySource, Problem, Problems};
+use witgate_config::{
+    AdapterRef, ComponentConfig, ComponentSource, Config, PolicyConfig, PolicySource, Problem, Problems,
+};
 use witgate_gateway::state::{Either, Memory, State};
 use witgate_gateway::{Gateway, Ports, Record, Request, RequestBody, Response};
 
@@ -21,6 +23,7 @@ use crate::ports::{Counted, HostPorts, Parts, Recorder};
 use crate::reload::{Home, Refused, Reloaded, Shared};
 use crate::server::Server;
 use crate::service::Service;
+use crate::sources::{Fetched, Kind, Pin, Refusal, Sources, lock_of};
 
 /// The most instances of all components at once.
 const MOST_INSTANCES: u32 = 16_384;
@@ -172,12 +175,14 @@ impl Setup {
         wanted: Vec<Wanted>,
         before: Option<&Serving>,
     ) -> Result<Components, BuildError> {
-        let base = &self.base;
+        let sources = Sources::open(config, &self.base, self.sandbox.cache.as_deref())
+            .map_err(|problem| BuildError::Config(Problems(vec![problem])))?;
+        let sources = &sources;
         let bounds = Bounds { trusted: true, ..bounds(config) };
         let known = before.map(|before| before.adapters.as_slice()).unwrap_or_default();
         let (normaliser, loaded) = std::thread::scope(|scope| {
             let threads: Vec<_> =
-                wanted.into_iter().map(|wanted| scope.spawn(|| wanted.load(runtime, base, known))).collect();
+                wanted.into_iter().map(|wanted| scope.spawn(|| wanted.load(runtime, sources, known))).collect();
             let normaliser = match before.map(|before| &before.normaliser) {
                 Some(known) if known.is_of(runtime, &bounds) => Ok(known.clone()),
                 known => {
@@ -193,12 +198,18 @@ impl Setup {
         let mut policies = Vec::new();
         for (name, policy) in &config.policies {
             let loaded = match &policy.source {
-                PolicySource::Native(of) => self.own.policy(name, of, &config.limits).map(|policy| LoadedPolicy {
-                    name: name.clone(),
-                    digest: String::new(),
-                    policy,
-                }),
-                _ => load_policy(runtime, base, name, policy, bounds, known),
+                PolicySource::Native(of) => match self.own.policy(name, of, &config.limits) {
+                    Ok(policy) => Ok(LoadedPolicy {
+                        name: name.clone(),
+                        source: "the program".to_owned(),
+                        pin: Pin::BuiltIn,
+                        size: 0,
+                        digest: String::new(),
+                        policy,
+                    }),
+                    Err(message) => Err(Unloadable { key: format!("policies.{name}"), message, help: None }),
+                },
+                _ => load_policy(runtime, sources, name, policy, bounds, known),
             };
             match loaded {
                 Ok(loaded) => {
@@ -206,7 +217,7 @@ impl Setup {
                     problems.extend(config.check_policy_settings(name, schema));
                     policies.push(loaded);
                 }
-                Err(message) => problems.push(config.problem(&format!("policies.{name}"), message, None)),
+                Err(Unloadable { key, message, help }) => problems.push(config.problem(&key, message, help)),
             }
         }
         runtime.save();
@@ -215,7 +226,7 @@ impl Setup {
         for loaded in loaded {
             match loaded {
                 Ok(Ok(adapter)) => adapters.push(adapter),
-                Ok(Err((key, message))) => problems.push(config.problem(&key, message, None)),
+                Ok(Err(Unloadable { key, message, help })) => problems.push(config.problem(&key, message, help)),
                 Err(_) => return Err(BuildError::Engine("loading a component panicked".to_owned())),
             }
         }
@@ -305,15 +316,22 @@ impl Setup {
     /// The files in which a configuration stands, its own one and those of its components.
     pub fn files(&self, config: &Config) -> Vec<PathBuf> {
         let own = self.config.file().map(Path::to_owned);
+        let file = |component: &ComponentConfig| match &component.source {
+            ComponentSource::Path(path) => Some(self.base.join(path)),
+            ComponentSource::Url(_) | ComponentSource::Oci(_) => None,
+        };
         let adapters = wanted(config, self.all).into_iter().filter_map(|wanted| match wanted.source {
             Source::File(path) => Some(self.base.join(path)),
+            Source::Configured(component) => file(&component),
             Source::Builtin(_) => None,
         });
         let policies = config.policies.values().filter_map(|policy| match &policy.source {
-            PolicySource::Path(path) => Some(self.base.join(path)),
+            PolicySource::Component(component) => file(component),
             _ => None,
         });
-        own.into_iter().chain(adapters).chain(policies).collect()
+        // What is pinned may change with the lock file alone.
+        let lock = (!config.adapters.is_empty() || !config.policies.is_empty()).then(|| lock_of(config, &self.base));
+        own.into_iter().chain(lock).chain(adapters).chain(policies).collect()
     }
 }
 
@@ -424,7 +442,17 @@ struct Wanted {
 
 enum Source {
     Builtin(&'static [u8]),
+    /// A file that a provider names itself.
     File(String),
+    Configured(ComponentConfig),
+}
+
+/// Why a component is not loaded.
+struct Unloadable {
+    /// The key of the configuration that is at fault.
+    key: String,
+    message: String,
+    help: Option<String>,
 }
 
 /// The bounds of a component that sets none of its own.
@@ -464,8 +492,8 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
             }
             AdapterRef::Path(path) => Wanted { source: Source::File(path.clone()), bounds: plain, key, reference },
             AdapterRef::Configured(name) => {
-                let key = format!("adapters.{name}.path");
-                let (path, bounds) = match config.adapters.get(name) {
+                let key = format!("adapters.{name}");
+                let (source, bounds) = match config.adapters.get(name) {
                     Some(adapter) => {
                         let bounds = Bounds {
                             memory_bytes: adapter.max_memory_bytes,
@@ -473,35 +501,37 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
                             trusted: adapter.trusted,
                             ..plain
                         };
-                        (adapter.path.clone(), bounds)
+                        (Source::Configured(adapter.component.clone()), bounds)
                     }
-                    None => (String::new(), plain),
+                    None => (Source::File(String::new()), plain),
                 };
-                Wanted { source: Source::File(path), bounds, key, reference }
+                Wanted { source, bounds, key, reference }
             }
         })
     });
     wanted.collect()
 }
 
-/// The error says what is wrong with it.
 fn load_policy(
     runtime: &Arc<Runtime>,
-    base: &Path,
+    sources: &Sources,
     name: &str,
     config: &PolicyConfig,
     bounds: Bounds,
     known: &[LoadedPolicy],
-) -> Result<LoadedPolicy, String> {
-    let wasm = match &config.source {
+) -> Result<LoadedPolicy, Unloadable> {
+    let table = format!("policies.{name}");
+    let unloadable = |message| Unloadable { key: table.clone(), message, help: None };
+    let (source, wasm, pin) = match &config.source {
         PolicySource::Builtin(of) => {
             let wasm = builtin::POLICIES.iter().find(|(known, _)| known == of).map(|(_, wasm)| *wasm);
-            std::borrow::Cow::Borrowed(wasm.ok_or_else(|| format!("no policy \"{of}\" comes with witgate"))?)
+            let wasm = wasm.ok_or_else(|| unloadable(format!("no policy \"{of}\" comes with witgate")))?;
+            ("built in".to_owned(), std::borrow::Cow::Borrowed(wasm), Pin::BuiltIn)
         }
-        PolicySource::Native(of) => return Err(format!("the program brings no policy \"{of}\"")),
-        PolicySource::Path(path) => {
-            let file = base.join(path);
-            read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?.into()
+        PolicySource::Native(of) => return Err(unloadable(format!("the program brings no policy \"{of}\""))),
+        PolicySource::Component(component) => {
+            let Fetched { bytes, pin, .. } = load(sources, Kind::Policy, name, component)?;
+            (component.source.to_string(), bytes.into(), pin)
         }
     };
     let bounds = Bounds {
@@ -519,33 +549,44 @@ fn load_policy(
     };
     if let Some((same, _)) = known().find(|(known, component)| known.name == name && component.is_of(runtime, &bounds))
     {
-        return Ok(same.clone());
+        return Ok(LoadedPolicy { source, pin, ..same.clone() });
     }
     let compiled = known().find_map(|(_, component)| component.compiled(runtime));
     let component = PolicyComponent::load(runtime, name, Wasm { bytes: &wasm, compiled }, bounds);
-    let component = component.map_err(|error| error.to_string())?;
-    Ok(LoadedPolicy { name: name.to_owned(), digest, policy: AnyPolicy::Component(component) })
+    let component = component.map_err(|error| unloadable(error.to_string()))?;
+    let policy = AnyPolicy::Component(component);
+    Ok(LoadedPolicy { name: name.to_owned(), source, pin, size: wasm.len(), digest, policy })
 }
 
-/// The largest component file, in bytes.
-const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
+/// The component of a name in the configuration.
+fn load(sources: &Sources, kind: Kind, name: &str, component: &ComponentConfig) -> Result<Fetched, Unloadable> {
+    sources.load(kind, name, component).map_err(|Refusal { key, message, help }| Unloadable {
+        key: format!("{}.{name}.{key}", kind.table()),
+        message,
+        help,
+    })
+}
 
 impl Wanted {
-    /// The error is the configuration's key and what is wrong with it. What is `known` already is not compiled again.
+    /// What is `known` already is not compiled again.
     fn load(
         self,
         runtime: &Arc<Runtime>,
-        base: &Path,
+        sources: &Sources,
         known: &[LoadedAdapter],
-    ) -> Result<LoadedAdapter, (String, String)> {
+    ) -> Result<LoadedAdapter, Unloadable> {
         let name = self.reference.as_str();
-        let (source, wasm) = match self.source {
-            Source::Builtin(wasm) => ("built in".to_owned(), std::borrow::Cow::Borrowed(wasm)),
+        let (source, wasm, pin) = match self.source {
+            Source::Builtin(wasm) => ("built in".to_owned(), std::borrow::Cow::Borrowed(wasm), Pin::BuiltIn),
             Source::File(path) => {
-                let file = base.join(&path);
-                let wasm = read(&file)
-                    .map_err(|error| (self.key.clone(), format!("cannot read {}: {error}", file.display())))?;
-                (file.display().to_string(), wasm.into())
+                let source = ComponentSource::Path(path);
+                let fetched = sources.fetch(&source, false, None);
+                let fetched = fetched.map_err(|message| Unloadable { key: self.key.clone(), message, help: None })?;
+                (source.to_string(), fetched.bytes.into(), Pin::Nothing)
+            }
+            Source::Configured(component) => {
+                let Fetched { bytes, pin, .. } = load(sources, Kind::Adapter, name, &component)?;
+                (component.source.to_string(), bytes.into(), pin)
             }
         };
         let digest = digest(&wasm);
@@ -557,23 +598,12 @@ impl Wanted {
             Some(same) => same.component.clone(),
             None => {
                 let compiled = known.clone().find_map(|known| known.component.compiled(runtime));
-                let wasm = Wasm { bytes: &wasm, compiled };
-                AdapterComponent::load(runtime, name, wasm, self.bounds)
-                    .map_err(|error| (self.key, error.to_string()))?
+                AdapterComponent::load(runtime, name, Wasm { bytes: &wasm, compiled }, self.bounds)
+                    .map_err(|error| Unloadable { key: self.key, message: error.to_string(), help: None })?
             }
         };
-        Ok(LoadedAdapter { digest, component, source, reference: self.reference })
+        Ok(LoadedAdapter { digest, size: wasm.len(), pin, component, source, reference: self.reference })
     }
-}
-
-/// The bytes of a component's file.
-pub(crate) fn read(file: &Path) -> std::io::Result<Vec<u8>> {
-    let length = std::fs::metadata(file)?.len();
-    if length > MAX_COMPONENT {
-        let message = format!("it has {length} bytes; at most {MAX_COMPONENT} are allowed");
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
-    }
-    std::fs::read(file)
 }
 
 /// An adapter that a host has loaded.
@@ -581,8 +611,12 @@ pub(crate) fn read(file: &Path) -> std::io::Result<Vec<u8>> {
 pub struct LoadedAdapter {
     /// How the configuration refers to it.
     pub reference: AdapterRef,
-    /// `built in`, or the component's file.
+    /// `built in`, or where the component comes from, as the configuration has it.
     pub source: String,
+    /// What holds it to its bytes.
+    pub pin: Pin,
+    /// The component's bytes, how many.
+    pub size: usize,
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
     /// The adapter itself.
@@ -591,12 +625,30 @@ pub struct LoadedAdapter {
 
 /// A policy that a host has loaded.
 #[derive(Clone)]
-pub(crate) struct LoadedPolicy {
+pub struct LoadedPolicy {
     /// As the configuration names it.
     pub name: String,
-    /// SHA-256 of the component, in hexadecimal.
+    /// `built in`, `the program`, or where the component comes from, as the configuration has it.
+    pub source: String,
+    /// What holds it to its bytes.
+    pub pin: Pin,
+    /// The component's bytes, how many; 0 where the program brings it.
+    pub size: usize,
+    /// SHA-256 of the component, in hexadecimal; empty where the program brings it.
     pub digest: String,
-    pub policy: AnyPolicy,
+    pub(crate) policy: AnyPolicy,
+}
+
+impl LoadedPolicy {
+    /// What it says of itself.
+    pub fn description(&self) -> &witgate_model::policy::Description {
+        self.policy.description()
+    }
+
+    /// The component, where it is one.
+    pub fn component(&self) -> Option<&PolicyComponent> {
+        self.policy.component()
+    }
 }
 
 /// The gateway with all that it needs, ready to serve.
@@ -689,6 +741,11 @@ impl Host {
     /// The adapters that are loaded now.
     pub fn adapters(&self) -> Vec<LoadedAdapter> {
         self.shared.serving().adapters.clone()
+    }
+
+    /// The policies that are loaded now.
+    pub fn policies(&self) -> Vec<LoadedPolicy> {
+        self.shared.serving().policies.clone()
     }
 
     /// The normaliser.

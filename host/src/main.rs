@@ -59,7 +59,7 @@ enum Command {
         #[command(flatten)]
         source: Source,
     },
-    /// Lists the adapters: built-in ones and those of the configuration.
+    /// Lists, adds, inspects and removes adapters and policies, and tells what they do.
     Adapters(adapters_command::Adapters),
     /// Sends one request through the gateway, without a server, and writes the answer to stdout.
     Invoke {
@@ -307,11 +307,20 @@ impl Source {
     }
 
     fn builder(&self, builder: Builder, base: PathBuf, log: Log) -> Builder {
-        let builder = log.apply(builder.base_dir(base));
+        log.apply(builder.base_dir(base)).cache_dir(self.cache())
+    }
+
+    /// Where compiled and fetched components are kept.
+    fn cache(&self) -> Option<PathBuf> {
         match &self.cache_dir {
-            Some(dir) => builder.cache_dir((!dir.as_os_str().is_empty()).then(|| dir.clone())),
-            None => builder,
+            Some(dir) => (!dir.as_os_str().is_empty()).then(|| dir.clone()),
+            None => witgate_host::default_cache_dir(),
         }
+    }
+
+    /// The configuration's file: the one that is named, else the one in this folder.
+    fn named_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from(FILE))
     }
 
     /// A host for the configuration.

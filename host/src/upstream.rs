@@ -217,6 +217,11 @@ fn stub(request: UpstreamRequest) -> UpstreamResponse<Body> {
     UpstreamResponse { status: 200, headers: content_type.into_iter().collect(), body: Body(Inner::Pieces(pieces)) }
 }
 
+/// A client for any address, with a pool of its own.
+pub(crate) fn any(connect: Duration) -> Client<Connector, Full<Bytes>> {
+    client(HttpConnector::new(), Arc::new(OnceCell::new()), connect)
+}
+
 /// A client over a connector, with a pool of its own.
 fn client<R>(mut http: HttpConnector<R>, tls: Tls<R>, limit: Duration) -> Client<Connector<R>, Full<Bytes>>
 where
@@ -286,7 +291,7 @@ type Tls<R> = Arc<OnceCell<HttpsConnector<HttpConnector<R>>>>;
 
 /// Connects within a limit, TLS included. Certificates are read when the first TLS connection is made.
 #[derive(Clone)]
-struct Connector<R = GaiResolver> {
+pub(crate) struct Connector<R = GaiResolver> {
     http: HttpConnector<R>,
     tls: Tls<R>,
     limit: Duration,

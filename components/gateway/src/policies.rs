@@ -74,9 +74,10 @@ impl Slots {
     /// The slot of a policy.
     pub fn of(&self, config: &PolicyConfig) -> Option<Slot> {
         match (&self.0, &config.source) {
-            (Some(placed), PolicySource::Builtin(name) | PolicySource::Path(name)) => placed.get(name).copied(),
+            (Some(placed), PolicySource::Builtin(name)) => placed.get(name).copied(),
+            (Some(placed), PolicySource::Component(own)) => placed.get(&own.source.to_string()).copied(),
             (None, PolicySource::Builtin(name)) => Slot::of(name),
-            (None, PolicySource::Path(_)) => Some(Slot::CustomPolicy),
+            (None, PolicySource::Component(_)) => Some(Slot::CustomPolicy),
             (_, PolicySource::Native(_)) => None,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
+use crate::component::{ComponentConfig, Plugins};
 use crate::hooks::PolicyConfig;
 use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
@@ -43,6 +44,8 @@ pub struct Config {
     pub models: BTreeMap<String, Model>,
     /// Adapters of the user's own, by name; one that has the name of a built-in adapter replaces it.
     pub adapters: BTreeMap<String, AdapterConfig>,
+    /// What all adapters and policies of the user's own have in common.
+    pub plugins: Plugins,
     /// Documents that are kept, or that the operator stored.
     pub documents: Documents,
     /// Asynchronous jobs, files and batches.
@@ -412,8 +415,8 @@ pub struct Dialect {
 /// An adapter of the user's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterConfig {
-    /// The component file, relative to the configuration file.
-    pub path: String,
+    /// Where the component comes from.
+    pub component: ComponentConfig,
     /// Its instances may serve one request after another. An adapter that is not trusted gets a fresh instance for
     /// each.
     pub trusted: bool,
@@ -520,6 +523,7 @@ impl Config {
             providers: BTreeMap::new(),
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
+            plugins: Plugins::default(),
             documents: Documents::default(),
             jobs: Jobs::default(),
             queues: Vec::new(),

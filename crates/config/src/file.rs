@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use crate::access::{self, AccountingTable, AdminTable, KeyTable, PriceTable, QuotaTable, Tables, TenantTable};
+use crate::component::{Given, Plugins, PluginsTable};
 use crate::config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Digests, Documents, Limits, Model, Native,
     Origin, Provider, Server, Settings, Target, Timeouts,
@@ -101,6 +102,8 @@ table! {
         models: MapOf<ModelTable>;
         /// Adapters of your own, by name; one that has the name of a built-in adapter replaces it.
         adapters: MapOf<AdapterTable>;
+        /// What all adapters and policies of your own have in common.
+        plugins: PluginsTable;
         /// What you choose for an API that clients speak, by its name, as "awa-llm".
         dialects: MapOf<DialectTable>;
         /// Documents that are kept, or that you stored.
@@ -502,8 +505,18 @@ table! {
 table! {
     /// An adapter of your own.
     struct AdapterTable {
-        /// The component file, relative to this file.
-        path: Text [required];
+        /// The component file, relative to this file. Of path, url and oci there must be one.
+        path: Text;
+        /// The URL of the component: https, or http on this machine.
+        url: Text;
+        /// The component as an artifact of an OCI registry, as wkg and Spin push it: "registry/repository:tag", with
+        /// "@sha256:…" of its manifest or without.
+        oci: Text;
+        /// "sha256:…", the SHA-256 of the component: other bytes are refused. A URL must have one; what has none is
+        /// pinned by witgate.lock, which "witgate adapters add" writes.
+        digest: Text;
+        /// Whether it may be fetched from another machine without TLS. Default false.
+        insecure: Flag;
         /// Whether an instance may serve one request after another; else each request gets a fresh one. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
@@ -713,6 +726,7 @@ pub(crate) fn schema() -> Json {
     let adapter = &mut schema["properties"]["adapters"]["additionalProperties"];
     adapter["properties"]["path"]["pattern"] = "\\.wasm$|\\$\\{".into();
     adapter["properties"]["trusted"]["default"] = false.into();
+    adapter["oneOf"] = json!([{"required": ["path"]}, {"required": ["url"]}, {"required": ["oci"]}]);
     schema["required"] = json!(["providers"]);
     schema
 }
@@ -760,8 +774,14 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
     let health = health(table.health.map(|at| at.value), Health::DEFAULT);
     let (cache, cache_max_bytes) = cache(table.cache.map(|at| at.value).unwrap_or_default());
     let limits = limits(table.limits.map(|at| at.value).unwrap_or_default());
-    let (policies, policy_names) =
-        hooks::policies(table.policies.map(|at| at.value).unwrap_or_default(), &limits, &native.policies, reader);
+    let plugins = Plugins { development: table.plugins.and_then(|at| at.value.development).is_some_and(|at| at.value) };
+    let (policies, policy_names) = hooks::policies(
+        table.policies.map(|at| at.value).unwrap_or_default(),
+        &limits,
+        plugins,
+        &native.policies,
+        reader,
+    );
     let mut server_table = table.server.map(|at| at.value).unwrap_or_default();
     let chain = server_table.policies.take().map(|at| at.value).unwrap_or_default();
     let policy_chain = hooks::chain("server.policies", chain, &policy_names, reader);
@@ -771,7 +791,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
     // Also those that could not be read: a reference to one is no second mistake.
     let mut adapter_names: Vec<String> = Vec::new();
     for entry in table.adapters.map(|at| at.value).unwrap_or_default() {
-        let name = entry.key.name;
+        let name = entry.key.name.clone();
         let path = join("adapters", &name);
         adapter_names.push(name.clone());
         let good = (1..=64).contains(&name.len())
@@ -786,14 +806,16 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
             reader.problem(&entry.key.span, &path, "this adapter is there twice", Some(help.into()));
         }
         let Some(At { value, .. }) = entry.at else { continue };
-        let Some(file) = value.path else { continue };
-        if !is_component(&file.value) {
-            let help = "write the path of a component file that ends in \".wasm\"";
-            reader.problem(&file.span, &join(&path, "path"), "not the path of a component", Some(help.into()));
-            continue;
-        }
+        let given = Given {
+            path: ("path", value.path),
+            url: value.url,
+            oci: value.oci,
+            digest: value.digest,
+            insecure: value.insecure,
+        };
+        let Some(component) = given.resolve(&path, &entry.key, plugins, reader) else { continue };
         let config = AdapterConfig {
-            path: file.value,
+            component,
             trusted: value.trusted.is_some_and(|at| at.value),
             max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),
             call_timeout: value.call_timeout.map_or(limits.adapter_call_timeout, |at| at.value),
@@ -930,6 +952,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
         providers,
         models,
         adapters,
+        plugins,
         documents,
         jobs,
         queues,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::access::OnFailure;
+use crate::component::{ComponentConfig, Given, Plugins};
 use crate::config::Limits;
 use crate::file::is_component;
 use crate::names::{did_you_mean, list, quote};
@@ -45,7 +46,7 @@ impl PolicyConfig {
             settings: Json::Object(serde_json::Map::new()),
             settings_text: "{}".into(),
             on_failure: OnFailure::Closed,
-            trusted: !matches!(source, PolicySource::Path(_)),
+            trusted: !matches!(source, PolicySource::Component(_)),
             source,
             max_memory_bytes: limits.max_instance_memory_bytes,
             call_timeout: limits.adapter_call_timeout,
@@ -58,8 +59,8 @@ impl PolicyConfig {
 pub enum PolicySource {
     /// One of [`BUILTIN_POLICIES`].
     Builtin(String),
-    /// A component file, relative to the configuration file.
-    Path(String),
+    /// A component of the user's own.
+    Component(ComponentConfig),
     /// One of the program's own, by its name among [`Native::policies`](crate::Native::policies).
     Native(String),
 }
@@ -70,11 +71,20 @@ table! {
         /// One that comes with witgate, "guard" or "redactor", or a component file of your own, relative to this file.
         /// Default: the policy's own name.
         component: Text;
+        /// In the place of component: the URL of a component of your own, https, or http on this machine.
+        url: Text;
+        /// In the place of component: one of your own as an artifact of an OCI registry, "registry/repository:tag", with
+        /// "@sha256:…" of its manifest or without.
+        oci: Text;
+        /// With one of your own: "sha256:…", the SHA-256 of the component: other bytes are refused. A URL must have one.
+        digest: Text;
+        /// With url or oci: whether it may be fetched from another machine without TLS. Default false.
+        insecure: Flag;
         /// What it is to do: its description says what there is.
         settings: Anything;
         /// What happens when it fails: "closed" fails the request, "open" lets it pass. Default closed.
         on_failure: Word<OnFailure>;
-        /// With a file of your own: whether an instance may serve one request after another. Default false.
+        /// With one of your own: whether an instance may serve one request after another. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
         max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
@@ -88,12 +98,13 @@ table! {
 pub(crate) fn policies(
     entries: Vec<Entry<PolicyTable>>,
     limits: &Limits,
+    plugins: Plugins,
     native: &BTreeSet<String>,
     reader: &mut Reader<'_>,
 ) -> (BTreeMap<String, PolicyConfig>, Vec<String>) {
     let (mut policies, mut names) = (BTreeMap::new(), Vec::new());
     for entry in entries {
-        let name = entry.key.name;
+        let name = entry.key.name.clone();
         let path = join("policies", &name);
         names.push(name.clone());
         let good = (1..=64).contains(&name.len())
@@ -103,24 +114,45 @@ pub(crate) fn policies(
             reader.problem(&entry.key.span, &path, "not a name for a policy", Some(help.into()));
         }
         let Some(At { value, .. }) = entry.at else { continue };
-        let (of, span) = match value.component {
-            Some(at) => (at.value, at.span),
-            None => (name.clone(), entry.key.span),
+        let given = Given {
+            path: ("component", value.component),
+            url: value.url,
+            oci: value.oci,
+            digest: value.digest,
+            insecure: value.insecure,
         };
-        let source = if is_component(&of) {
-            PolicySource::Path(of)
-        } else if native.contains(&of) {
-            PolicySource::Native(of)
-        } else {
-            if !BUILTIN_POLICIES.contains(&of.as_str()) {
-                let help = did_you_mean(&of, BUILTIN_POLICIES);
-                let known = list(BUILTIN_POLICIES);
-                let help =
-                    help.unwrap_or_else(|| format!("write component = {known}, or a file that ends in \".wasm\""));
-                let message = format!("no policy {} comes with witgate", quote(&of, 64));
-                reader.problem(&span, &path, message, Some(help));
+        let own = given.is_fetched() || given.path.1.as_ref().is_some_and(|at| is_component(&at.value));
+        let source = if own {
+            match given.resolve(&path, &entry.key, plugins, reader) {
+                Some(component) => PolicySource::Component(component),
+                None => continue,
             }
-            PolicySource::Builtin(of)
+        } else {
+            for (key, at) in
+                [("digest", given.digest.map(|at| at.span)), ("insecure", given.insecure.map(|at| at.span))]
+            {
+                if let Some(span) = at {
+                    let help = "leave it out: this policy comes with witgate";
+                    reader.problem(&span, &join(&path, key), "only with a component of your own", Some(help.into()));
+                }
+            }
+            let (of, span) = match given.path.1 {
+                Some(at) => (at.value, at.span),
+                None => (name.clone(), entry.key.span),
+            };
+            if native.contains(&of) {
+                PolicySource::Native(of)
+            } else {
+                if !BUILTIN_POLICIES.contains(&of.as_str()) {
+                    let help = did_you_mean(&of, BUILTIN_POLICIES);
+                    let known = list(BUILTIN_POLICIES);
+                    let help =
+                        help.unwrap_or_else(|| format!("write component = {known}, or a file that ends in \".wasm\""));
+                    let message = format!("no policy {} comes with witgate", quote(&of, 64));
+                    reader.problem(&span, &path, message, Some(help));
+                }
+                PolicySource::Builtin(of)
+            }
         };
         let mut policy = PolicyConfig::new(source, limits);
         if let Some(settings) = value.settings {

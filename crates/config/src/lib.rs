@@ -45,6 +45,7 @@
 
 mod access;
 mod aws;
+mod component;
 mod config;
 mod endpoint;
 mod env;
@@ -66,6 +67,7 @@ mod variables;
 mod watch;
 
 pub use access::{Access, Budget, Key, OnFailure, Price, Quota, Terms, Tokens, Unpriced, Webhook, fits, is_name};
+pub use component::{ComponentConfig, ComponentSource, Digest, NoDigest, Plugins, Reference, is_loopback};
 pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
     Provider, Route, Server, Settings, Target, Timeouts, UnknownModel,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use witgate_config::{
-    AdapterRef, Cache, CacheWhen, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin, QueueKind, Retry,
-    Secret, Source, Sticky, Store, Strategy, Target, Timeouts, Unpriced,
+    AdapterRef, Cache, CacheWhen, ComponentSource, Config, Health, Hedge, HedgeAfter, Limits, OnFailure, Origin,
+    PolicySource, QueueKind, Retry, Secret, Source, Sticky, Store, Strategy, Target, Timeouts, Unpriced,
 };
 
 fn env(name: &str) -> Option<String> {
@@ -162,7 +162,7 @@ fn every_key_is_read() {
         [target("a", Some("org/tiny")), target("b.c", None), target("a", Some("x")), target("a", None)]
     );
     let mine = &config.adapters["mine"];
-    assert_eq!((mine.path.as_str(), mine.trusted), ("adapters/mine.wasm", true));
+    assert_eq!((mine.component.source.to_string().as_str(), mine.trusted), ("adapters/mine.wasm", true));
     assert_eq!((mine.max_memory_bytes, mine.call_timeout), (134_217_728, Duration::from_millis(250)));
     let stub = &config.adapters["stub"];
     assert_eq!((stub.trusted, stub.max_memory_bytes, stub.call_timeout), (false, 16 << 20, Duration::from_secs(5)));
@@ -474,6 +474,63 @@ fn a_provider_needs_an_adapter_that_there_is() {
 }
 
 #[test]
+fn a_component_has_one_source_and_a_url_a_digest() {
+    let digest = format!("sha256:{}", "0aF9".repeat(16));
+    let config = good(&format!(
+        "[providers.a]\nadapter = \"stub\"\n[adapters]\nfile = {{ path = \"a.wasm\", digest = \"{digest}\" }}\n\
+         url = {{ url = \"https://host/a.wasm?token=t\", digest = \"{digest}\" }}\n\
+         here = {{ url = \"http://[::1]:80/a.wasm\", digest = \"{digest}\" }}\n\
+         plain = {{ url = \"http://host/a.wasm\", digest = \"{digest}\", insecure = true }}\n\
+         oci = {{ oci = \"Ghcr.io/acme/some__shout-er:1.0_b\" }}\npinned = {{ oci = \"localhost/a@{digest}\" }}\n\
+         [policies]\nmine = {{ oci = \"host:5000/a/b/c:1@{digest}\" }}"
+    ));
+    let shown = |name: &str| config.adapters[name].component.source.to_string();
+    assert_eq!(config.adapters["file"].component.digest.as_ref().unwrap().as_str(), digest.to_lowercase());
+    assert_eq!(
+        (shown("url").as_str(), shown("oci").as_str()),
+        ("https://host/a.wasm", "oci:ghcr.io/acme/some__shout-er:1.0_b")
+    );
+    assert_eq!(shown("pinned"), format!("oci:localhost/a@{}", digest.to_lowercase()));
+    let PolicySource::Component(mine) = &config.policies["mine"].source else { panic!("built in") };
+    let ComponentSource::Oci(reference) = &mine.source else { panic!("{:?}", mine.source) };
+    assert_eq!((reference.registry.as_str(), reference.repository.as_str()), ("host:5000", "a/b/c"));
+    assert!(reference.tag.as_deref() == Some("1") && reference.digest.is_some());
+
+    gives(
+        "[adapters]\na = { path = \"a.wasm\", url = \"https://h/a\" }\nb = { url = \"https://h/a\" }\n\
+         c = { url = \"http://h/a?token=t\", digest = \"sha256:12\" }\nd = { oci = \"shout:1\" }\n\
+         e = { oci = \"ghcr.io/Acme/shout:1\" }\nf = { oci = \"ghcr.io/acme/shout\" }\n\
+         g = { url = \"https://me:secret@h/a\" }\nh = { path = \"a.wasm\", insecure = true }\n\
+         i = { oci = \"ghcr.io/acme/shout:1@sha256:0\" }\n[policies]\nguard = { digest = \"sha256:0\" }\n\
+         own = { component = \"a.wasm\", oci = \"h:1/a:1\" }\n[providers.x]\nadapter = \"stub\"",
+        &[
+            "4:30: adapters.a: both \"path\" and \"url\"; keep one: a component has one source",
+            "5:13: adapters.b: a URL without a digest; write digest = \"sha256:…\", the SHA-256 of the file: \"witgate \
+             adapters add b URL\" does",
+            "6:13: adapters.c.url: the URL is not encrypted; write https, or insecure = true where the way there is \
+             trusted",
+            "6:44: adapters.c.digest: not a digest; write \"sha256:\" and 64 hexadecimal digits",
+            "7:13: adapters.d.oci: \"shout:1\" names no registry; write registry/repository:tag, as \
+             ghcr.io/acme/shout:1.0",
+            "8:13: adapters.e.oci: \"ghcr.io/Acme/shout:1\" names a repository that is none; a repository is small \
+             letters and digits, parted by \".\", \"_\", \"-\" and \"/\"",
+            "9:13: adapters.f.oci: \"ghcr.io/acme/shout\" has neither a tag nor a digest; write \
+             registry/repository:tag, as ghcr.io/acme/shout:1.0",
+            "10:13: adapters.g.url: the URL holds a user or a password; fetch the file yourself and write path = \
+             \"….wasm\"",
+            "11:35: adapters.h.insecure: only with \"url\" or \"oci\"; leave it out: a file is not fetched",
+            "12:13: adapters.i.oci: \"ghcr.io/acme/shout:1@sha256:0\" has no digest behind its \"@\"; write \"sha256:\" \
+             and 64 hexadecimal digits behind \"@\"",
+            "14:20: policies.guard.digest: only with a component of your own; leave it out: this policy comes with \
+             witgate",
+            "15:37: policies.own: both \"component\" and \"oci\"; keep one: a component has one source",
+        ],
+    );
+    // What is only being developed needs no digest.
+    good("[plugins]\ndevelopment = true\n[adapters.a]\nurl = \"https://h/a\"\n[providers.x]\nadapter = \"a\"");
+}
+
+#[test]
 fn an_adapter_entry_needs_a_name_and_a_component() {
     gives(
         "[adapters.Mine]\npath = \"mine.wasm\"\n[adapters.a]\n[adapters.b]\npath = \"b.so\"\n\
@@ -481,7 +538,8 @@ fn an_adapter_entry_needs_a_name_and_a_component() {
         &[
             "3:11: adapters.Mine: not a name for an adapter; write small letters, digits and \"-\", a letter first, at \
              most 64",
-            "5:11: adapters.a: the key \"path\" is missing",
+            "5:11: adapters.a: it is not said where the component is; write path = \"….wasm\", url = \"https://…\" with a \
+             digest, or oci = \"…\"",
             "7:8: adapters.b.path: not the path of a component; write the path of a component file that ends in \
              \".wasm\"",
         ],

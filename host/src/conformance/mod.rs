@@ -142,7 +142,7 @@ impl Plugin {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, ConformanceError> {
-    crate::host::read(file).map_err(|error| ConformanceError::File { file: file.to_owned(), error })
+    crate::sources::read(file).map_err(|error| ConformanceError::File { file: file.to_owned(), error })
 }
 
 fn engine(error: &dyn std::fmt::Display) -> ConformanceError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use witgate_config::{Config, OnFailure, PolicyConfig, PolicySource};
+use witgate_config::{ComponentConfig, ComponentSource, Config, OnFailure, PolicyConfig, PolicySource};
 use witgate_gateway::{Policy as _, check_decision};
 use witgate_model::policy::{Context, Decision};
 use witgate_model::{Error, ErrorKind, Input, Message, Request, Role};
@@ -78,7 +78,7 @@ impl PolicyRun<'_> {
     fn checked_settings(&mut self, settings: Value) -> bool {
         let mut config = Config::builtin();
         let policy = PolicyConfig {
-            source: PolicySource::Path(self.report.file.clone()),
+            source: PolicySource::Component(ComponentConfig::new(ComponentSource::Path(self.report.file.clone()))),
             settings,
             settings_text: Arc::clone(&self.settings),
             on_failure: OnFailure::Closed,

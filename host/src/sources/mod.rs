@@ -1,0 +1,368 @@
+//! Where the components of adapters and policies come from: files, URLs and OCI registries; what was fetched is kept,
+//! and what is loaded is what was pinned.
+//!
+//! **What pins.** The SHA-256 of a component's bytes, in the configuration (`digest`) or in the lock file beside it,
+//! which [`Lock`] reads; an entry of the lock counts for the source for which it was written, and no other. The digest of
+//! an artifact's manifest, behind `@` in its reference, pins too, since the manifest names the component by its digest.
+//! What nothing pins is not fetched, but in development mode. A file may do without a pin: whoever may write it may
+//! write the configuration as well.
+//!
+//! **What is fetched.** What is pinned and in the cache is not asked for again, so a registry that is away, or a tag
+//! that was moved, changes nothing. What comes has at most 256 MiB and 5 minutes, over TLS (not from this machine,
+//! and not where `insecure` says so), and is refused where its digest differs. The cache is the folder `sources` beside
+//! the compiled components; its files are named by their digests and verified each time they are read.
+//!
+//! **Signatures** are not verified: a digest says exactly which bytes are meant, and the configuration that holds it is
+//! under the operator's own version control. To check who made them, verify a signature (cosign, in CI) before the
+//! digest is committed.
+
+mod fetch;
+mod lock;
+mod oci;
+mod store;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use witgate_config::{ComponentConfig, ComponentSource, Config, Digest, Origin, Problem, Reference};
+
+pub use lock::{Entry, Lock};
+
+use fetch::Fetcher;
+use oci::Registry;
+use store::Store;
+
+/// Largest component, in bytes.
+pub(crate) const MAX_COMPONENT: u64 = 256 * 1024 * 1024;
+
+/// What a component is in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of `[adapters]`.
+    Adapter,
+    /// One of `[policies]`.
+    Policy,
+}
+
+impl Kind {
+    /// As in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Adapter => "adapter",
+            Kind::Policy => "policy",
+        }
+    }
+
+    /// The table that holds it.
+    pub fn table(self) -> &'static str {
+        match self {
+            Kind::Adapter => "adapters",
+            Kind::Policy => "policies",
+        }
+    }
+
+    /// The key of its file.
+    fn file_key(self) -> &'static str {
+        match self {
+            Kind::Adapter => "path",
+            Kind::Policy => "component",
+        }
+    }
+
+    /// The key that holds a source in its table.
+    pub fn key(self, source: &ComponentSource) -> &'static str {
+        match source {
+            ComponentSource::Path(_) => self.file_key(),
+            other => other.key(),
+        }
+    }
+
+    /// What the command line has for it.
+    fn flag(self) -> &'static str {
+        match self {
+            Kind::Adapter => "",
+            Kind::Policy => "--policy ",
+        }
+    }
+}
+
+/// What holds a component to its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// It comes with witgate.
+    BuiltIn,
+    /// The configuration.
+    Configuration,
+    /// The lock file.
+    Lock,
+    /// Nothing.
+    Nothing,
+}
+
+impl Pin {
+    /// One word, as lists show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Pin::BuiltIn => "built-in",
+            Pin::Configuration => "configuration",
+            Pin::Lock => "lock",
+            Pin::Nothing => "no",
+        }
+    }
+}
+
+/// A component's bytes.
+pub struct Fetched {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// Its digest.
+    pub digest: Digest,
+    /// That of its manifest, where it came from a registry.
+    pub manifest: Option<Digest>,
+    /// What held it to these bytes.
+    pub pin: Pin,
+}
+
+/// Why there is no component.
+pub struct Refusal {
+    /// The key at fault, within the component's table.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+/// The sources of one configuration.
+pub struct Sources {
+    base: PathBuf,
+    lock: Lock,
+    store: Store,
+    development: bool,
+}
+
+impl Sources {
+    /// For a configuration in the folder `base`. `cache` is the folder of the cache; without one nothing is kept.
+    ///
+    /// # Errors
+    /// Where the lock file cannot be read.
+    pub fn open(config: &Config, base: &Path, cache: Option<&Path>) -> Result<Self, Problem> {
+        let lock = Lock::read(&lock_of(config, base))?;
+        Ok(Sources { base: base.to_owned(), lock, store: Store::new(cache), development: config.plugins.development })
+    }
+
+    /// For what is not in a configuration yet: nothing is locked, and what is asked for is fetched.
+    pub fn unlocked(base: &Path, cache: Option<&Path>) -> Self {
+        let lock = Lock::empty(Path::new(""));
+        Sources { base: base.to_owned(), lock, store: Store::new(cache), development: true }
+    }
+
+    /// The component of a name in the configuration. Waits for the network where it is not here.
+    ///
+    /// # Errors
+    /// Where it cannot be had, or is not the one that was pinned.
+    pub fn load(&self, kind: Kind, name: &str, component: &ComponentConfig) -> Result<Fetched, Refusal> {
+        let source = &component.source;
+        let key = kind.key(source);
+        let refuse = |key, message: String, help: Option<String>| Err(Refusal { key, message, help });
+        let add = || format!("run witgate adapters add {}{name} {source}", kind.flag());
+        let shown = source.to_string();
+        let locked = self.lock.get(kind, name);
+        let entry = locked.filter(|entry| entry.source == shown);
+        let lock = self.lock.file().display();
+        if let (Some(own), Some(entry)) = (&component.digest, entry)
+            && *own != entry.digest
+        {
+            let message = format!("{lock} has the digest {} for it", entry.digest);
+            return refuse("digest", message, Some(format!("if this one is right, {}", add())));
+        }
+        let pin = component.digest.as_ref().or(entry.map(|entry| &entry.digest));
+        let by = match (&component.digest, entry) {
+            (Some(_), _) => Pin::Configuration,
+            (None, Some(_)) => Pin::Lock,
+            (None, None) => Pin::Nothing,
+        };
+        if let ComponentSource::Path(path) = source {
+            let mut fetched = self.file(path).or_else(|message| refuse(key, message, None))?;
+            if let Some(pin) = pin.filter(|pin| **pin != fetched.digest) {
+                let is = &fetched.digest;
+                if by == Pin::Configuration {
+                    return refuse("digest", format!("{path} has the digest {is}"), None);
+                }
+                if !self.development {
+                    let message = format!("{path} has the digest {is}, and {lock} has {pin}");
+                    let help = format!(
+                        "if the change is wanted, {}; while you work on it, [plugins] development = true",
+                        add()
+                    );
+                    return refuse(key, message, Some(help));
+                }
+                tracing::warn!(target: "witgate", name, file = path, "the file is not the one that was locked");
+            }
+            fetched.pin = by;
+            return Ok(fetched);
+        }
+        if let Some(bytes) = pin.and_then(|pin| self.store.get(pin)) {
+            let digest = pin.cloned().unwrap_or_else(|| Digest::of(&bytes));
+            return Ok(Fetched { bytes, digest, manifest: None, pin: by });
+        }
+        let fetched = match source {
+            ComponentSource::Oci(reference) => {
+                if pin.is_none() && reference.digest.is_none() && !self.development {
+                    let message = match locked {
+                        Some(entry) => format!("{lock} has it from {}, not from {source}", entry.source),
+                        None => format!("{source} is not pinned: a tag may be moved, and {lock} does not have it"),
+                    };
+                    return refuse(key, message, Some(add()));
+                }
+                // Of what is locked, the manifest is asked for: the tag may have moved.
+                let manifest = entry.and_then(|entry| entry.manifest.clone());
+                let reference = match manifest {
+                    Some(manifest) => Reference { digest: Some(manifest), ..reference.clone() },
+                    None => reference.clone(),
+                };
+                self.fetch(&ComponentSource::Oci(reference), component.insecure, pin)
+            }
+            _ => self.fetch(source, component.insecure, pin),
+        };
+        let mut fetched = fetched.or_else(|message| refuse(key, message, None))?;
+        if let Some(pin) = pin.filter(|pin| **pin != fetched.digest) {
+            let message = format!("{source} has the digest {}, not {pin}", fetched.digest);
+            let help = format!("look at what it has become; if it is wanted, {}", add());
+            return refuse(key, message, Some(help));
+        }
+        fetched.pin = match source {
+            ComponentSource::Oci(reference) if reference.digest.is_some() => Pin::Configuration,
+            _ => by,
+        };
+        Ok(fetched)
+    }
+
+    /// Fetches a component as it is now, and keeps it where it has the digest that is wanted.
+    ///
+    /// # Errors
+    /// Where it cannot be had; a digest that differs is none.
+    pub fn fetch(&self, source: &ComponentSource, insecure: bool, wanted: Option<&Digest>) -> Result<Fetched, String> {
+        if let ComponentSource::Path(path) = source {
+            return self.file(path);
+        }
+        let fetched = blocking(self.fetch_from_afar(source, insecure, wanted))?;
+        if wanted.is_none_or(|wanted| *wanted == fetched.digest) {
+            self.keep(&fetched.digest, &fetched.bytes);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_from_afar(
+        &self,
+        source: &ComponentSource,
+        insecure: bool,
+        wanted: Option<&Digest>,
+    ) -> Result<Fetched, String> {
+        let fetcher = Fetcher::new(insecure);
+        match source {
+            ComponentSource::Path(path) => self.file(path),
+            ComponentSource::Url(url) => {
+                let answer = fetcher.get(url, None, None, MAX_COMPONENT).await?;
+                match answer.status {
+                    200 => Ok(fetched(answer.body, None)),
+                    status => Err(format!("{source} answers with {status}")),
+                }
+            }
+            ComponentSource::Oci(reference) => {
+                let said = |message: String| format!("{source}: {message}");
+                let mut registry = Registry::new(&fetcher, reference, insecure);
+                let kept = reference.digest.as_ref().and_then(|digest| Some((digest.clone(), self.store.get(digest)?)));
+                let is_kept = kept.is_some();
+                let (manifest, text) = match kept {
+                    Some(kept) => kept,
+                    None => registry.manifest().await.map_err(said)?,
+                };
+                let layer = oci::layer(&text).map_err(|message| format!("{source} {message}"))?;
+                if reference.digest.is_some() && !is_kept {
+                    self.keep(&manifest, &text);
+                }
+                if let Some(wanted) = wanted.filter(|wanted| **wanted != layer.digest) {
+                    return Err(format!("{source} has the digest {}, not {wanted}", layer.digest));
+                }
+                let bytes = match self.store.get(&layer.digest) {
+                    Some(bytes) => bytes,
+                    None => registry.blob(&layer).await.map_err(said)?,
+                };
+                Ok(fetched(bytes, Some(manifest)))
+            }
+        }
+    }
+
+    fn file(&self, path: &str) -> Result<Fetched, String> {
+        let file = self.base.join(path);
+        let bytes = read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        Ok(fetched(bytes, None))
+    }
+
+    /// What cannot be kept is fetched again.
+    fn keep(&self, digest: &Digest, bytes: &[u8]) {
+        if let Err(error) = self.store.put(digest, bytes) {
+            tracing::warn!(target: "witgate::cache", %error, "a fetched component cannot be kept");
+        }
+    }
+
+    /// The lock file, as it was read.
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+}
+
+fn fetched(bytes: Vec<u8>, manifest: Option<Digest>) -> Fetched {
+    Fetched { digest: Digest::of(&bytes), bytes, manifest, pin: Pin::Nothing }
+}
+
+/// The lock file of a configuration in the folder `base`.
+pub(crate) fn lock_of(config: &Config, base: &Path) -> PathBuf {
+    let name = match &config.origin {
+        Origin::File(file) => Path::new(file).file_name().map(Path::new),
+        Origin::Environment | Origin::Builtin => None,
+    };
+    lock_file(&base.join(name.unwrap_or(Path::new("witgate.toml"))))
+}
+
+/// The lock file of a configuration file: its name with the ending `.lock`.
+pub fn lock_file(configuration: &Path) -> PathBuf {
+    configuration.with_extension("lock")
+}
+
+/// The bytes of a component's file.
+pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let length = fs::metadata(file)?.len();
+    if length > MAX_COMPONENT {
+        let message = format!("it has {length} bytes; at most {MAX_COMPONENT} are allowed");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    fs::read(file)
+}
+
+/// Writes a file, all of it or nothing, with the permissions of the one that it replaces.
+pub fn replace(file: &Path, text: &str) -> io::Result<()> {
+    // What a link names is replaced, not the link.
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = file.with_file_name(name);
+    fs::write(&temporary, text)?;
+    if let Ok(about) = fs::metadata(&file) {
+        fs::set_permissions(&temporary, about.permissions())?;
+    }
+    fs::rename(&temporary, &file)
+}
+
+/// Runs a future on a thread of its own: the caller may be a runtime's, or none.
+fn blocking<T: Send>(future: impl Future<Output = Result<T, String>> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| error.to_string())?.block_on(future)
+        });
+        thread.join().unwrap_or_else(|_| Err("fetching it panicked".to_owned()))
+    })
+}
