@@ -192,12 +192,17 @@ impl<K: KeyValue> KeyValueState<K> {
         let Some(raw) = self.store.get(&record)? else { return Ok(None) };
         let added = serde_json::from_slice(unpacked(&raw)?.1)
             .map_err(|_| StateError("a reservation that something else wrote".to_owned()))?;
-        let mine = self.store.increment(&self.key('e', id), 1)? == 1;
-        if mine {
+        let ending = self.key('e', id);
+        if self.store.increment(&ending, 1)? != 1 {
+            return Ok(None);
+        }
+        // Somebody may have ended it since it was read.
+        let there = self.store.get(&record)?.is_some();
+        if there {
             self.store.delete(&record)?;
         }
-        self.store.delete(&self.key('e', id))?;
-        Ok(mine.then_some(added))
+        self.store.delete(&ending)?;
+        Ok(there.then_some(added))
     }
 
     /// Looks through a page of keys now and then, and deletes what has expired an hour ago.
