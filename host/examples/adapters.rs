@@ -20,8 +20,8 @@ use witgate_host::Host;
 use witgate_model::Adapter;
 
 fn native<A: Adapter>(name: &str, settings: &str, host: &Host) -> Result<(), Failure> {
-    let mut adapters = host.adapters().into_iter();
-    let component = adapters.find(|adapter| adapter.reference.as_str() == name).ok_or("not loaded")?.component;
+    let adapters = host.adapters();
+    let component = &adapters.iter().find(|adapter| adapter.reference.as_str() == name).ok_or("not loaded")?.component;
     let refused = |error: witgate_model::Error| Failure::from(error.message);
     for (what, request) in cost::requests() {
         let alone = cost::encoded::<A>(settings, &request)?;

@@ -85,9 +85,10 @@ fn main() -> Result<(), Failure> {
     let begun = Instant::now();
     let host = Host::builder(config).build()?;
     show("warm start: 3 components, the server not counted", begun.elapsed());
+    let adapters = host.adapters();
     let find = |trusted: bool| {
-        let mut adapters = host.adapters().into_iter().map(|loaded| loaded.component);
-        adapters.find(|adapter| adapter.is_trusted() == trusted).ok_or("no such adapter")
+        let mut components = adapters.iter().map(|loaded| &loaded.component);
+        components.find(|adapter| adapter.is_trusted() == trusted).ok_or("no such adapter")
     };
     let (kept, fresh) = (find(true)?, find(false)?);
 
@@ -135,8 +136,8 @@ fn main() -> Result<(), Failure> {
                 Ok(())
             })
         };
-        show(&format!("fresh instance with its first encode, {size} bytes"), encode(&fresh)?);
-        show(&format!("kept instance with one encode, {size} bytes"), encode(&kept)?);
+        show(&format!("fresh instance with its first encode, {size} bytes"), encode(fresh)?);
+        show(&format!("kept instance with one encode, {size} bytes"), encode(kept)?);
         let mut session = kept.session()?;
         show(&format!("encode alone, {size} bytes"), median(|| session.encode("{}", &request)?.map_err(refused))?);
     }
