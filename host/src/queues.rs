@@ -10,8 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use witgate_config::{Problem, QueueKind};
-use witgate_gateway::{Broker, Gateway, Sqs};
-use witgate_stores::Streams;
+use witgate_gateway::{Broker, Gateway, Ports, Sqs};
 
 use crate::ports::HostPorts;
 
@@ -34,12 +33,6 @@ pub(crate) struct Queues {
     phase: watch::Sender<Phase>,
 }
 
-/// A queue that can be asked.
-enum Known {
-    Sqs(Sqs<HostPorts>),
-    Streams(Box<Streams>),
-}
-
 /// What of the configured queues cannot be.
 pub(crate) fn check(gateway: &Gateway, config: &witgate_config::Config) -> Vec<Problem> {
     let problems = gateway.check_queues().into_iter().map(|(key, message)| config.problem(&key, message, None));
@@ -55,27 +48,20 @@ impl Queues {
     pub fn start(gateway: &Arc<Gateway>, ports: &Arc<HostPorts>, config: &Arc<witgate_config::Config>) -> Self {
         let (phase, _) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
-        for at in 0..config.queues.len() {
-            let Some(queue) = config.queues.get(at) else { continue };
-            let known = match &queue.kind {
-                QueueKind::Sqs(sqs) => Known::Sqs(Sqs::new(Arc::clone(ports), queue, sqs)),
+        for (at, queue) in config.queues.iter().enumerate() {
+            let needs = (Arc::clone(gateway), Arc::clone(ports), Arc::clone(config), phase.subscribe());
+            match &queue.kind {
+                QueueKind::Sqs(sqs) => {
+                    tasks.spawn(run(needs, at, Sqs::new(Arc::clone(ports), queue, sqs)));
+                }
                 QueueKind::Redis(stream) => {
-                    let consumer = format!("witgate-{:032x}", witgate_gateway::Ports::random(ports.as_ref()));
+                    let consumer = format!("witgate-{:032x}", ports.random());
                     match crate::state::stream(config, queue, stream, consumer) {
-                        Ok(streams) => Known::Streams(Box::new(streams)),
-                        Err(problem) => {
-                            tracing::error!(target: "witgate::queue", queue = queue.name, "{problem}");
-                            continue;
-                        }
+                        Ok(streams) => drop(tasks.spawn(run(needs, at, streams))),
+                        Err(problem) => tracing::error!(target: "witgate::queue", queue = queue.name, "{problem}"),
                     }
                 }
-            };
-            let (gateway, ports, config) = (Arc::clone(gateway), Arc::clone(ports), Arc::clone(config));
-            let phase = phase.subscribe();
-            match known {
-                Known::Sqs(broker) => tasks.spawn(run(gateway, ports, config, at, broker, phase)),
-                Known::Streams(broker) => tasks.spawn(run(gateway, ports, config, at, *broker, phase)),
-            };
+            }
         }
         Queues { tasks, phase }
     }
@@ -102,14 +88,11 @@ impl Queues {
     }
 }
 
-async fn run<B: Broker>(
-    gateway: Arc<Gateway>,
-    ports: Arc<HostPorts>,
-    config: Arc<witgate_config::Config>,
-    at: usize,
-    broker: B,
-    phase: watch::Receiver<Phase>,
-) {
+/// What a consumer needs.
+type Needs = (Arc<Gateway>, Arc<HostPorts>, Arc<witgate_config::Config>, watch::Receiver<Phase>);
+
+/// Answers the messages of the configuration's queue at this place.
+async fn run<B: Broker>((gateway, ports, config, phase): Needs, at: usize, broker: B) {
     let Some(queue) = config.queues.get(at) else { return };
     let until = |wanted: Phase| {
         let mut phase = phase.clone();
