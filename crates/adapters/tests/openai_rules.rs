@@ -179,22 +179,24 @@ fn more_mapped_names_than_the_decoder_can_be_told_are_refused() {
 }
 
 #[test]
-fn media_in_messages_of_tools_are_refused_where_the_api_takes_text_there() {
+fn media_in_messages_of_tools_go_in_a_message_of_the_user_where_the_api_takes_text_there() {
     let answered = |dialect: &str, content| {
         let messages = vec![of(Role::Assistant, vec![call("c", "f")]), of(Role::Tool, vec![result("c", content)])];
         Request::chat(dialect, "m", messages)
     };
     let shown = |dialect: &str| answered(dialect, vec![text("See:"), ResultContent::Media(picture())]);
-    let error = encode::<OpenAi>("{}", &shown("anthropic-messages")).unwrap_err();
-    assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::Unsupported, Some("messages[1].content[0]")));
-    assert!(error.message.contains("OpenAI"), "{}", error.message);
-    let http = encode::<OpenAi>(r#"{"drop_unsupported":true}"#, &shown("anthropic-messages")).unwrap();
-    assert_eq!(http.dropped, ["messages[1].content[0]"]);
-    assert_eq!(body(&http)["messages"][1]["content"], "See:");
+    for (settings, dialect) in [("{}", "anthropic-messages"), (r#"{"strict":true}"#, "openai-chat")] {
+        let http = encode::<OpenAi>(settings, &shown(dialect)).unwrap();
+        assert!(http.dropped.is_empty());
+        let messages = &body(&http)["messages"];
+        assert_eq!((&messages[1]["role"], &messages[1]["content"]), (&json!("tool"), &json!("See:")));
+        assert_eq!(messages[2]["role"], "user");
+        assert_eq!(messages[2]["content"][0]["text"], "The result of the tool call c has this content:");
+        assert_eq!(messages[2]["content"][1]["type"], "image_url");
+    }
     let alone = answered("anthropic-messages", vec![ResultContent::Media(picture())]);
-    let http = encode::<OpenAi>(r#"{"drop_unsupported":true}"#, &alone).unwrap();
-    assert_eq!(body(&http)["messages"][1]["content"], "");
-    assert!(encode::<OpenAi>(r#"{"strict":true}"#, &shown("openai-chat")).is_err());
+    let http = encode::<OpenAi>("{}", &alone).unwrap();
+    assert_eq!(body(&http)["messages"][1]["content"], "its content is in the next message of the user");
     // Responses takes them, llama.cpp's server and vLLM do, and a client of OpenAI's own may know a server that does.
     let sagemaker = r#"{"region":"eu-west-1","endpoint_name":"e","codec":"vllm"}"#;
     for http in [

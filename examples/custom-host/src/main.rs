@@ -55,8 +55,7 @@ struct Heard(Vec<u8>);
 
 impl Decoder for Heard {
     fn feed(&mut self, frames: Vec<Frame>) -> Vec<Event> {
-        self.0
-            .extend(frames.into_iter().flat_map(|frame| if let Frame::Bytes(bytes) = frame { bytes } else { vec![] }));
+        self.0.extend(frames.into_iter().flat_map(|frame| if let Frame::Bytes(it) = frame { it } else { vec![] }));
         Vec::new()
     }
 
