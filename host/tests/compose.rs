@@ -213,7 +213,7 @@ fn the_hosts_and_the_variables_of_aws_follow_from_its_regions() {
         assert!(manifest.contains(line), "{manifest}");
     }
     let told = refused("[providers.aws]\nadapter = \"bedrock\"\n", &[]);
-    assert!(told.contains("witgate.toml:1:1: providers.aws: the host is not known"), "{told}");
+    assert!(told.contains("witgate.toml:1:12: providers.aws: the host is not known"), "{told}");
 }
 
 #[test]

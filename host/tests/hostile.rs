@@ -330,7 +330,7 @@ fn a_component_that_imports_anything_but_types_is_refused_by_name() {
             told.contains(&format!("adapter \"bad\" imports {import}: a component may import nothing but types")),
             "{told}"
         );
-        assert!(told.contains("test.toml:2:"), "{told}");
+        assert!(told.contains("test.toml:1:11: adapters.bad: "), "{told}");
     }
 }
 

@@ -95,7 +95,7 @@ impl GuestWatcher for Watcher {
                 events.insert(0, Event::Text(BlockDelta { index: 7, text: "smuggled".into(), logprobs: None }));
                 Filtered { events, held: 0 }
             }
-            "after-done" => {
+            "after-done" if matches!(events.last(), Some(Event::Done)) => {
                 let again = events.clone();
                 events.extend(again);
                 Filtered { events, held: 0 }

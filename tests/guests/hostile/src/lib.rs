@@ -115,16 +115,17 @@ impl Guest for Hostile {
             "large" => http.body = vec![b' '; 40 << 20],
             "gib" => http.body = vec![b' '; 1 << 30],
             // Each slot of a secret that there might be; its own provider has none of them.
-            "other-auth" => http.auth = Auth::Header(HeaderAuth {
-                slot: "api_key".into(),
-                name: "x-stolen".into(),
-                prefix: "".into(),
-            }),
-            "other-aws" => http.auth = Auth::AwsSigv4(AwsSigv4Auth {
-                slot: "aws".into(),
-                service: "bedrock".into(),
-                region: Some("us-east-1".into()),
-            }),
+            "other-auth" => {
+                http.auth =
+                    Auth::Header(HeaderAuth { slot: "api_key".into(), name: "x-stolen".into(), prefix: "".into() })
+            }
+            "other-aws" => {
+                http.auth = Auth::AwsSigv4(AwsSigv4Auth {
+                    slot: "aws".into(),
+                    service: "bedrock".into(),
+                    region: Some("us-east-1".into()),
+                })
+            }
             "slash" => http.path = vec!["..%2f..".into(), "a/../../b".into(), "?q#f".into()],
             "bad-name" => http.headers.push(("x-evil\r\nhost".into(), "a".into())),
             "bad-utf8" => http.path.push(malformed()),
