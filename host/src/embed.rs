@@ -15,6 +15,9 @@ use crate::own_state::{OwnState, StateStore};
 /// What is done with what an operator should know.
 pub(crate) type Watcher = Arc<dyn Fn(&Warning<'_>) + Send + Sync>;
 
+/// Gives the values of variables by their names.
+type Secrets = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What the program brings itself.
 pub(crate) struct Own {
     adapters: BTreeMap<String, Arc<dyn NativeAdapter>>,
@@ -22,7 +25,7 @@ pub(crate) struct Own {
     pub state: Option<OwnState>,
     pub client: Option<Arc<dyn AnyClient>>,
     pub warn: Watcher,
-    secrets: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    secrets: Secrets,
 }
 
 impl Default for Own {

@@ -382,7 +382,7 @@ impl HttpClient for Inside {
 #[tokio::test]
 async fn a_client_of_the_programs_own_gets_what_is_signed_with_its_secrets_and_is_cancelled() {
     let (asked, dropped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-    let toml = "[providers.far]\nadapter = \"openai\"\nendpoint = \"http://far.invalid\"\napi_key = \"${FAR_KEY}\"\n\
+    let toml = "[providers.far]\nadapter = \"openai\"\nendpoint = \"http://far.invalid/v1\"\napi_key = \"${FAR_KEY}\"\n\
                 retry.attempts = 1\n[models.\"*\"]\ntarget = \"far/m\"\n";
     let without = problem(begin(toml).secrets(|_| None));
     assert!(without.contains("FAR_KEY is not set"), "{without}");

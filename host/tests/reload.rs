@@ -348,7 +348,6 @@ async fn a_server_sees_changes_by_itself_and_keeps_its_connections() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let _ = stop.send(());
-    drop(exchange);
     drop(stream);
     assert_eq!(task.await.unwrap(), 0);
 }

@@ -174,7 +174,9 @@ impl Operated {
             let mut metric = family.encode_family(&labels)?;
             metric.encode_histogram::<NoLabelSet>(calls.total.as_secs_f64(), calls.count(), &buckets, None)?;
         }
-        let counters: [(&str, &str, fn(&ComponentState) -> Vec<(&'static str, u64)>); 3] = [
+        /// By the kind of failure, where it has kinds.
+        type Values = fn(&ComponentState) -> Vec<(&'static str, u64)>;
+        let counters: [(&str, &str, Values); 3] = [
             ("witgate_component_failures", "Calls into components that failed", |of| of.failures.clone()),
             ("witgate_component_refusals", "Requests that components refused", |of| vec![("", of.refusals)]),
             ("witgate_component_instances", "Instances of components that were made", |of| vec![("", of.instances)]),
