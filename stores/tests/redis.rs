@@ -315,7 +315,8 @@ fn an_entry_of_a_stream_is_one_consumer_s_until_it_was_left_and_then_the_next_on
         };
         a.send(&first[0], &parcel("a")).await.unwrap();
         b.send(&second[0], &parcel("b")).await.unwrap();
-        let answers: Vec<(String, Vec<(String, Vec<u8>)>)> = command(&server, &["XRANGE", "answers", "-", "+"]).await;
+        type Entry = (String, Vec<(String, Vec<u8>)>);
+        let answers: Vec<Entry> = command(&server, &["XRANGE", "answers", "-", "+"]).await;
         assert_eq!(answers.len(), 1);
         assert_eq!(answers[0].1, [("who".into(), b"a".to_vec()), ("body".into(), vec![0, 255])]);
         assert_eq!(command::<u64>(&server, &["XLEN", "requests"]).await, 0);
