@@ -125,7 +125,10 @@ def test_four_gateways_tell_the_webhook_of_each_threshold_once(start, redis, dou
 
 def test_four_gateways_hold_no_more_requests_of_a_key_at_once_than_it_may(start, redis, double, shape):
     gateways = [start(config(redis, double, one={"quota": {"concurrent_requests": 3}})) for _ in range(GATEWAYS)]
+    before = len(double.of("silent"))
     wires = [gateways[n % GATEWAYS].open_chat("silent", headers={"authorization": "Bearer one"}) for n in range(3)]
+    # Before that, one that asks would take a place.
+    kit.wait_until(lambda: len(double.of("silent")) == before + 3, 10, "the requests to arrive")
 
     def refused():
         return all(ask(gateway, "one")[:2] == (429, "concurrency_limit_exceeded") for gateway in gateways)
