@@ -184,7 +184,10 @@ async fn a_policy_that_misbehaves_fails_its_own_request_alone() {
         for (way, told) in POLICY {
             let begun = Instant::now();
             let (status, body) = ask(&host, &format!("with-{way}"), stream).await;
-            assert_eq!(status, 502, "{way}: {body}");
+            // One that waits for the end may find that the head of a stream has gone: the fault is then the stream's last event.
+            let under_way = stream && *way == "after-done";
+            assert!(status == 502 || under_way && status == 200, "{way}: {status} {body}");
+            assert!(!body.contains("[DONE]"), "{way}: {body}");
             assert!(body.contains("component_fault") && body.contains("policy"), "{way}: {body}");
             assert!(body.contains(told), "{way}: {body}");
             assert!(!body.contains("smuggled"), "{way}: {body}");
