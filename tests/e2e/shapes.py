@@ -2,7 +2,7 @@
 
   host    the native binary: target/release/witgate serve --config FILE
   wasi    the component that is composed as for Spin, in wasmtime's own wasi:http handler (a small runner of this repository)
-  spin    the same component under `spin up`; only where `spin` is on PATH
+  spin    the repository's spin.toml under `spin up`; only where `spin` is on PATH, or WITGATE_SPIN names it
   direct  no gateway: straight at llama-server, to see whether what the suite expects of it is right
 
 WITGATE_E2E_SHAPES chooses, as `host,wasi`.
@@ -20,6 +20,7 @@ DEFAULT = "host,wasi,spin"
 BINARY = pathlib.Path(os.environ.get("WITGATE") or kit.ROOT / "target/release/witgate")
 RUNNER = pathlib.Path(os.environ.get("WITGATE_WASI_SERVE") or kit.ROOT / "target/release/witgate-wasi-serve")
 COMPOSED = pathlib.Path(os.environ.get("WITGATE_COMPOSED") or kit.ROOT / "target/components/witgate.wasm")
+SPIN = os.environ.get("WITGATE_SPIN") or shutil.which("spin")
 SPIN_TOML = pathlib.Path(os.environ.get("WITGATE_SPIN_TOML") or kit.ROOT / "spin.toml")
 
 
@@ -37,8 +38,8 @@ def missing(name):
         return f"{BINARY} is not built"
     if name == "wasi":
         return next((f"{path} is not built" for path in (RUNNER, COMPOSED) if not path.exists()), None)
-    if name == "spin" and not shutil.which("spin"):
-        return "`spin` is not on PATH"
+    if name == "spin" and not SPIN:
+        return "`spin` is not on PATH, and WITGATE_SPIN names none"
     return None
 
 
@@ -67,7 +68,7 @@ def launch(shape, config, port, folder, name, variables=None, arguments=()):
         return kit.Process(command, folder, name, environment())
     if shape == "spin":
         manifest = spin_manifest(config, folder, name)
-        command = ["spin", "up", "--from", manifest, "--listen", listen, "--state-dir", f"{folder}/{name}.state"]
+        command = [SPIN, "up", "--from", manifest, "--listen", listen, "--state-dir", f"{folder}/{name}.state"]
         command += [f"--variable={key.lower()}={value}" for key, value in variables.items()]
         return kit.Process(command, folder, name, environment())
     raise ValueError(shape)
