@@ -10,14 +10,13 @@
 //! as well. The folder is therefore made for its owner alone, and one that others may write to is not used.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
 use wasmtime::{Cache, CacheConfig};
+use witgate_config::Digest;
 
 /// Where compiled components are kept where nothing else is said: `$WITGATE_CACHE_DIR`, or `witgate` in the user's cache
 /// folder (`$XDG_CACHE_HOME`, `~/.cache`). `None` where there is no such folder, or where the variable is empty.
@@ -192,9 +191,5 @@ fn read_digests(file: &Path) -> BTreeMap<String, String> {
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    Digest::of(bytes).hex().to_owned()
 }

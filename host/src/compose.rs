@@ -134,15 +134,7 @@ pub fn compose(
         other => ComposeError::Other(other.to_string()),
     })?;
     let config = &*host.config();
-    let mut problems = Vec::new();
-    if !config.queues.is_empty() {
-        let help = "remove them, or run the gateway as a program".to_owned();
-        problems.push(config.problem("queues", "a component receives from no queue", Some(help)));
-    }
-    if let Store::File(_) | Store::Redis(_) = config.state.store {
-        let help = "write \"key-value\", or \"memory\"".to_owned();
-        problems.push(config.problem("state.store", "a component has neither files nor sockets", Some(help)));
-    }
+    let mut problems = config.check_component();
     let configurations = match (&config.documents.from, &config.documents.configurations) {
         (Source::Folder, Some(folder)) => {
             let folder = base.join(folder);

@@ -1,10 +1,10 @@
 //! Compiled components are kept by content; what is damaged is compiled again, and never run.
 
-mod kit;
-
 use std::path::{Path, PathBuf};
 
 use witgate_host::Host;
+
+use crate::kit;
 
 const TOML: &str = "[providers.stub]\nadapter = \"stub\"";
 

@@ -1,12 +1,12 @@
 //! The program's commands, run as a user runs them.
 
-mod kit;
-
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+use crate::kit;
 
 /// Runs a command in a folder, with nothing in the environment that would change it.
 fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Output {

@@ -1,12 +1,12 @@
 //! `witgate compose`: what is composed is what the configuration names, and what it may reach is said.
 
-mod kit;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use crate::kit;
 
 /// Runs `witgate compose` in a folder with this configuration, with nothing in the environment but what is given.
 fn compose(toml: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (tempfile::TempDir, Output) {
@@ -233,6 +233,9 @@ fn what_a_component_cannot_have_is_a_problem_with_its_place() {
     let stub = "[providers.stub]\nadapter = \"stub\"\n";
     let told = refused(&format!("{stub}[state]\nstore = \"file\"\npath = \"x\"\n"), &[]);
     assert!(told.contains("witgate.toml:4:9: state.store: a component has neither files nor sockets"), "{told}");
+    let queue = "[queues.q]\nkind = \"redis\"\nstream = \"s\"\nurl = \"redis://h\"\n";
+    let told = refused(&format!("{stub}{queue}"), &[]);
+    assert!(told.contains("witgate.toml:3:1: queues: a component receives from no queue"), "{told}");
     let told = refused(&format!("{stub}headers = {{ a = \"${{_A__B}}\" }}\n"), &[]);
     assert!(told.contains("witgate.toml:3:") && told.contains("Spin has no variable of the name _a__b"), "{told}");
     let told = refused(&format!("{stub}headers = {{ a = \"${{A}}\", b = \"${{a}}\" }}\n"), &[]);

@@ -1,12 +1,12 @@
 //! `witgate conformance`, over good adapters and over bad ones.
 
-mod kit;
-
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use witgate_host::conformance::{Area, Options, Report, run};
+
+use crate::kit;
 
 fn options() -> Options {
     let mut options = Options::default();

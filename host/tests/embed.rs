@@ -1,7 +1,5 @@
 //! What a program brings itself: adapters, policies, a state store, secrets, a client; and the gateway as a service.
 
-mod kit;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +8,6 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full};
-use kit::{ask, cache, chat};
 use tower_service::Service;
 use witgate_config::{AdapterRef, Config, Provider};
 use witgate_host::model::policy::{Context, Decision, Filtered, Tag};
@@ -20,6 +17,8 @@ use witgate_host::{
     BackendBody, BuildError, Builder, Host, HttpClient, NativeAdapter, NativePolicy, StateStore, TransportError,
     UpstreamRequest, UpstreamResponse, Warning,
 };
+
+use crate::kit::{ask, cache, chat};
 
 /// Answers with the last text in capitals; with `panic` and `flood` as texts it does what they say.
 struct Shout;

@@ -1,12 +1,11 @@
 //! Invariants 1 and 10: no component imports anything but types, and what an adapter does wrong (trap, loop, memory,
 //! nonsense) fails its own request with a 502 that names it, and nothing else.
 
-mod kit;
-
 use std::time::{Duration, Instant};
 
-use kit::{Backend, ask};
 use witgate_host::{BuildError, Host};
+
+use crate::kit::{self, Backend, ask};
 
 /// Ways to misbehave before anything is sent, and what the client is told of each.
 const ENCODING: &[(&str, &str)] = &[

@@ -1,14 +1,13 @@
 //! The llama-server of our own, played by a shell script: started, started again, stopped with us.
 #![cfg(unix)]
 
-mod kit;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use kit::within;
 use witgate_host::llama::{LlamaServer, Options};
+
+use crate::kit::{self, within};
 
 /// A folder with a model file and a program that is called as llama-server is.
 struct Stage {

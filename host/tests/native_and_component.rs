@@ -1,7 +1,5 @@
 //! Invariant 5: the same fixture through the native crate and through the component gives the same result.
 
-mod kit;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +13,8 @@ use witgate_gateway::{Adapter as _, Normaliser as _};
 use witgate_host::{AdapterComponent, Host};
 use witgate_model::normaliser::{AnswerStart, Attempt, Client, Failure, Limits};
 use witgate_model::{Adapter, Decoder, Error, ErrorKind, Event, Frame, Framing, Request, ResponseHead};
+
+use crate::kit;
 
 fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();

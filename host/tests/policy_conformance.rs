@@ -1,11 +1,11 @@
 //! `witgate conformance` over good policies and over one that breaks each rule.
 
-mod kit;
-
 use std::path::Path;
 
 use serde_json::{Value, json};
 use witgate_host::conformance::{Area, Options, Report, run};
+
+use crate::kit;
 
 fn report(component: &str, settings: Value, samples: Option<&Path>) -> Report {
     let mut options = Options::default();

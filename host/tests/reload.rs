@@ -1,7 +1,5 @@
 //! The configuration read anew while requests run: what is served, what is refused, what goes on.
 
-mod kit;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use kit::{Backend, SSE_HEAD, chat, sse_chunk};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use witgate_config::Config;
 use witgate_host::{Body, BuildError, Host, Reloaded, Request};
+
+use crate::kit::{self, Backend, SSE_HEAD, chat, sse_chunk};
 
 /// A configuration file in a folder of its own.
 struct Files {

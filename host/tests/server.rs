@@ -1,15 +1,14 @@
 //! The server over real sockets: what it serves and refuses, clients that leave, an orderly end.
 
-mod kit;
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kit::{Backend, chat, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::kit::{self, Backend, chat, within};
 
 /// A server that runs until it is told to end.
 struct Running {

@@ -1,9 +1,5 @@
 //! Components from files, URLs and a real registry: what is pinned is what is loaded, and nothing else.
 
-mod kit;
-#[path = "kit/registry.rs"]
-mod registry;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,10 +7,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use registry::Registry;
 use serde_json::Value;
 use witgate_config::{Config, Digest};
 use witgate_host::sources::{Entry, Fetched, Kind, Lock, Pin, Sources, lock_file};
+
+use crate::kit;
+use crate::kit::registry::Registry;
 
 const PROVIDER: &str = "[providers.p]\nadapter = \"mine\"\nendpoint = \"stub:\"\n";
 
@@ -358,7 +356,7 @@ fn credentials_are_those_of_docker_and_no_other_host_gets_them() {
     auth("d2l0Z2F0ZTpzM2NyZXQ=");
     let output = add();
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert!(!place.read("witgate.lock").contains(registry::PASSWORD));
+    assert!(!place.read("witgate.lock").contains(kit::registry::PASSWORD));
 }
 
 #[test]

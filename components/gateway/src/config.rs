@@ -70,7 +70,7 @@ pub fn variable(name: &str) -> Option<String> {
 
 /// What the configuration says of adapters and policies, against those that are there.
 fn check(config: Config, slots: &Slots, policies: &policies::Slots, composed: bool) -> Result<Config, Vec<String>> {
-    let mut problems = Vec::new();
+    let mut problems = config.check_component();
     for (name, policy) in &config.policies {
         if policies.of(policy).is_none() {
             let help = "run `witgate compose` with this configuration".to_owned();

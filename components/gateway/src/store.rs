@@ -31,9 +31,9 @@ pub fn open(config: &Config) -> Result<Store, Problem> {
                 Err(config.problem("state.store", message, Some(help)))
             }
         },
+        // `Config::check_component` has said what is wrong with it.
         Chosen::File(_) | Chosen::Redis(_) | Chosen::Native => {
-            let help = "write \"key-value\"".to_owned();
-            Err(config.problem("state.store", "a component has neither files nor sockets".to_owned(), Some(help)))
+            Err(config.problem("state.store", "not to be had", None))
         }
     }
 }

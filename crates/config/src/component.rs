@@ -115,8 +115,13 @@ impl Digest {
     /// The SHA-256 of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
+        Digest::of_sum(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// A SHA-256 that was made elsewhere.
+    pub(crate) fn of_sum(sum: [u8; 32]) -> Self {
         let mut text = String::from("sha256:");
-        for byte in sha2::Sha256::digest(bytes) {
+        for byte in sum {
             // Writing into a string does not fail.
             let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
         }

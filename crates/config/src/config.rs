@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::component::{ComponentConfig, Plugins};
+use crate::component::{ComponentConfig, Digest, Plugins};
 use crate::hooks::PolicyConfig;
 use crate::jobs::Jobs;
 use crate::names::{nearest, quote};
@@ -15,7 +15,7 @@ use crate::problem::{Problem, Problems};
 use crate::queues::Queue;
 use crate::read::Place;
 use crate::secret::Secret;
-use crate::state::{Source, State};
+use crate::state::{Source, State, Store};
 use crate::units::{KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
@@ -471,12 +471,7 @@ impl Config {
 
     /// SHA-256 of the text that it was read from, in hexadecimal; none where it is from the environment, or built in.
     pub fn digest(&self) -> Option<String> {
-        use std::fmt::Write as _;
-        let text = self.digests?.text;
-        Some(text.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        }))
+        Some(Digest::of_sum(self.digests?.text).hex().to_owned())
     }
 
     /// Whether it was read from the same text, with the same values of the environment variables that the text names. Two
@@ -620,6 +615,20 @@ impl Config {
             Some(Place { key: (line, column), .. }) => Problem { line: *line, column: *column, ..problem },
             None => problem,
         }
+    }
+
+    /// What of it the gateway cannot have as a component, which has neither files nor sockets of its own.
+    pub fn check_component(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if !self.queues.is_empty() {
+            let help = "remove them, or run the gateway as a program".to_owned();
+            problems.push(self.problem("queues", "a component receives from no queue", Some(help)));
+        }
+        if let Store::File(_) | Store::Redis(_) | Store::Native = self.state.store {
+            let help = "write \"key-value\", or \"memory\"".to_owned();
+            problems.push(self.problem("state.store", "a component has neither files nor sockets", Some(help)));
+        }
+        problems
     }
 
     /// Compares a provider's secrets with those that its adapter names: (slot, whether it is required).

@@ -565,9 +565,7 @@ impl Meters {
         });
         self.settled.retain(|_, until| *until > now);
     }
-}
 
-impl Meters {
     /// Adds a reservation that was read from where they are kept.
     pub fn restore(&mut self, id: &str, reservation: Reservation) {
         self.leases.insert((reservation.lease, id.to_owned()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use witgate_model::policy::Filtered;
 use witgate_model::watching::MAX_HELD;
-use witgate_model::{BlockDelta, BlockKind, Error, Event, Watcher};
+use witgate_model::{BlockDelta, BlockKind, Error, Event, Request, Watcher};
 
 /// What becomes of the text of an answer's blocks. [`TextWatcher`] makes a watcher of it, which keeps the contract: events
 /// stay in order, what is held back is bounded and told, and nothing is held back behind a block's end.
@@ -177,5 +177,17 @@ impl<F: TextFilter> TextWatcher<F> {
             out.push((open.make)(BlockDelta { index, text, logprobs: None }));
         }
         Ok(())
+    }
+}
+
+/// Refuses a request for log probabilities: a text that was held back, or changed, comes without them, and a client that
+/// asked for them must not find some missing. Ask this wherever an answer is to be watched.
+///
+/// # Errors
+/// `unsupported` with the parameter `logprobs` and this message, where they were asked for.
+pub(crate) fn without_logprobs(request: &Request, message: &str) -> Result<(), Error> {
+    match request.input.is_generation() && request.sampling.logprobs == Some(true) {
+        true => Err(Error::unsupported("logprobs", message)),
+        false => Ok(()),
     }
 }

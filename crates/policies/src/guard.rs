@@ -15,7 +15,7 @@ use serde::Deserialize;
 use witgate_model::policy::{Context, Decision, Description, Tag};
 use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
-use crate::filter::{TextFilter, TextWatcher};
+use crate::filter::{TextFilter, TextWatcher, without_logprobs};
 use crate::texts::{Place, each};
 
 /// Most blocked terms, and their longest, in bytes.
@@ -257,6 +257,11 @@ impl Policy for Guard {
             decision.tags.push(Tag { name: format!("guard.{name}"), value: count.to_string() });
         }
         let watch = settings.answers && rules.terms.is_some() && settings.terms != Action::Off;
+        if watch {
+            let message =
+                "the guard holds back pieces of the answer, and could not give their log probabilities; leave them out";
+            without_logprobs(request, message)?;
+        }
         decision.watch = watch.then(String::new);
         Ok(decision)
     }

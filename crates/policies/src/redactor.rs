@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use witgate_model::policy::{Context, Decision, Description, Tag};
 use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
-use crate::filter::{TextFilter, TextWatcher};
+use crate::filter::{TextFilter, TextWatcher, without_logprobs};
 use crate::find::{self, Kind, Kinds};
 use crate::texts::{Place, rewrite};
 
@@ -214,9 +214,11 @@ impl Policy for Redactor {
             Mode::Restore => !restore.is_empty(),
             Mode::Block => false,
         };
-        if watched && request.input.is_generation() && request.sampling.logprobs == Some(true) {
-            let message = "log probabilities would give away what is redacted in the answer; leave them out";
-            return Err(Error::unsupported("logprobs", message));
+        if watched {
+            without_logprobs(
+                request,
+                "log probabilities would give away what is redacted in the answer; leave them out",
+            )?;
         }
         Ok(Decision {
             request: changed,

@@ -1,5 +1,6 @@
 //! What the tests of the host share: hosts in scratch folders, a backend that answers as a test wants, raw HTTP.
-#![allow(dead_code)]
+
+pub mod registry;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,4 @@
 //! What is composed, and what is refused.
-#![allow(missing_docs)]
 
 use std::path::Path;
 

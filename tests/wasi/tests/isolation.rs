@@ -1,13 +1,9 @@
 //! What a hostile adapter or policy can do inside one composed component: what the gateway checks, it checks here too; what
 //! the host bounds for each call, here the runtime bounds for the whole instance. docs/isolation.md has the table.
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Backend, Client, Gateway, composed};
+use crate::common::{Backend, Client, Gateway, composed};
 use wasmtime::component::Component;
 use witgate_wasi_serve::Options;
 

@@ -1,12 +1,8 @@
 //! The application of `spin.toml`, in the handler that Spin stands on.
-#![allow(missing_docs)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::{Backend, Client, Gateway, component, manifest, witgate};
+use crate::common::{Backend, Client, Gateway, component, manifest, witgate};
 use tokio::io::AsyncWriteExt;
 use witgate_wasi_serve::Options;
 
@@ -374,9 +370,11 @@ async fn answers_are_kept_in_the_runtimes_key_value_store_over_instances() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_a_component_cannot_have_is_a_problem_of_the_configuration() {
-    let file = "[providers.stub]\nadapter = \"stub\"\n[state]\nstore = \"file\"\npath = \"state\"\n";
+    let file = "[providers.stub]\nadapter = \"stub\"\n[state]\nstore = \"file\"\npath = \"state\"\n\
+                [queues.q]\nkind = \"redis\"\nstream = \"s\"\nurl = \"redis://h\"\n";
     let gateway = Gateway::with(file).await;
     assert_eq!(gateway.chat(false).await.json().await.0, 500);
     let line = gateway.logged("misconfigured").await;
     assert!(line.contains("witgate.toml:4:9: state.store") && line.contains("key-value"), "{line}");
+    assert!(line.contains("witgate.toml:6:1: queues") && line.contains("receives from no queue"), "{line}");
 }

@@ -1,5 +1,4 @@
 //! What the tests share: the composed component, a client and a backend that does as it is told.
-#![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
