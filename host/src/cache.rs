@@ -10,6 +10,7 @@
 //! as well. The folder is therefore made for its owner alone, and one that others may write to is not used.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
