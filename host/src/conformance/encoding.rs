@@ -1,6 +1,7 @@
 //! What becomes of requests.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use witgate_gateway::{Adapter as _, check_request};
 use witgate_model::{
@@ -254,10 +255,19 @@ impl Run<'_> {
         let settings = self.options.settings.clone();
         for (case, request) in large_requests(&self.options.model) {
             let request = Arc::new(request);
-            let Some(mut session) = self.session(Area::Limits, case) else { return };
-            let ask = |s: &mut crate::AdapterSession| s.encode(&settings, &request);
-            if self.call(Area::Limits, case, &mut session, ask).is_some() {
-                self.report.pass(Area::Limits);
+            for last in [false, false, true] {
+                let Some(mut session) = self.session(Area::Limits, case) else { return };
+                let begun = Instant::now();
+                let result = session.encode(&settings, &request);
+                let took = begun.elapsed();
+                if result.is_err() && took >= self.options.bounds.call_time && !last {
+                    // A machine that is busy takes time that is not the adapter's.
+                    continue;
+                }
+                if self.report.called(Area::Limits, case, &session, took, result).is_some() {
+                    self.report.pass(Area::Limits);
+                }
+                break;
             }
         }
     }

@@ -224,7 +224,19 @@ impl Report {
     ) -> Option<T> {
         let begun = Instant::now();
         let result = call(session);
-        self.slowest(case, begun.elapsed());
+        self.called(area, case, session, begun.elapsed(), result)
+    }
+
+    /// What a call gave that took so long.
+    pub(super) fn called<S: Memory, T>(
+        &mut self,
+        area: Area,
+        case: &str,
+        session: &S,
+        took: Duration,
+        result: Result<T, Fault>,
+    ) -> Option<T> {
+        self.slowest(case, took);
         self.memory_bytes = self.memory_bytes.max(session.memory());
         self.held(area, case, result)
     }
