@@ -28,9 +28,9 @@ pub const ADAPTER_SLOTS: &[(&str, &str)] = &[
     ("anthropic", "Anthropic's Messages."),
     ("ollama", "Ollama, by its native API."),
     ("custom", "Spare: for an adapter of yours. Must be filled with something."),
-    ("custom-2", "Spare."),
-    ("custom-3", "Spare."),
-    ("custom-4", "Spare."),
+    ("custom2", "Spare."),
+    ("custom3", "Spare."),
+    ("custom4", "Spare."),
 ];
 
 /// The slots of policies, with what each is for.
@@ -38,8 +38,8 @@ pub const POLICY_SLOTS: &[(&str, &str)] = &[
     ("guard", "Blocked terms, words of prompt injection."),
     ("redactor", "Personal data and secrets."),
     ("custom-policy", "Spare: for a policy of yours. Must be filled with something."),
-    ("custom-policy-2", "Spare."),
-    ("custom-policy-3", "Spare."),
+    ("custom-policy2", "Spare."),
+    ("custom-policy3", "Spare."),
 ];
 
 /// The interfaces that the composed gateway may import: what Spin and wasmtime provide.

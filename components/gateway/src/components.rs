@@ -87,9 +87,9 @@ slots! {
     Anthropic = anthropic "anthropic",
     Ollama = ollama "ollama",
     Custom = custom "custom",
-    Custom2 = custom_2 "custom-2",
-    Custom3 = custom_3 "custom-3",
-    Custom4 = custom_4 "custom-4",
+    Custom2 = custom2 "custom2",
+    Custom3 = custom3 "custom3",
+    Custom4 = custom4 "custom4",
 }
 
 /// Which slot holds the adapter of a name.

@@ -56,8 +56,8 @@ slots! {
     Guard = guard "guard",
     Redactor = redactor "redactor",
     CustomPolicy = custom_policy "custom-policy",
-    CustomPolicy2 = custom_policy_2 "custom-policy-2",
-    CustomPolicy3 = custom_policy_3 "custom-policy-3",
+    CustomPolicy2 = custom_policy2 "custom-policy2",
+    CustomPolicy3 = custom_policy3 "custom-policy3",
 }
 
 /// Which slot holds which policy.

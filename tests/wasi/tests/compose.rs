@@ -65,12 +65,12 @@ fn the_application_is_composed_and_imports_wasi_alone() {
         "anthropic",
         "bedrock",
         "custom",
-        "custom-2",
-        "custom-3",
-        "custom-4",
         "custom-policy",
-        "custom-policy-2",
-        "custom-policy-3",
+        "custom-policy2",
+        "custom-policy3",
+        "custom2",
+        "custom3",
+        "custom4",
         "guard",
         "llama-cpp",
         "ollama",
@@ -82,6 +82,10 @@ fn the_application_is_composed_and_imports_wasi_alone() {
         "witgate:normaliser/dialects@0.1.0",
     ];
     assert_eq!(filled, expected);
+    // Spin's manifest takes no other name than one whose words all begin with a letter.
+    for name in filled.iter().filter(|name| !name.contains(':')) {
+        assert!(name.split('-').all(|word| word.starts_with(|c: char| c.is_ascii_lowercase())), "{name}");
+    }
 }
 
 #[test]
