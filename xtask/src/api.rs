@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use public_api::Builder;
@@ -21,7 +20,7 @@ const TITLE: &str = "# What programs that embed witgate use, as of version ";
 
 /// Has rustdoc describe the crates in JSON; gives the folder.
 pub fn describe(root: &Path) -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = crate::cargo();
     cargo.current_dir(root).args(["doc", "--release", "--workspace", "--lib", "--no-deps", "--quiet"]);
     // Rustdoc alone is told to do what is not stable: told to the compiler too, it would build everything once more.
     cargo.env("RUSTDOC", root.join("xtask/rustdoc")).env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json");

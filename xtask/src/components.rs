@@ -84,7 +84,7 @@ pub fn build(tests: bool, names: &[String]) -> Result<()> {
 }
 
 fn cargo(folder: &Path, target: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(env!("CARGO"))
+    let status = crate::cargo()
         .current_dir(folder)
         .args(["build", "--profile", "component", "--target", target, "--target-dir"])
         .arg(root().join("target"))

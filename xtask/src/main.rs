@@ -126,6 +126,13 @@ fn python() -> Result<()> {
 fn cargo() -> Process {
     let mut cargo = Process::new(env!("CARGO"));
     cargo.current_dir(root());
+    // What `cargo run` tells us of this package: build scripts of others look at it, and half of all would be built again
+    // after each change between `cargo xtask test` and `cargo test`.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
