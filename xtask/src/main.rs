@@ -94,7 +94,9 @@ fn test() -> Result<()> {
     wit(true)?;
     build()?;
     guests()?;
-    run(cargo().args(["test", "--release", "--no-fail-fast"]))?;
+    // The examples, which measure, take minutes to build, and clippy looks at them.
+    run(cargo().args(["test", "--release", "--no-fail-fast", "--lib", "--bins", "--tests"]))?;
+    run(cargo().args(["test", "--release", "--no-fail-fast", "--doc"]))?;
     run(cargo()
         .current_dir(root().join("examples/adapter-rust"))
         .args(["test", "--target-dir"])
