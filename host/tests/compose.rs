@@ -235,7 +235,7 @@ fn what_a_component_cannot_have_is_a_problem_with_its_place() {
     assert!(told.contains("witgate.toml:4:9: state.store: a component has neither files nor sockets"), "{told}");
     let queue = "[queues.q]\nkind = \"redis\"\nstream = \"s\"\nurl = \"redis://h\"\n";
     let told = refused(&format!("{stub}{queue}"), &[]);
-    assert!(told.contains("witgate.toml:3:1: queues: a component receives from no queue"), "{told}");
+    assert!(told.contains("witgate.toml:3:2: queues: a component receives from no queue"), "{told}");
     let told = refused(&format!("{stub}headers = {{ a = \"${{_A__B}}\" }}\n"), &[]);
     assert!(told.contains("witgate.toml:3:") && told.contains("Spin has no variable of the name _a__b"), "{told}");
     let told = refused(&format!("{stub}headers = {{ a = \"${{A}}\", b = \"${{a}}\" }}\n"), &[]);

@@ -376,5 +376,5 @@ async fn a_store_that_a_component_cannot_have_is_a_problem_of_the_configuration(
     assert_eq!(gateway.chat(false).await.json().await.0, 500);
     let line = gateway.logged("misconfigured").await;
     assert!(line.contains("witgate.toml:4:9: state.store") && line.contains("key-value"), "{line}");
-    assert!(line.contains("witgate.toml:6:1: queues") && line.contains("receives from no queue"), "{line}");
+    assert!(line.contains("witgate.toml:6:2: queues") && line.contains("receives from no queue"), "{line}");
 }
