@@ -28,7 +28,7 @@ use witgate_model::{
 use witgate_policies::{Guard, Redactor};
 
 /// How many instances are held at once to see what one takes.
-const HELD: usize = 32;
+const HELD: usize = 16;
 const DOC: &str = "docs/plugin-costs.md";
 const BEGIN: &str = "<!-- written by host/examples/plugins.rs -->\n";
 const END: &str = "<!-- end -->";
