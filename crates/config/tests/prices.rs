@@ -10,28 +10,27 @@ fn the_table_names_its_sources_and_its_date_and_each_of_its_prices_is_read() {
     assert!(matches!(date[..], [2025..2100, 1..=12, 1..=31]), "{date:?}");
     let sources = table["sources"].as_array().expect("sources");
     assert!(!sources.is_empty() && sources.iter().all(|source| source.as_str().is_some_and(|text| text.len() > 10)));
-    let million = |tokens: Tokens, model: &str| {
-        let price = Access::default().price("p", model).unwrap_or_else(|| panic!("{model} is not read"));
-        price.cost(&tokens) as f64 / 1e9
-    };
-    let of = |model: &str, prices: &Value, name: &str, tokens: Tokens| {
-        if let Some(dollars) = prices[name].as_f64() {
-            let cost = million(tokens, model);
-            assert!((cost - dollars).abs() < 1e-6, "{model} {name}: {cost} of {dollars}");
-        }
-    };
     const MILLION: u64 = 1_000_000;
     let models = table["models"].as_object().expect("models");
     assert!(models.len() > 100);
+    // Tokens of a cache are tokens of the prompt, those of reasoning are of the answer.
+    let each = [
+        ("input", Tokens { input: MILLION, ..Tokens::default() }),
+        ("output", Tokens { output: MILLION, ..Tokens::default() }),
+        ("cache_read", Tokens { input: MILLION, cache_read: MILLION, ..Tokens::default() }),
+        ("cache_write", Tokens { input: MILLION, cache_write: MILLION, ..Tokens::default() }),
+        ("reasoning", Tokens { output: MILLION, reasoning: MILLION, ..Tokens::default() }),
+    ];
+    let access = Access::default();
     for (model, prices) in models {
         assert!(prices["input"].is_number() && prices["output"].is_number(), "{model}");
-        let known = ["input", "output", "cache_read", "cache_write", "reasoning"];
-        assert!(prices.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())), "{model}: {prices}");
-        // Tokens of a cache are tokens of the prompt, those of reasoning are of the answer.
-        of(model, prices, "input", Tokens { input: MILLION, ..Tokens::default() });
-        of(model, prices, "output", Tokens { output: MILLION, ..Tokens::default() });
-        of(model, prices, "cache_read", Tokens { input: MILLION, cache_read: MILLION, ..Tokens::default() });
-        of(model, prices, "cache_write", Tokens { input: MILLION, cache_write: MILLION, ..Tokens::default() });
-        of(model, prices, "reasoning", Tokens { output: MILLION, reasoning: MILLION, ..Tokens::default() });
+        let known = |name: &String| each.iter().any(|(known, _)| known == name);
+        assert!(prices.as_object().unwrap().keys().all(known), "{model}: {prices}");
+        let price = access.price("p", model).unwrap_or_else(|| panic!("{model} is not read"));
+        for (name, tokens) in &each {
+            let Some(dollars) = prices[name].as_f64() else { continue };
+            let cost = price.cost(tokens) as f64 / 1e9;
+            assert!((cost - dollars).abs() < 1e-6, "{model} {name}: {cost} of {dollars}");
+        }
     }
 }
