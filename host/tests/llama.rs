@@ -137,7 +137,7 @@ async fn ends_with_us(signal: &str) {
     assert!(runs(pid));
     // The port is open a little later than llama-server is started; a signal before that must work as well.
     assert!(Command::new("kill").args([signal, &program.id().to_string()]).status().unwrap().success());
-    within(20_000, "llama-server ends", || !runs(pid)).await;
+    within(5000, "llama-server ends", || !runs(pid)).await;
     program.wait().unwrap();
 }
 

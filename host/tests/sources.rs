@@ -11,8 +11,7 @@ use serde_json::Value;
 use witgate_config::{Config, Digest};
 use witgate_host::sources::{Entry, Fetched, Kind, Lock, Pin, Sources, lock_file};
 
-use crate::kit;
-use crate::kit::registry::Registry;
+use crate::kit::{self, registry::Registry};
 
 const PROVIDER: &str = "[providers.p]\nadapter = \"mine\"\nendpoint = \"stub:\"\n";
 

@@ -1,11 +1,13 @@
 //! What a hostile adapter or policy can do inside one composed component: what the gateway checks, it checks here too; what
 //! the host bounds for each call, here the runtime bounds for the whole instance. docs/isolation.md has the table.
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::{Backend, Client, Gateway, composed};
 use wasmtime::component::Component;
 use witgate_wasi_serve::Options;
+
+use crate::common::{Backend, Client, Gateway, composed};
 
 /// The gateway with an adapter and a policy that misbehave, and with the stub; on a host that has nothing of Spin's.
 fn hostile() -> &'static Component {

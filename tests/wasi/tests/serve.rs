@@ -1,10 +1,12 @@
 //! The application of `spin.toml`, in the handler that Spin stands on.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::common::{Backend, Client, Gateway, component, manifest, witgate};
 use tokio::io::AsyncWriteExt;
 use witgate_wasi_serve::Options;
+
+use crate::common::{Backend, Client, Gateway, component, manifest, witgate};
 
 /// What the gateway promises, and what a busy machine may add.
 const SOON: Duration = Duration::from_millis(100);
