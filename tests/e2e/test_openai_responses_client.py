@@ -22,8 +22,6 @@ TOOL = {
     },
     "strict": True,
 }
-# The component keeps no documents yet.
-keeps = pytest.mark.shapes("host")
 
 
 @pytest.fixture
@@ -96,7 +94,6 @@ def test_parse_gives_an_object(client, model):
     assert isinstance(final.output_parsed, Weather)
 
 
-@keeps
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_is_kept_asked_for_gone_on_with_and_deleted(client, stream):
     made = client.responses.create(model="tiny", input="hello", max_output_tokens=20, stream=stream)
@@ -121,7 +118,6 @@ def test_a_response_is_kept_asked_for_gone_on_with_and_deleted(client, stream):
     client.responses.delete(on.id)
 
 
-@keeps
 def test_a_kept_response_is_streamed_again(client):
     made = client.responses.create(model="tiny", input="hello", max_output_tokens=20)
     events = list(client.responses.retrieve(made.id, stream=True))
@@ -134,7 +130,6 @@ def test_a_kept_response_is_streamed_again(client):
         client.responses.retrieve(made.id, include=["secrets"])
 
 
-@keeps
 def test_what_is_kept_for_one_client_no_other_one_finds(client, backends):
     made = client.responses.create(model="tiny", input="hello", max_output_tokens=5)
     with pytest.raises(openai.AuthenticationError):
