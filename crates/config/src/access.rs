@@ -223,10 +223,14 @@ impl Access {
     /// (a region, `anthropic.`) and without a version or a date at its end.
     pub fn price(&self, provider: &str, model: &str) -> Option<Price> {
         if !self.prices.is_empty() {
-            let own = |name: &str| self.prices.get(name).copied();
-            let found = own(&format!("{provider}/{model}")).or_else(|| own(&format!("{provider}/*")));
-            if let Some(price) = found.or_else(|| own(model)) {
-                return Some(price);
+            let mut name = String::with_capacity(provider.len() + model.len() + 2);
+            let found = [model, "*"].into_iter().find_map(|model| {
+                name.clear();
+                name.extend([provider, "/", model]);
+                self.prices.get(&name)
+            });
+            if let Some(price) = found.or_else(|| self.prices.get(model)) {
+                return Some(*price);
             }
         }
         listed(model)

@@ -1,6 +1,7 @@
 //! The environment variables of the services that witgate replaces.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -375,4 +376,38 @@ fn several_groups_make_several_providers_and_the_first_has_the_other_models() {
     let known = seen(&config, "llm-invocation")["backends"].clone();
     let known: Vec<_> = known.as_object().unwrap().keys().cloned().collect();
     assert_eq!(known, ["anthropic", "bedrock", "lan", "ollama", "sagemaker", "stub"]);
+}
+
+/// What a runtime does not hand on is not there: `spin.toml` must know every variable that is ever asked for.
+#[test]
+fn every_variable_that_is_asked_for_is_one_of_spin_toml() {
+    let groups: [&[(&str, &str)]; 7] = [
+        &[("LLM_BASE_URL", "http://llm")],
+        &[("LLM_PROVIDER", "openai"), ("OPENAI_API_KEY", "k")],
+        &[("BEDROCK_MODEL_ID", "m"), ("LLM_PROVIDER", "bedrock"), ("LLM_PROVIDER_FALLBACK", "stub")],
+        &[("SAGEMAKER_ENDPOINT_NAME", "e")],
+        &[("OLLAMA_ENDPOINT", "http://o"), ("BEDROCK_OPENAI_ENDPOINT", "http://b")],
+        &[("OLLAMA_ENDPOINTS", "http://o"), ("STRONG_MODEL_ID", "meta.llama3-x"), ("WEAK_MODEL_ID", "meta.llama3-y")],
+        &[("OPEN_AI_API_KEY", "k"), ("ANTHROPIC_API_KEY", "k")],
+    ];
+    let asked = RefCell::new(BTreeSet::new());
+    // What the component itself asks for, to sign.
+    asked.borrow_mut().extend(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(str::to_owned));
+    for group in groups {
+        let found = |name: &str| {
+            asked.borrow_mut().insert(name.to_owned());
+            group.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let _ = Config::from_env(&found);
+        let file = "[providers.b]\nadapter = \"bedrock\"\n[providers.s]\nadapter = \"sagemaker\"\n";
+        let _ = Config::from_toml(file, "witgate.toml", &found);
+    }
+    let asked = asked.into_inner();
+    assert!(asked.len() > 40 && asked.contains("AWS_BEARER_TOKEN_BEDROCK"), "{asked:?}");
+    let manifest = include_str!("../../../spin.toml").parse::<toml::Table>().unwrap();
+    let names = |table: &toml::Value| table.as_table().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let (known, handed_on) = (names(&manifest["variables"]), names(&manifest["component"]["gateway"]["variables"]));
+    assert_eq!(known, handed_on);
+    let unknown: Vec<_> = asked.into_iter().filter(|name| !known.contains(&name.to_ascii_lowercase())).collect();
+    assert!(unknown.is_empty(), "spin.toml lacks {unknown:?}");
 }

@@ -229,7 +229,8 @@ fn spin_toml_is_what_spin_reads() {
     assert_eq!(gateway.key_value_stores, ["default"]);
     for (name, variable) in &manifest.variables {
         assert!(variable.default.is_some() != variable.required, "{name}: a default, or required");
-        let secret = ["_key", "_key_id", "_session_token"].iter().any(|end| name.ends_with(end));
+        let secret =
+            ["_key", "_key_id", "_session_token", "_bearer_token_bedrock"].iter().any(|end| name.ends_with(end));
         assert_eq!(variable.secret, secret, "{name}");
         assert_eq!(gateway.variables.get(name), Some(&format!("{{{{ {name} }}}}")), "{name}");
     }
