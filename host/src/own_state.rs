@@ -15,6 +15,7 @@ use witgate_gateway::state::{Charge, Expect, Once, Rule, State, StateError, Take
 /// [`witgate_gateway::state`] do the counting for a store that has transactions.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// use bytes::Bytes;
@@ -67,7 +68,7 @@ use witgate_gateway::state::{Charge, Expect, Once, Rule, State, StateError, Take
 ///         self.0.settle(now, id, taken, uses, once).await
 ///     }
 ///
-///     async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+///     async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
 ///         self.0.used(now, meters).await
 ///     }
 /// }
@@ -121,7 +122,7 @@ pub trait StateStore: Send + Sync + 'static {
     fn used(
         &self,
         now: Duration,
-        meters: &[(String, Rule)],
+        meters: &[(Arc<str>, Rule)],
     ) -> impl Future<Output = Result<Vec<u64>, StateError>> + Send;
 }
 
@@ -147,7 +148,7 @@ trait Erased: Send + Sync {
     ) -> Boxed<'a, Vec<(String, Bytes)>>;
     fn take<'a>(&'a self, now: Duration, id: &'a str, lease: Duration, charges: &'a [Charge]) -> Boxed<'a, Taken>;
     fn settle<'a>(&'a self, now: Duration, id: &'a str, taken: Duration, uses: &'a [Use], once: Once) -> Boxed<'a, ()>;
-    fn used<'a>(&'a self, now: Duration, meters: &'a [(String, Rule)]) -> Boxed<'a, Vec<u64>>;
+    fn used<'a>(&'a self, now: Duration, meters: &'a [(Arc<str>, Rule)]) -> Boxed<'a, Vec<u64>>;
 }
 
 impl<S: StateStore> Erased for S {
@@ -184,7 +185,7 @@ impl<S: StateStore> Erased for S {
         Box::pin(StateStore::settle(self, now, id, taken, uses, once))
     }
 
-    fn used<'a>(&'a self, now: Duration, meters: &'a [(String, Rule)]) -> Boxed<'a, Vec<u64>> {
+    fn used<'a>(&'a self, now: Duration, meters: &'a [(Arc<str>, Rule)]) -> Boxed<'a, Vec<u64>> {
         Box::pin(StateStore::used(self, now, meters))
     }
 }
@@ -240,7 +241,7 @@ impl State for OwnState {
         self.0.settle(now, id, taken, uses, once).await
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         self.0.used(now, meters).await
     }
 }

@@ -7,8 +7,8 @@ use witgate_config::{Config, Problem, Store as Chosen};
 use witgate_gateway::state::Either;
 #[doc(inline)]
 pub use witgate_gateway::state::{
-    Charge, Counters, Expect, Memory, Meters, Once, Reservation, Rule, State, StateError, Taken, Use, check_key,
-    counter, settle, take, used,
+    Charge, Counter, Counters, Expect, Memory, Meters, Once, Reservation, Rule, State, StateError, Taken, Use,
+    check_key, counter, settle, take, used,
 };
 use witgate_stores::{File, FileOptions, Redis, RedisOptions, Store, StreamOptions, Streams};
 

@@ -313,7 +313,7 @@ impl StateStore for Counted {
         self.ask()?.settle(now, id, taken, uses, once).await
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         self.ask()?.used(now, meters).await
     }
 }

@@ -25,8 +25,8 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use witgate_gateway::state::{
-    self, Charge, Counters, Expect, MAX_KEY_BYTES, Meters, Once, Reservation, Rule, State, StateError, Taken, Use,
-    check_key,
+    self, Charge, Counter, Counters, Expect, MAX_KEY_BYTES, Meters, Once, Reservation, Rule, State, StateError, Taken,
+    Use, check_key,
 };
 
 /// Values: when they expire, in nanoseconds ([`NEVER`] for never), and what they are.
@@ -104,21 +104,24 @@ struct Tracked {
     now: Duration,
 }
 
+/// A meter, and who holds a place of it.
+type Place = (Arc<str>, Arc<str>);
+
 /// The names of what the file does not have yet.
 #[derive(Default)]
 struct Changed {
-    counters: HashSet<String>,
-    places: HashSet<(String, String)>,
-    reservations: HashSet<String>,
+    counters: HashSet<Counter>,
+    places: HashSet<Place>,
+    reservations: HashSet<Arc<str>>,
     settled: HashSet<String>,
 }
 
 /// What the file is to have: nothing in the place of what is gone.
 #[derive(Default)]
 struct Snapshot {
-    counters: Vec<(String, Option<(u64, Duration)>)>,
-    places: Vec<((String, String), Option<Duration>)>,
-    reservations: Vec<(String, Option<Reservation>)>,
+    counters: Vec<(Counter, Option<(u64, Duration)>)>,
+    places: Vec<(Place, Option<Duration>)>,
+    reservations: Vec<(Arc<str>, Option<Reservation>)>,
     settled: Vec<(String, Option<Duration>)>,
     /// The latest time that a call has brought.
     now: Duration,
@@ -144,16 +147,11 @@ impl Tracked {
     fn snapshot(&mut self) -> Snapshot {
         let Changed { counters, places, reservations, settled } = empty(&mut self.changed);
         let meters = &self.meters;
-        let place = |(key, id): &(String, String)| meters.places.get(key).and_then(|ids| ids.get(id)).copied();
         Snapshot {
-            counters: counters.into_iter().map(|name| (meters.counters.get(&name).copied(), name)).map(turn).collect(),
-            places: places.into_iter().map(|name| (place(&name), name)).map(turn).collect(),
-            reservations: reservations
-                .into_iter()
-                .map(|id| (meters.reservations.get(&id).cloned(), id))
-                .map(turn)
-                .collect(),
-            settled: settled.into_iter().map(|id| (meters.settled.get(&id).copied(), id)).map(turn).collect(),
+            counters: counters.into_iter().map(|counter| (meters.counter(&counter), counter)).map(turn).collect(),
+            places: places.into_iter().map(|place| (meters.place(&place.0, &place.1), place)).map(turn).collect(),
+            reservations: reservations.into_iter().map(|id| (meters.reservation(&id).cloned(), id)).map(turn).collect(),
+            settled: settled.into_iter().map(|id| (meters.settlement(&id), id)).map(turn).collect(),
             now: self.now,
         }
     }
@@ -198,32 +196,33 @@ impl File {
         let fail = |error: &dyn Display| failed(&path, error);
         let database = open(&path)?;
         let mut tracked = Tracked::default();
+        let time = Duration::from_nanos;
         let transaction = database.begin_write().map_err(|error| fail(&error))?;
         let bytes = (|| -> Result<u64, redb::Error> {
-            for (name, expires) in rows(&transaction.open_table(COUNTERS)?)? {
-                tracked.meters.counters.insert(name, (expires.0, Duration::from_nanos(expires.1)));
+            for row in transaction.open_table(COUNTERS)?.iter()? {
+                let (name, counted) = row?;
+                let (count, expires) = counted.value();
+                if let Some(counter) = Counter::parse(name.value()) {
+                    let _ = tracked.meters.change(&counter, count, 0, time(expires));
+                }
             }
             let places = transaction.open_table(PLACES)?;
             for row in places.iter()? {
                 let (key, expires) = row?;
                 let (meter, token) = key.value();
-                let tokens = tracked.meters.places.entry(meter.to_owned()).or_default();
-                tokens.insert(token.to_owned(), Duration::from_nanos(expires.value()));
+                let _ = tracked.meters.hold(&meter.into(), &token.into(), time(expires.value()));
             }
             for row in transaction.open_table(RESERVATIONS)?.iter()? {
                 let (id, held) = row?;
                 let (lease, amounts, places) = held.value();
-                let time = Duration::from_nanos;
-                let reservation = Reservation {
-                    lease: time(lease),
-                    amounts: amounts.into_iter().map(|(name, n, end)| (name.to_owned(), n, time(end))).collect(),
-                    places: places.into_iter().map(str::to_owned).collect(),
-                };
-                tracked.meters.restore(id.value(), reservation);
+                let amount = |(name, n, end)| Some((Counter::parse(name)?, n, time(end)));
+                let amounts = amounts.into_iter().filter_map(amount).collect();
+                let places = places.into_iter().map(Arc::from).collect();
+                let _ = tracked.meters.reserve(&id.value().into(), Reservation { lease: time(lease), amounts, places });
             }
             for row in transaction.open_table(SETTLED)?.iter()? {
                 let (id, until) = row?;
-                tracked.meters.settled.insert(id.value().to_owned(), Duration::from_nanos(until.value()));
+                let _ = tracked.meters.remember(id.value(), time(until.value()));
             }
             transaction.open_table(VALUES)?;
             transaction.open_table(ENDS)?;
@@ -380,73 +379,54 @@ fn open(path: &Path) -> Result<Database, StateError> {
     }
 }
 
-/// Names, each with two numbers.
-type Rows = Vec<(String, (u64, u64))>;
-
-fn rows(table: &Table<'_, &str, (u64, u64)>) -> Result<Rows, redb::Error> {
-    let mut all = Vec::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        all.push((key.value().to_owned(), value.value()));
-    }
-    Ok(all)
-}
-
 impl Shared {
     fn meters(&self) -> MutexGuard<'_, Tracked> {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Adds a name, without a copy where it is there.
-fn note(names: &mut HashSet<String>, name: &str) {
-    if !names.contains(name) {
-        names.insert(name.to_owned());
-    }
-}
-
 impl Counters for Tracked {
-    fn count(&mut self, key: &str) -> Result<u64, StateError> {
-        self.meters.count(key)
+    fn counts(&mut self, meter: &str, at: u64) -> Result<(u64, u64), StateError> {
+        self.meters.counts(meter, at)
     }
 
-    fn set_count(&mut self, key: &str, value: u64, expires: Duration) -> Result<(), StateError> {
-        note(&mut self.changed.counters, key);
-        self.meters.set_count(key, value, expires)
+    fn change(&mut self, counter: &Counter, more: u64, less: u64, expires: Duration) -> Result<(), StateError> {
+        self.changed.counters.insert(counter.clone());
+        self.meters.change(counter, more, less, expires)
     }
 
-    fn places(&mut self, now: Duration, key: &str) -> Result<u64, StateError> {
-        self.meters.places(now, key)
+    fn places(&mut self, now: Duration, meter: &str) -> Result<u64, StateError> {
+        self.meters.places(now, meter)
     }
 
-    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError> {
-        self.changed.places.insert((key.to_owned(), id.to_owned()));
-        self.meters.hold(key, id, expires)
+    fn hold(&mut self, meter: &Arc<str>, id: &Arc<str>, expires: Duration) -> Result<(), StateError> {
+        self.changed.places.insert((Arc::clone(meter), Arc::clone(id)));
+        self.meters.hold(meter, id, expires)
     }
 
-    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError> {
-        self.changed.places.insert((key.to_owned(), id.to_owned()));
-        self.meters.release(key, id)
+    fn release(&mut self, meter: &Arc<str>, id: &str) -> Result<(), StateError> {
+        self.changed.places.insert((Arc::clone(meter), id.into()));
+        self.meters.release(meter, id)
     }
 
     fn is_reserved(&mut self, id: &str) -> Result<bool, StateError> {
         self.meters.is_reserved(id)
     }
 
-    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError> {
-        note(&mut self.changed.reservations, id);
+    fn reserve(&mut self, id: &Arc<str>, reservation: Reservation) -> Result<(), StateError> {
+        self.changed.reservations.insert(Arc::clone(id));
         self.meters.reserve(id, reservation)
     }
 
     fn close(&mut self, id: &str) -> Result<Option<Reservation>, StateError> {
         let closed = self.meters.close(id)?;
         if closed.is_some() {
-            note(&mut self.changed.reservations, id);
+            self.changed.reservations.insert(id.into());
         }
         Ok(closed)
     }
 
-    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError> {
+    fn ended(&mut self, now: Duration) -> Result<Option<Arc<str>>, StateError> {
         self.meters.ended(now)
     }
 
@@ -455,7 +435,7 @@ impl Counters for Tracked {
     }
 
     fn remember(&mut self, id: &str, until: Duration) -> Result<(), StateError> {
-        note(&mut self.changed.settled, id);
+        self.changed.settled.insert(id.to_owned());
         self.meters.remember(id, until)
     }
 }
@@ -566,10 +546,11 @@ impl Writer {
             if forget {
                 table.retain(|_, (_, expires)| expires > nanos(counted))?;
             }
-            for (key, counter) in counters {
-                match counter {
-                    Some((count, expires)) => drop(table.insert(key.as_str(), (*count, nanos(*expires)))?),
-                    None => drop(table.remove(key.as_str())?),
+            for (counter, counted) in counters {
+                let name = counter.to_string();
+                match counted {
+                    Some((count, expires)) => drop(table.insert(name.as_str(), (*count, nanos(*expires)))?),
+                    None => drop(table.remove(name.as_str())?),
                 }
             }
         }
@@ -580,8 +561,8 @@ impl Writer {
             }
             for ((key, id), expires) in places {
                 match expires {
-                    Some(expires) => drop(table.insert((key.as_str(), id.as_str()), nanos(*expires))?),
-                    None => drop(table.remove((key.as_str(), id.as_str()))?),
+                    Some(expires) => drop(table.insert((&**key, &**id), nanos(*expires))?),
+                    None => drop(table.remove((&**key, &**id))?),
                 }
             }
         }
@@ -589,12 +570,13 @@ impl Writer {
             let mut table = transaction.open_table(RESERVATIONS)?;
             for (id, reservation) in reservations {
                 let Some(Reservation { lease, amounts, places }) = reservation else {
-                    table.remove(id.as_str())?;
+                    table.remove(&**id)?;
                     continue;
                 };
-                let amounts = amounts.iter().map(|(name, amount, end)| (name.as_str(), *amount, nanos(*end))).collect();
-                let places = places.iter().map(String::as_str).collect();
-                table.insert(id.as_str(), (nanos(*lease), amounts, places))?;
+                let names: Vec<_> = amounts.iter().map(|(counter, ..)| counter.to_string()).collect();
+                let amounts = names.iter().zip(amounts).map(|(name, (_, n, end))| (name.as_str(), *n, nanos(*end)));
+                let places = places.iter().map(|place| &**place).collect();
+                table.insert(&**id, (nanos(*lease), amounts.collect(), places))?;
             }
         }
         if forget || !settled.is_empty() {
@@ -765,7 +747,7 @@ impl State for File {
         self.written(self.at_once || matches!(once, Once::Until(_))).await
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         self.meters(now, |tracked| state::used(tracked, now, meters))
     }
 }

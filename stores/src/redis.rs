@@ -21,7 +21,7 @@
 //! then one is let through to see whether it is back. No call takes longer than [`RedisOptions::timeout`]. What a call that ran
 //! out of time did at the server is unknown: it may have taken.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -572,7 +572,7 @@ impl State for Redis {
         self.script::<u64>(call).await.map(drop)
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         if meters.is_empty() {
             return Ok(Vec::new());
         }

@@ -50,7 +50,7 @@ fn what_was_written_is_there_when_the_file_is_opened_again() {
     runtime.block_on(async {
         assert_eq!(store.get(s(2), "k").await, Ok(Some(Bytes::from("v"))));
         assert_eq!(store.get(s(50), "k").await, Ok(None));
-        let meters = [("day".to_owned(), DAY), ("place".to_owned(), held)];
+        let meters = [("day".into(), DAY), ("place".into(), held)];
         assert_eq!(store.used(s(2), &meters).await, Ok(vec![50, 1]));
         // What was settled stays so, and who was not there to settle has nothing any more when its lease is over.
         store.settle(s(2), "b", s(1), &[used("day", DAY, 20)], Once::Until(s(500))).await.unwrap();
@@ -192,7 +192,7 @@ fn every_acknowledged_write_survives_a_kill() {
                 *told = found;
             }
             for (task, count) in counts.iter_mut().enumerate() {
-                let used = store.used(s(1), &[(format!("m/{task}"), DAY)]).await.unwrap()[0];
+                let used = store.used(s(1), &[(format!("m/{task}").into(), DAY)]).await.unwrap()[0];
                 assert!((*count..*count + 2).contains(&used), "round {round}: {used} of {count}");
                 *count = used;
             }

@@ -110,7 +110,11 @@ impl State for Instances<'_> {
         self.one().settle(now, id, taken, uses, once).await
     }
 
-    async fn used(&self, now: std::time::Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(
+        &self,
+        now: std::time::Duration,
+        meters: &[(std::sync::Arc<str>, Rule)],
+    ) -> Result<Vec<u64>, StateError> {
         self.one().used(now, meters).await
     }
 }
@@ -148,7 +152,7 @@ fn what_a_gateway_had_taken_that_died_comes_back_with_a_sweep() {
         };
         // A lease that lasts is left alone.
         sweep(3_650).await;
-        let meters = [("d".to_owned(), day)];
+        let meters = [("d".into(), day)];
         assert_eq!(store.take(s(3_650), "b", s(3_800), &[charge("d", day, 10, 1)]).await, Ok(Taken::All(vec![1])));
         sweep(3_700).await;
         assert_eq!(store.used(s(3_700), &meters).await, Ok(vec![1]));

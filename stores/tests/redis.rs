@@ -177,7 +177,7 @@ fn four_processes_take_exactly_the_limit_under_load() {
     }
     assert_eq!((taken.len(), taken.iter().sum::<u64>()), (4, 10_000), "{taken:?}");
     let store = Redis::new(&server.options()).unwrap();
-    let meters = [("requests".to_owned(), Rule::Sliding(s(60))), ("tokens".to_owned(), DAY)];
+    let meters = [("requests".into(), Rule::Sliding(s(60))), ("tokens".into(), DAY)];
     assert_eq!(runtime.block_on(store.used(s(30), &meters)), Ok(vec![10_000, 70_000]));
 }
 

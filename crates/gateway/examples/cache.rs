@@ -14,6 +14,10 @@ use bytes::Bytes;
 use witgate_config::Config;
 use world::{Act, Script, World, text_stream, whole_answer};
 
+/// As the binary has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn config(enabled: bool) -> Config {
     let text = format!(
         "[server]\napi_keys = [\"test-key\"]\n[limits]\nmax_body_bytes = \"1MiB\"\n[cache]\nenabled = {enabled}\n\

@@ -389,7 +389,7 @@ impl Gateway {
                 let Some(start) = day_of(day).filter(|_| day <= to.as_str()) else { continue };
                 if wanted("key", key) && wanted("tenant", tenant) && wanted("model", model) {
                     let rule = bill::spend_rule(start, keep);
-                    meters.extend(SPEND.iter().map(|part| (format!("{name}#{part}"), rule)));
+                    meters.extend(bill::spend_counters(name).map(|counter| (counter, rule)));
                     let group = |wanted: &str, value: &str| match by.contains(&wanted) {
                         true => value.to_owned(),
                         false => String::new(),

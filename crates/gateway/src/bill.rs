@@ -17,7 +17,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -116,19 +116,19 @@ impl Scope {
 }
 
 /// What somebody may use of one thing.
-#[derive(Clone, Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Meter {
     measure: Measure,
     scope: Scope,
     /// Of the key, the tenant, the model.
     owner: String,
     /// In the state store.
-    key: String,
+    key: Arc<str>,
     limit: u64,
 }
 
 /// The meters of terms.
-pub(crate) fn meters(scope: Scope, owner: &str, terms: &Terms, into: &mut Vec<Meter>) {
+pub(crate) fn meters(scope: Scope, owner: &str, terms: &Terms, into: &mut Vec<Arc<Meter>>) {
     let Quota { requests_per_minute, tokens_per_minute, concurrent_requests } = terms.quota;
     let limits = [
         (Measure::Requests, requests_per_minute.map(u64::from)),
@@ -139,8 +139,8 @@ pub(crate) fn meters(scope: Scope, owner: &str, terms: &Terms, into: &mut Vec<Me
         (Measure::Total, terms.budget.total),
     ];
     into.extend(limits.into_iter().filter_map(|(measure, limit)| {
-        let key = format!("meter/{}/{owner}/{}", scope.name(), measure.name());
-        Some(Meter { measure, scope, owner: owner.to_owned(), key, limit: limit? })
+        let key = format!("meter/{}/{owner}/{}", scope.name(), measure.name()).into();
+        Some(Arc::new(Meter { measure, scope, owner: owner.to_owned(), key, limit: limit? }))
     }));
 }
 
@@ -220,7 +220,7 @@ impl Told {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     /// The meters of models.
-    models: std::collections::BTreeMap<String, Vec<Meter>>,
+    models: std::collections::BTreeMap<String, Vec<Arc<Meter>>>,
     /// Longer than any request takes.
     longest: Duration,
     told: Arc<Told>,
@@ -256,13 +256,14 @@ impl Ledger {
 /// What was taken of one meter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Hold {
-    measure: Measure,
-    scope: Scope,
-    owner: String,
-    key: String,
+    #[serde(flatten)]
+    meter: Arc<Meter>,
     rule: Rule,
-    limit: u64,
     amount: u64,
+    /// Whether its first threshold was reached when it was taken, what all requests had reserved included. Where none
+    /// was, none is reached by a request that costs no more than it had reserved: who reserves more later sees it.
+    #[serde(skip)]
+    is_near: bool,
 }
 
 /// What one request has taken, and what it turns out to be.
@@ -283,20 +284,70 @@ pub(crate) struct Bill {
     /// In nano-dollars, of all tries that have ended.
     cost: u64,
     tokens: Tokens,
-    /// Where spend is recorded: the day's first second, and the key under which the day's list has it.
-    spend: Option<Spend>,
+    /// Where spend is recorded.
+    spend: Option<Arc<Spending>>,
     /// What the client is told of its limits.
-    pub headers: Vec<Field>,
+    limits: [Option<Limit>; 2],
     told: Option<Arc<Told>>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What the client is told of one limit.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    /// Of the headers that say the limit, what is left of it, and when all of it is there again.
+    names: [&'static str; 3],
+    limit: u64,
+    left: u64,
+    reset: Duration,
+}
+
+impl Limit {
+    fn new(hold: &Hold, used: u64, reset: Duration) -> Option<Self> {
+        let names = match hold.meter.measure {
+            Measure::Requests => {
+                ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+            }
+            Measure::Tokens => ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+            _ => return None,
+        };
+        let limit = hold.meter.limit;
+        Some(Limit { names, limit, left: limit.saturating_sub(used), reset })
+    }
+}
+
+/// Of the limits of a minute, of each kind the one of which least is left.
+fn limits<'h>(now: Duration, meters: impl Iterator<Item = (&'h Hold, &'h u64)> + Clone) -> [Option<Limit>; 2] {
+    [Measure::Requests, Measure::Tokens].map(|measure| {
+        let of = meters.clone().filter(|(hold, _)| hold.meter.measure == measure);
+        let (hold, used) = of.min_by_key(|(hold, used)| hold.meter.limit.saturating_sub(**used))?;
+        let (_, forgotten) = hold.rule.counter(now);
+        let reset = if *used == 0 { Duration::ZERO } else { forgotten.saturating_sub(now) };
+        Limit::new(hold, *used, reset)
+    })
+}
+
+/// Where a key's spend of a day at a model is recorded.
+#[derive(Debug)]
+pub(crate) struct Spending {
+    /// The day's first second.
+    start: u64,
+    model: String,
+    rule: Rule,
+    /// Its counters' names, in the order of [`SPEND`].
+    counters: [Arc<str>; 4],
+    entry: Arc<Spend>,
+}
+
+/// The entry that a day's list of spend has.
+#[derive(Debug, Serialize, Deserialize)]
 struct Spend {
     key: String,
     /// The tenant.
     value: String,
-    rule: Rule,
     until: Duration,
+    /// Whether the state store has it.
+    #[serde(skip)]
+    is_there: AtomicBool,
 }
 
 impl Bill {
@@ -329,6 +380,14 @@ impl Bill {
         self.tokens.output = self.tokens.output.saturating_add(tokens.output);
     }
 
+    /// `x-ratelimit-…`.
+    pub fn headers(&self, headers: &mut Vec<Field>) {
+        for limit in self.limits.iter().flatten() {
+            let values = [limit.limit.to_string(), limit.left.to_string(), reset(limit.reset)];
+            headers.extend(limit.names.into_iter().map(str::to_owned).zip(values));
+        }
+    }
+
     /// What it has cost, in nano-dollars; none where no target has a price.
     pub fn cost(&self) -> Option<u64> {
         self.priced.then_some(self.cost)
@@ -352,23 +411,24 @@ impl Bill {
         let mut budgets = Vec::new();
         let reserved = !self.holds.is_empty();
         for hold in self.holds.drain(..) {
-            let amount = match hold.measure {
+            let amount = match hold.meter.measure {
                 Measure::Requests | Measure::Places => continue,
                 Measure::Tokens => used,
                 _ => self.cost,
             };
-            uses.push(Use { key: hold.key.clone(), rule: hold.rule, amount });
-            if hold.measure.is_money() {
+            uses.push(Use { key: Arc::clone(&hold.meter.key), rule: hold.rule, amount });
+            if hold.meter.measure.is_money() && (hold.is_near || amount > hold.amount) {
                 budgets.push(hold);
             }
         }
         let spend = self.spend.take().filter(|_| used > 0 || self.cost > 0);
         if let Some(spend) = &spend {
             let amounts = [self.cost, 1, self.tokens.input, self.tokens.output];
-            for (name, amount) in SPEND.iter().zip(amounts) {
-                uses.push(Use { key: format!("{}#{name}", spend.key), rule: spend.rule, amount });
+            for (key, amount) in spend.counters.iter().zip(amounts) {
+                uses.push(Use { key: Arc::clone(key), rule: spend.rule, amount });
             }
         }
+        let spend = spend.map(|spend| Arc::clone(&spend.entry));
         if !reserved && uses.is_empty() {
             return None;
         }
@@ -401,8 +461,9 @@ pub(crate) struct Debt {
     /// Whether anything was reserved.
     reserved: bool,
     uses: Vec<Use>,
+    /// Those that may have reached a threshold.
     budgets: Vec<Hold>,
-    spend: Option<Spend>,
+    spend: Option<Arc<Spend>>,
     request_id: String,
 }
 
@@ -463,19 +524,20 @@ impl Debt {
         let state = ports.state();
         let now = ports.unix_time();
         // First: what is counted can be found.
-        if let Some(spend) = &self.spend {
+        if let Some(spend) = self.spend.as_ref().filter(|spend| !spend.is_there.load(Ordering::Relaxed)) {
             let hash = Told::hash(&spend.key);
             if !told.has(hash) {
                 let value = Some(Bytes::from(spend.value.clone()));
                 within(ports, state.set(now, &spend.key, value, Some(spend.until), Expect::Absent)).await?;
                 told.add(hash);
             }
+            spend.is_there.store(true, Ordering::Relaxed);
         }
         within(ports, state.settle(now, &self.id, self.taken, &self.uses, once)).await?;
         if self.budgets.is_empty() {
             return Ok(());
         }
-        let meters: Vec<_> = self.budgets.iter().map(|hold| (hold.key.clone(), hold.rule)).collect();
+        let meters: Vec<_> = self.budgets.iter().map(|hold| (Arc::clone(&hold.meter.key), hold.rule)).collect();
         let used = within(ports, state.used(now, &meters)).await?;
         for (hold, used) in self.budgets.iter().zip(used) {
             hold.tell(ports, told, now, used, &self.request_id).await?;
@@ -493,8 +555,8 @@ impl Hold {
             "type": "budget.threshold",
             "timestamp": jobs::timestamp(now.as_secs()),
             "data": {
-                "scope": self.scope.name(), "owner": self.owner, "period": self.measure.name(), "percent": percent,
-                "used_usd": usd(used), "limit_usd": usd(self.limit),
+                "scope": self.meter.scope.name(), "owner": self.meter.owner, "period": self.meter.measure.name(), "percent": percent,
+                "used_usd": usd(used), "limit_usd": usd(self.meter.limit),
                 "period_start": ends.is_some().then(|| jobs::timestamp(start.as_secs())), "period_end": ends,
             },
         })
@@ -511,28 +573,28 @@ impl Hold {
     ) -> Result<(), StateError> {
         let Rule::Period(start, end) = self.rule else { return Ok(()) };
         let reached =
-            |percent: &&u64| u128::from(used) * 100 >= u128::from(self.limit) * u128::from(**percent) && used > 0;
+            |percent: &&u64| u128::from(used) * 100 >= u128::from(self.meter.limit) * u128::from(**percent) && used > 0;
         for percent in THRESHOLDS.iter().filter(reached) {
-            let hash = Told::hash((&self.key, start, percent));
+            let hash = Told::hash((&self.meter.key, start, percent));
             if told.has(hash) {
                 continue;
             }
-            let key = format!("alert/{}@{}/{percent}", self.key, start.as_secs());
+            let key = format!("alert/{}@{}/{percent}", self.meter.key, start.as_secs());
             let body = told.webhook.is_some().then(|| self.notice(now, start, end, used, *percent));
             let first = within(ports, jobs::mark(ports, &key, end, body)).await?;
             told.add(hash);
             if first {
-                let threshold = Threshold { scope: self.scope.name(), percent: *percent };
+                let threshold = Threshold { scope: self.meter.scope.name(), percent: *percent };
                 told.thresholds.get_or_create(&threshold).inc();
                 told.raised.fetch_add(1, Ordering::Relaxed);
                 ports.warn(&Warning::Budget {
                     request_id,
-                    scope: self.scope.name(),
-                    owner: &self.owner,
-                    period: self.measure.name(),
+                    scope: self.meter.scope.name(),
+                    owner: &self.meter.owner,
+                    period: self.meter.measure.name(),
                     percent: *percent,
                     used,
-                    limit: self.limit,
+                    limit: self.meter.limit,
                 });
             }
         }
@@ -572,13 +634,14 @@ fn estimate(request: &Request, body_bytes: usize, default: u32) -> (u64, u64) {
 /// A time as OpenAI writes it: `1s`, `6m0s`, `20ms`.
 fn reset(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let (minutes, seconds) = (millis / 60_000, millis.div_ceil(1_000) % 60);
-    match millis {
-        0..1_000 => format!("{millis}ms"),
-        1_000..=59_000 => format!("{}s", millis.div_ceil(1_000)),
-        _ if millis.div_ceil(1_000).is_multiple_of(60) => format!("{}m0s", millis.div_ceil(60_000)),
-        _ => format!("{minutes}m{seconds}s"),
-    }
+    let (number, unit) = match (millis, millis.div_ceil(1_000)) {
+        (0..1_000, _) => (millis, "ms"),
+        (_, seconds @ 0..60) => (seconds, "s"),
+        (_, seconds) => return format!("{}m{}s", seconds / 60, seconds % 60),
+    };
+    let mut text = number.to_string();
+    text.push_str(unit);
+    text
 }
 
 /// The most that the targets of a route may ask for so many tokens, in nano-dollars; none where one has no price and that
@@ -635,7 +698,7 @@ impl Gateway {
         flight.bill.told = Some(Arc::clone(&self.ledger.told));
         if client.has_key && access.admin_key.is_some() {
             let model = alias.unwrap_or(name);
-            flight.bill.spend = Some(spend(now, access.keep_spend, &client, model));
+            flight.bill.spend = Some(client.spending.of(now, access.keep_spend, &client, model));
         }
         let of_model = alias.and_then(|alias| self.ledger.models.get(alias)).map_or(&[][..], Vec::as_slice);
         if client.meters.is_empty() && of_model.is_empty() {
@@ -651,24 +714,24 @@ impl Gateway {
         let all = client.meters.iter().chain(of_model);
         // What costs nothing needs no budget.
         let all = all.filter(|meter| !meter.measure.is_money() || cost > 0);
-        let (holds, charges): (Vec<_>, Vec<_>) = all
-            .map(|meter| {
-                let amount = match meter.measure {
-                    Measure::Requests | Measure::Places => 1,
-                    Measure::Tokens => input.saturating_add(output),
-                    _ => cost,
-                };
-                let rule = rule(meter.measure, now);
-                // A budget is open until it is used up.
-                let most = match meter.measure.is_money() {
-                    true if meter.limit > 0 => meter.limit.saturating_add(amount) - 1,
-                    _ => meter.limit,
-                };
-                let Meter { measure, scope, ref owner, ref key, limit } = *meter;
-                let hold = Hold { measure, scope, owner: owner.clone(), key: key.clone(), rule, limit, amount };
-                (hold, Charge { key: key.clone(), rule, limit: most, amount })
-            })
-            .unzip();
+        let most = client.meters.len() + of_model.len();
+        let (mut holds, mut charges) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        for meter in all {
+            let amount = match meter.measure {
+                Measure::Requests | Measure::Places => 1,
+                Measure::Tokens => input.saturating_add(output),
+                _ => cost,
+            };
+            let rule = rule(meter.measure, now);
+            // A budget is open until it is used up.
+            let most = match meter.measure.is_money() {
+                true if meter.limit > 0 => meter.limit.saturating_add(amount) - 1,
+                _ => meter.limit,
+            };
+            let charge = Charge { key: Arc::clone(&meter.key), rule, limit: most, amount };
+            charges.push(charge);
+            holds.push(Hold { meter: Arc::clone(meter), rule, amount, is_near: true });
+        }
         if charges.is_empty() {
             return Ok(());
         }
@@ -676,20 +739,23 @@ impl Gateway {
         let lease = now + self.ledger.longest;
         match within(ports.as_ref(), ports.state().take(now, &flight.bill.id, lease, &charges)).await {
             Ok(Taken::All(used)) => {
-                flight.bill.headers = headers(now, holds.iter().zip(&used));
+                for (hold, used) in holds.iter_mut().zip(&used) {
+                    hold.is_near = used.saturating_mul(100) >= hold.meter.limit.saturating_mul(THRESHOLDS[0]);
+                }
+                flight.bill.limits = limits(now, holds.iter().zip(&used));
                 flight.bill.holds = holds;
                 Ok(())
             }
             Ok(Taken::Refused { charge, used, after }) => {
                 flight.bill.spend = None;
                 let Some(hold) = holds.into_iter().nth(charge) else { return Err(unavailable()) };
-                if hold.measure.is_money()
+                if hold.meter.measure.is_money()
                     && let Err(error) =
                         hold.tell(ports.as_ref(), &self.ledger.told, now, used, &flight.record.request_id).await
                 {
                     ports.warn(&Warning::State { why: &error });
                 }
-                flight.bill.headers = refusal_headers(&hold, used, after);
+                flight.bill.limits = [Limit::new(&hold, used, after.unwrap_or_default()), None];
                 Err(refused(&hold, used, after))
             }
             Err(error) => {
@@ -707,18 +773,41 @@ impl Gateway {
     }
 }
 
-/// Where a request's spend is recorded.
-fn spend(now: Duration, keep: Duration, client: &Client, model: &str) -> Spend {
-    let (day, start) = day(now);
-    let end = (0..=model.len().min(LONGEST_MODEL)).rev().find(|at| model.is_char_boundary(*at)).unwrap_or(0);
-    let model = model.get(..end).unwrap_or_default();
-    let until = Duration::from_secs(start) + keep;
-    Spend {
-        key: format!("spend/{day}/{}/{model}", client.id),
-        value: client.tenant.clone().unwrap_or_default(),
-        rule: spend_rule(start, keep),
-        until,
+/// Where a client's spend is recorded that asks for the same model as a rule: made once a day.
+#[derive(Debug, Default)]
+pub(crate) struct LastSpending(Mutex<Option<Arc<Spending>>>);
+
+impl LastSpending {
+    fn of(&self, now: Duration, keep: Duration, client: &Client, model: &str) -> Arc<Spending> {
+        let end = (0..=model.len().min(LONGEST_MODEL)).rev().find(|at| model.is_char_boundary(*at)).unwrap_or(0);
+        let model = model.get(..end).unwrap_or_default();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |last: &&Arc<Spending>| last.start == now.as_secs() / DAY * DAY && last.model == model;
+        if let Some(last) = last.as_ref().filter(same) {
+            return Arc::clone(last);
+        }
+        let (day, start) = day(now);
+        let key = format!("spend/{day}/{}/{model}", client.id);
+        let spending = Arc::new(Spending {
+            start,
+            model: model.to_owned(),
+            rule: spend_rule(start, keep),
+            counters: spend_counters(&key),
+            entry: Arc::new(Spend {
+                key,
+                value: client.tenant.clone().unwrap_or_default(),
+                until: Duration::from_secs(start) + keep,
+                is_there: AtomicBool::new(false),
+            }),
+        });
+        *last = Some(Arc::clone(&spending));
+        spending
     }
+}
+
+/// The counters of an entry of spend, in the order of [`SPEND`].
+pub(crate) fn spend_counters(entry: &str) -> [Arc<str>; 4] {
+    SPEND.map(|name| format!("{entry}#{name}").into())
 }
 
 /// How the counters of spend count, of the day that begins at this second.
@@ -727,45 +816,13 @@ pub(crate) fn spend_rule(start: u64, keep: Duration) -> Rule {
     Rule::Period(start, start + keep)
 }
 
-/// `x-ratelimit-…`, of those meters of which least is left.
-fn headers<'h>(now: Duration, meters: impl Iterator<Item = (&'h Hold, &'h u64)> + Clone) -> Vec<Field> {
-    let mut headers = Vec::with_capacity(6);
-    for (measure, name) in [(Measure::Requests, "requests"), (Measure::Tokens, "tokens")] {
-        let of = meters.clone().filter(|(hold, _)| hold.measure == measure);
-        let least = of.min_by_key(|(hold, used)| hold.limit.saturating_sub(**used));
-        if let Some((hold, used)) = least {
-            let (_, forgotten) = crate::state::counter("", hold.rule, now);
-            let wait = if *used == 0 { Duration::ZERO } else { forgotten.saturating_sub(now) };
-            push(&mut headers, name, hold.limit, hold.limit.saturating_sub(*used), wait);
-        }
-    }
-    headers
-}
-
-fn push(headers: &mut Vec<Field>, name: &str, limit: u64, remaining: u64, wait: Duration) {
-    headers.push((format!("x-ratelimit-limit-{name}"), limit.to_string()));
-    headers.push((format!("x-ratelimit-remaining-{name}"), remaining.to_string()));
-    headers.push((format!("x-ratelimit-reset-{name}"), reset(wait)));
-}
-
-fn refusal_headers(hold: &Hold, used: u64, after: Option<Duration>) -> Vec<Field> {
-    let mut headers = Vec::new();
-    let name = match hold.measure {
-        Measure::Requests => "requests",
-        Measure::Tokens => "tokens",
-        _ => return headers,
-    };
-    push(&mut headers, name, hold.limit, hold.limit.saturating_sub(used), after.unwrap_or_default());
-    headers
-}
-
 /// What the client is told of a limit that it has reached.
 fn refused(hold: &Hold, used: u64, after: Option<Duration>) -> Failed {
-    let (scope, limit) = (hold.scope.name(), hold.limit);
-    let whose = format!("{scope} \"{}\"", hold.owner);
+    let Meter { measure, scope, ref owner, limit, .. } = *hold.meter;
+    let whose = format!("{} \"{owner}\"", scope.name());
     let dollars = |nano: u64| format!("${:.6}", nano as f64 / 1e9);
-    if hold.measure.is_money() {
-        let period = match hold.measure {
+    if measure.is_money() {
+        let period = match measure {
             Measure::Day => "today",
             Measure::Month => "this month",
             _ => "in all",
@@ -780,14 +837,14 @@ fn refused(hold: &Hold, used: u64, after: Option<Duration>) -> Failed {
         return Failed { error, status: 402, error_type: "insufficient_quota", provider: None };
     }
     let wait = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
-    let (code, message, wait) = match hold.measure {
+    let (code, message, wait) = match measure {
         Measure::Places => {
             let message =
                 format!("the {whose} has {used} requests at once, and {limit} is its limit; try again shortly");
             ("concurrency_limit_exceeded", message, Some(1_000))
         }
         _ => {
-            let what = if hold.measure == Measure::Requests { "requests" } else { "tokens" };
+            let what = if measure == Measure::Requests { "requests" } else { "tokens" };
             let amount = hold.amount;
             let tail = match wait {
                 Some(wait) => format!("try again in {}", reset(Duration::from_millis(wait))),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use witgate_config::{Budget, Config, OnFailure, Quota, Secret, Terms};
 
-use crate::bill::{self, Meter, Scope};
+use crate::bill::{self, LastSpending, Meter, Scope};
 use crate::failure::Failed;
 use crate::ports::Ports;
 use crate::state::{State, StateError};
@@ -79,7 +79,9 @@ pub(crate) struct Client {
     models: Vec<String>,
     routes: Vec<String>,
     /// What it may use, its tenant's share included.
-    pub meters: Vec<Meter>,
+    pub meters: Vec<Arc<Meter>>,
+    /// Where what it spends is recorded.
+    pub spending: LastSpending,
 }
 
 impl Client {
@@ -100,6 +102,7 @@ impl Client {
             models: wish.models.clone(),
             routes: wish.routes.clone(),
             meters,
+            spending: LastSpending::default(),
         }
     }
 

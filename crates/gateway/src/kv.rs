@@ -20,6 +20,7 @@
 //! - What has expired is deleted a page at a time, after each [`SWEEP_EVERY`] writes of an instance, an hour late.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -465,7 +466,7 @@ impl<K: KeyValue> State for KeyValueState<K> {
         Ok(())
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         let used = meters.iter().map(|(key, rule)| {
             let (running, before) = self.counts(now, key, *rule)?;
             Ok(match rule {

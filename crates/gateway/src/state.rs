@@ -24,11 +24,13 @@
 //! comes later still then counts what was used in full. A settlement may be made again as [`Once`] says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use serde::{Deserialize, Serialize};
 
 /// Longest key, in bytes.
@@ -84,7 +86,7 @@ pub trait State {
     ) -> impl Future<Output = Result<(), StateError>>;
 
     /// How much of each meter is used, without taking of it.
-    fn used(&self, now: Duration, meters: &[(String, Rule)]) -> impl Future<Output = Result<Vec<u64>, StateError>>;
+    fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> impl Future<Output = Result<Vec<u64>, StateError>>;
 }
 
 /// What a value must be for a [`State::set`] to happen.
@@ -113,7 +115,7 @@ pub enum Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// The meter's name.
-    pub key: String,
+    pub key: Arc<str>,
     /// How it counts.
     pub rule: Rule,
     /// The most that it may hold.
@@ -126,7 +128,7 @@ pub struct Charge {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
     /// The meter's name.
-    pub key: String,
+    pub key: Arc<str>,
     /// How it counts, as when it was taken. Not [`Rule::Held`]: a place is given up with its reservation.
     pub rule: Rule,
     /// How much.
@@ -167,52 +169,87 @@ pub enum Taken {
 #[error("the state store: {0}")]
 pub struct StateError(pub String);
 
+/// What a meter counts in: a number, for one window or period.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Counter {
+    /// The meter's name.
+    pub meter: Arc<str>,
+    /// Of the window, or the period's first second.
+    pub at: u64,
+}
+
+/// As [`counter`] names it.
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.meter, self.at)
+    }
+}
+
+impl Counter {
+    /// The counter that is shown as this.
+    pub fn parse(shown: &str) -> Option<Self> {
+        let (meter, at) = shown.rsplit_once('@')?;
+        Some(Counter { meter: meter.into(), at: at.parse().ok()? })
+    }
+}
+
 /// What a reservation holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservation {
     /// When its lease ends.
     pub lease: Duration,
-    /// Of counters: the counter's name, how much, and when the counter counts no more.
-    pub amounts: Vec<(String, u64, Duration)>,
+    /// Of counters: which, how much, and when the counter counts no more.
+    pub amounts: Vec<(Counter, u64, Duration)>,
     /// The meters of which it holds a place.
-    pub places: Vec<String>,
+    pub places: Vec<Arc<str>>,
 }
 
 /// Where counters lie, within one transaction: the half of a store that [`take`] and [`settle`] need.
 pub trait Counters {
-    /// A counter; zero where there is none.
-    fn count(&mut self, key: &str) -> Result<u64, StateError>;
-    /// Sets a counter that may be forgotten from the moment `expires` on.
-    fn set_count(&mut self, key: &str, value: u64, expires: Duration) -> Result<(), StateError>;
-    /// The ids that hold a place now, without those whose end has come.
-    fn places(&mut self, now: Duration, key: &str) -> Result<u64, StateError>;
+    /// A counter, and the same meter's of the number before; zero where there is none.
+    fn counts(&mut self, meter: &str, at: u64) -> Result<(u64, u64), StateError>;
+    /// Adds `more` to a counter and takes `less` away, but not below zero. It may be forgotten from the moment `expires` on.
+    fn change(&mut self, counter: &Counter, more: u64, less: u64, expires: Duration) -> Result<(), StateError>;
+    /// How many ids hold a place now, without those whose end has come.
+    fn places(&mut self, now: Duration, meter: &str) -> Result<u64, StateError>;
     /// Gives an id a place until `expires`.
-    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError>;
+    fn hold(&mut self, meter: &Arc<str>, id: &Arc<str>, expires: Duration) -> Result<(), StateError>;
     /// Takes an id's place away.
-    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError>;
+    fn release(&mut self, meter: &Arc<str>, id: &str) -> Result<(), StateError>;
     /// Whether there is a reservation.
     fn is_reserved(&mut self, id: &str) -> Result<bool, StateError>;
     /// Adds a reservation.
-    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError>;
+    fn reserve(&mut self, id: &Arc<str>, reservation: Reservation) -> Result<(), StateError>;
     /// Removes a reservation; what it held is still taken.
     fn close(&mut self, id: &str) -> Result<Option<Reservation>, StateError>;
     /// A reservation whose lease has ended.
-    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError>;
+    fn ended(&mut self, now: Duration) -> Result<Option<Arc<str>>, StateError>;
     /// Whether a settlement is remembered.
     fn is_settled(&mut self, now: Duration, id: &str) -> Result<bool, StateError>;
     /// Remembers a settlement.
     fn remember(&mut self, id: &str, until: Duration) -> Result<(), StateError>;
 }
 
-/// The name of the counter that a meter uses at a moment, and the moment from which it counts no more.
-pub fn counter(key: &str, rule: Rule, now: Duration) -> (String, Duration) {
-    match rule {
-        Rule::Sliding(window) => {
-            let number = window_number(window, now);
-            (format!("{key}@{number}"), window_start(window, number + 2))
+impl Rule {
+    /// The number of the counter that a meter uses at a moment, and the moment from which that counts no more.
+    pub fn counter(self, now: Duration) -> (u64, Duration) {
+        match self {
+            Rule::Sliding(window) => {
+                let number = window_number(window, now);
+                (number, window_start(window, number + 2))
+            }
+            Rule::Period(start, end) => (start.as_secs(), end),
+            Rule::Held => (0, Duration::MAX),
         }
-        Rule::Period(start, end) => (format!("{key}@{}", start.as_secs()), end),
-        Rule::Held => (key.to_owned(), Duration::MAX),
+    }
+}
+
+/// The name of the counter that a meter uses at a moment, and the moment from which it counts no more. A meter of places
+/// has its own name.
+pub fn counter(key: &str, rule: Rule, now: Duration) -> (String, Duration) {
+    match (rule, rule.counter(now)) {
+        (Rule::Held, (_, end)) => (key.to_owned(), end),
+        (_, (at, end)) => (format!("{key}@{at}"), end),
     }
 }
 
@@ -266,30 +303,24 @@ pub fn check_key(key: &str) -> Result<(), StateError> {
     }
 }
 
-/// What a meter holds: as it counts, in the counter `name` of now, and in the one before that.
+/// What a meter holds: as it counts, in the counter of now, and in the one before that.
 fn now_used(
     counters: &mut impl Counters,
     now: Duration,
-    key: &str,
+    meter: &str,
     rule: Rule,
-    name: &str,
 ) -> Result<(u64, u64, u64), StateError> {
     Ok(match rule {
         Rule::Sliding(window) => {
-            let running = counters.count(name)?;
-            let number = window_number(window, now);
-            let before = match number.checked_sub(1) {
-                Some(number) => counters.count(&format!("{key}@{number}"))?,
-                None => 0,
-            };
+            let (running, before) = counters.counts(meter, window_number(window, now))?;
             (sliding(window, now, running, before), running, before)
         }
-        Rule::Period(..) => {
-            let used = counters.count(name)?;
+        Rule::Period(start, _) => {
+            let (used, _) = counters.counts(meter, start.as_secs())?;
             (used, used, 0)
         }
         Rule::Held => {
-            let used = counters.places(now, key)?;
+            let used = counters.places(now, meter)?;
             (used, used, 0)
         }
     })
@@ -310,12 +341,11 @@ pub fn take(
         give_back(counters, now, &ended)?;
     }
     let again = counters.is_reserved(id)?;
-    let (mut all, mut counts) = (Vec::with_capacity(charges.len()), Vec::with_capacity(charges.len()));
+    let mut all = Vec::with_capacity(charges.len());
     let mut reservation = Reservation { lease, amounts: Vec::with_capacity(charges.len()), places: Vec::new() };
     for (number, charge) in charges.iter().enumerate() {
         check_key(&charge.key)?;
-        let (name, expires) = counter(&charge.key, charge.rule, now);
-        let (used, running, before) = now_used(counters, now, &charge.key, charge.rule, &name)?;
+        let (used, running, before) = now_used(counters, now, &charge.key, charge.rule)?;
         if again {
             all.push(used);
             continue;
@@ -330,37 +360,38 @@ pub fn take(
             return Ok(Taken::Refused { charge: number, used, after });
         }
         all.push(used.saturating_add(amount));
+        let meter = Arc::clone(&charge.key);
         match charge.rule {
-            Rule::Held => reservation.places.push(name),
-            _ => {
-                counts.push(running.saturating_add(amount));
-                reservation.amounts.push((name, amount, expires));
+            Rule::Held => reservation.places.push(meter),
+            rule => {
+                let (at, expires) = rule.counter(now);
+                reservation.amounts.push((Counter { meter, at }, amount, expires));
             }
         }
     }
     if again || charges.is_empty() {
         return Ok(Taken::All(all));
     }
-    for ((name, _, expires), count) in reservation.amounts.iter().zip(counts) {
-        counters.set_count(name, count, *expires)?;
+    let id = Arc::from(id);
+    for (counter, amount, expires) in &reservation.amounts {
+        counters.change(counter, *amount, 0, *expires)?;
     }
-    for key in &reservation.places {
-        counters.hold(key, id, lease)?;
+    for meter in &reservation.places {
+        counters.hold(meter, &id, lease)?;
     }
-    counters.reserve(id, reservation)?;
+    counters.reserve(&id, reservation)?;
     Ok(Taken::All(all))
 }
 
 /// Gives back what a reservation holds whose lease has ended.
 fn give_back(counters: &mut impl Counters, now: Duration, id: &str) -> Result<(), StateError> {
     let Some(Reservation { amounts, places, .. }) = counters.close(id)? else { return Ok(()) };
-    for (name, amount, expires) in amounts {
+    for (counter, amount, expires) in amounts {
         if expires > now {
-            let count = counters.count(&name)?.saturating_sub(amount);
-            counters.set_count(&name, count, expires)?;
+            counters.change(&counter, 0, amount, expires)?;
         }
     }
-    places.iter().try_for_each(|key| counters.release(key, id))
+    places.iter().try_for_each(|meter| counters.release(meter, id))
 }
 
 /// [`State::settle`] within a transaction.
@@ -381,13 +412,13 @@ pub fn settle(
         None if once == Once::Again => return Ok(()),
         None => Reservation::default(),
     };
-    places.iter().try_for_each(|key| counters.release(key, id))?;
+    places.iter().try_for_each(|meter| counters.release(meter, id))?;
     for Use { key, rule, amount } in uses {
-        let (name, expires) = counter(key, *rule, taken);
-        let held = amounts.iter().find(|(held, ..)| *held == name).map_or(0, |(_, held, _)| *held);
+        let (at, expires) = rule.counter(taken);
+        let holds = |held: &Counter| held.at == at && held.meter == *key;
+        let held = amounts.iter().find(|(held, ..)| holds(held)).map_or(0, |(_, held, _)| *held);
         if *amount != held && expires > now && *rule != Rule::Held {
-            let count = counters.count(&name)?.saturating_add(*amount).saturating_sub(held);
-            counters.set_count(&name, count, expires)?;
+            counters.change(&Counter { meter: Arc::clone(key), at }, *amount, held, expires)?;
         }
     }
     match once {
@@ -397,12 +428,8 @@ pub fn settle(
 }
 
 /// [`State::used`] within a transaction.
-pub fn used(counters: &mut impl Counters, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
-    let each = meters.iter().map(|(key, rule)| {
-        let (name, _) = counter(key, *rule, now);
-        now_used(counters, now, key, *rule, &name).map(|(used, ..)| used)
-    });
-    each.collect()
+pub fn used(counters: &mut impl Counters, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
+    meters.iter().map(|(meter, rule)| now_used(counters, now, meter, *rule).map(|(used, ..)| used)).collect()
 }
 
 /// One of two stores, as an operator chose.
@@ -470,7 +497,7 @@ impl<A: State, B: State> State for Either<A, B> {
         }
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         match self {
             Either::One(store) => store.used(now, meters).await,
             Either::Other(store) => store.used(now, meters).await,
@@ -485,19 +512,42 @@ pub struct Memory {
     max_bytes: usize,
 }
 
-/// Counters in memory, for a store that keeps them there.
+/// Meters in memory, for a store that keeps them there.
 #[derive(Debug, Default)]
 pub struct Meters {
-    /// By name: how much was taken, and the moment from which it counts no more.
-    pub counters: HashMap<String, (u64, Duration)>,
-    /// By name: the ids that hold a place, and until when.
-    pub places: HashMap<String, HashMap<String, Duration>>,
-    /// By id; those that [`Counters::reserve`] has added.
-    pub reservations: HashMap<String, Reservation>,
+    /// By name.
+    meters: HashMap<Arc<str>, Meter, RandomState>,
+    /// By id.
+    reservations: HashMap<Arc<str>, Reservation, RandomState>,
     /// By id: until when a settlement is remembered.
-    pub settled: HashMap<String, Duration>,
+    settled: HashMap<String, Duration, RandomState>,
     /// The ends of leases, and whose they are.
-    leases: BTreeSet<(Duration, String)>,
+    leases: BTreeSet<(Duration, Arc<str>)>,
+}
+
+/// What a meter holds.
+#[derive(Debug, Default)]
+struct Meter {
+    /// Counters: their numbers, how much was taken, and the moment from which they count no more. There are few.
+    counts: Vec<(u64, u64, Duration)>,
+    /// The ids that hold a place, and until when.
+    places: HashMap<Arc<str>, Duration, RandomState>,
+    /// No place ends before this moment.
+    next_end: Duration,
+}
+
+impl Meter {
+    fn count(&self, at: u64) -> u64 {
+        self.counts.iter().find(|(number, ..)| *number == at).map_or(0, |(_, count, _)| *count)
+    }
+
+    /// Throws away the places whose end has come.
+    fn end(&mut self, now: Duration) {
+        if now >= self.next_end {
+            self.places.retain(|_, expires| *expires > now);
+            self.next_end = self.places.values().min().copied().unwrap_or(Duration::MAX);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -558,48 +608,75 @@ impl Inner {
 impl Meters {
     /// Throws away what counts no more.
     pub fn forget(&mut self, now: Duration) {
-        self.counters.retain(|_, (_, expires)| *expires > now);
-        self.places.retain(|_, ids| {
-            ids.retain(|_, expires| *expires > now);
-            !ids.is_empty()
+        self.meters.retain(|_, meter| {
+            meter.counts.retain(|(.., expires)| *expires > now);
+            meter.end(now);
+            !meter.counts.is_empty() || !meter.places.is_empty()
         });
         self.settled.retain(|_, until| *until > now);
     }
 
-    /// Adds a reservation that was read from where they are kept.
-    pub fn restore(&mut self, id: &str, reservation: Reservation) {
-        self.leases.insert((reservation.lease, id.to_owned()));
-        self.reservations.insert(id.to_owned(), reservation);
+    /// What a counter holds, and the moment from which it counts no more.
+    pub fn counter(&self, counter: &Counter) -> Option<(u64, Duration)> {
+        let counts = &self.meters.get(&counter.meter)?.counts;
+        counts.iter().find(|(at, ..)| *at == counter.at).map(|(_, count, expires)| (*count, *expires))
+    }
+
+    /// Until when an id holds a place.
+    pub fn place(&self, meter: &str, id: &str) -> Option<Duration> {
+        self.meters.get(meter)?.places.get(id).copied()
+    }
+
+    /// A reservation.
+    pub fn reservation(&self, id: &str) -> Option<&Reservation> {
+        self.reservations.get(id)
+    }
+
+    /// Until when a settlement is remembered.
+    pub fn settlement(&self, id: &str) -> Option<Duration> {
+        self.settled.get(id).copied()
+    }
+
+    /// Does something to a meter, which is made where it is not there.
+    fn with(&mut self, name: &Arc<str>, work: impl FnOnce(&mut Meter)) {
+        match self.meters.get_mut(name) {
+            Some(meter) => work(meter),
+            None => work(self.meters.entry(Arc::clone(name)).or_default()),
+        }
     }
 }
 
 impl Counters for Meters {
-    fn count(&mut self, key: &str) -> Result<u64, StateError> {
-        Ok(self.counters.get(key).map_or(0, |(count, _)| *count))
+    fn counts(&mut self, meter: &str, at: u64) -> Result<(u64, u64), StateError> {
+        let Some(meter) = self.meters.get(meter) else { return Ok((0, 0)) };
+        Ok((meter.count(at), at.checked_sub(1).map_or(0, |before| meter.count(before))))
     }
 
-    fn set_count(&mut self, key: &str, value: u64, expires: Duration) -> Result<(), StateError> {
-        match self.counters.get_mut(key) {
-            Some(counter) => *counter = (value, expires),
-            None => drop(self.counters.insert(key.to_owned(), (value, expires))),
-        }
+    fn change(&mut self, counter: &Counter, more: u64, less: u64, expires: Duration) -> Result<(), StateError> {
+        self.with(&counter.meter, |meter| match meter.counts.iter_mut().find(|(at, ..)| *at == counter.at) {
+            Some((_, count, until)) => (*count, *until) = (count.saturating_add(more).saturating_sub(less), expires),
+            None => meter.counts.push((counter.at, more.saturating_sub(less), expires)),
+        });
         Ok(())
     }
 
-    fn places(&mut self, now: Duration, key: &str) -> Result<u64, StateError> {
-        let Some(ids) = self.places.get_mut(key) else { return Ok(0) };
-        ids.retain(|_, expires| *expires > now);
-        Ok(ids.len() as u64)
+    fn places(&mut self, now: Duration, meter: &str) -> Result<u64, StateError> {
+        let Some(meter) = self.meters.get_mut(meter) else { return Ok(0) };
+        meter.end(now);
+        Ok(meter.places.len() as u64)
     }
 
-    fn hold(&mut self, key: &str, id: &str, expires: Duration) -> Result<(), StateError> {
-        self.places.entry(key.to_owned()).or_default().insert(id.to_owned(), expires);
+    fn hold(&mut self, meter: &Arc<str>, id: &Arc<str>, expires: Duration) -> Result<(), StateError> {
+        self.with(meter, |meter| {
+            meter.next_end = meter.next_end.min(expires);
+            meter.places.insert(Arc::clone(id), expires);
+        });
         Ok(())
     }
 
-    fn release(&mut self, key: &str, id: &str) -> Result<(), StateError> {
-        if let Some(ids) = self.places.get_mut(key) {
-            ids.remove(id);
+    fn release(&mut self, meter: &Arc<str>, id: &str) -> Result<(), StateError> {
+        if let Some(meter) = self.meters.get_mut(meter) {
+            meter.places.remove(id);
         }
         Ok(())
     }
@@ -608,8 +685,9 @@ impl Counters for Meters {
         Ok(self.reservations.contains_key(id))
     }
 
-    fn reserve(&mut self, id: &str, reservation: Reservation) -> Result<(), StateError> {
-        self.restore(id, reservation);
+    fn reserve(&mut self, id: &Arc<str>, reservation: Reservation) -> Result<(), StateError> {
+        self.leases.insert((reservation.lease, Arc::clone(id)));
+        self.reservations.insert(Arc::clone(id), reservation);
         Ok(())
     }
 
@@ -619,9 +697,9 @@ impl Counters for Meters {
         Ok(Some(reservation))
     }
 
-    fn ended(&mut self, now: Duration) -> Result<Option<String>, StateError> {
+    fn ended(&mut self, now: Duration) -> Result<Option<Arc<str>>, StateError> {
         let first = self.leases.first().filter(|(lease, _)| *lease <= now);
-        Ok(first.map(|(_, id)| id.clone()))
+        Ok(first.map(|(_, id)| Arc::clone(id)))
     }
 
     fn is_settled(&mut self, now: Duration, id: &str) -> Result<bool, StateError> {
@@ -707,7 +785,7 @@ impl State for Memory {
         self.with(now, |inner| settle(&mut inner.meters, now, id, taken, uses, once))
     }
 
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         self.with(now, |inner| used(&mut inner.meters, now, meters))
     }
 }
@@ -727,7 +805,7 @@ mod tests {
     }
 
     fn charge(key: &str, rule: Rule, limit: u64, amount: u64) -> Charge {
-        Charge { key: key.to_owned(), rule, limit, amount }
+        Charge { key: key.into(), rule, limit, amount }
     }
 
     #[test]
@@ -775,7 +853,7 @@ mod tests {
         let charges = [charge("requests", Rule::Sliding(s(60)), 5, 1), charge("budget", day, 100, 101)];
         let refused = now(memory.take(s(10), "a", LEASE, &charges));
         assert_eq!(refused, Ok(Taken::Refused { charge: 1, used: 0, after: None }));
-        let meters = [("requests".to_owned(), Rule::Sliding(s(60))), ("budget".to_owned(), day)];
+        let meters = [("requests".into(), Rule::Sliding(s(60))), ("budget".into(), day)];
         assert_eq!(now(memory.used(s(10), &meters)), Ok(vec![0, 0]));
     }
 

@@ -132,6 +132,23 @@ fn a_day_s_budget_is_new_on_the_next_day_and_a_month_s_in_the_next_month() {
 }
 
 #[test]
+fn a_request_far_from_a_threshold_does_not_ask_again_how_much_is_used() {
+    let calls = |budget: f64, tokens: u64| {
+        let world = world(&format!("budget.total = {budget}"));
+        let ask = || assert_eq!(world.request(CHAT, bounded("p/m", tokens), None).status, 200);
+        // What is told once a day is told.
+        ask();
+        let before = world.store_calls();
+        ask();
+        world.store_calls() - before
+    };
+    let far = calls(1_000.0, 7);
+    assert_eq!(far, 2, "it takes, and it settles");
+    assert_eq!(calls(0.0003, 7), far + 1, "half of it may be used");
+    assert_eq!(calls(1_000.0, 1), far + 1, "it costs more than was reserved");
+}
+
+#[test]
 fn thresholds_are_told_once_in_a_period() {
     let world = world("budget.day = 0.00062");
     let mut told = Vec::new();

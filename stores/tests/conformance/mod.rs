@@ -14,11 +14,11 @@ pub const fn s(seconds: u64) -> Duration {
 }
 
 pub fn charge(key: &str, rule: Rule, limit: u64, amount: u64) -> Charge {
-    Charge { key: key.to_owned(), rule, limit, amount }
+    Charge { key: key.into(), rule, limit, amount }
 }
 
 pub fn used(key: &str, rule: Rule, amount: u64) -> Use {
-    Use { key: key.to_owned(), rule, amount }
+    Use { key: key.into(), rule, amount }
 }
 
 const MINUTE: Rule = Rule::Sliding(s(60));
@@ -54,7 +54,7 @@ impl<S: State + Sync> Case<'_, S> {
     }
 
     fn used(&self, now: Duration, key: &str, rule: Rule) -> u64 {
-        self.runtime.block_on(self.store.used(now, &[(key.to_owned(), rule)])).expect("asked")[0]
+        self.runtime.block_on(self.store.used(now, &[(key.into(), rule)])).expect("asked")[0]
     }
 
     fn get(&self, now: Duration, key: &str) -> Option<Bytes> {
@@ -166,7 +166,7 @@ fn all_or_none<S: State + Sync>(case: &Case<'_, S>) {
     let charges = [charge("a/requests", MINUTE, 5, 2), charge("a/budget", DAY, 100, 30), charge("a/place", held, 1, 9)];
     assert_eq!(case.take(s(10), "a7", &charges), Ok(Taken::All(vec![2, 30, 1])));
     assert_eq!(case.take(s(10), "a8", &[]), Ok(Taken::All(vec![])));
-    let meters = [("a/budget".to_owned(), DAY), ("a/place".to_owned(), held), ("a/requests".to_owned(), MINUTE)];
+    let meters = [("a/budget".into(), DAY), ("a/place".into(), held), ("a/requests".into(), MINUTE)];
     assert_eq!(case.runtime.block_on(case.store.used(s(10), &meters)), Ok(vec![30, 1, 2]));
 }
 

@@ -353,7 +353,7 @@ impl witgate_gateway::state::State for Store {
         self.wait().await?;
         self.memory.settle(now, id, taken, uses, once).await
     }
-    async fn used(&self, now: Duration, meters: &[(String, Rule)]) -> Result<Vec<u64>, StateError> {
+    async fn used(&self, now: Duration, meters: &[(Arc<str>, Rule)]) -> Result<Vec<u64>, StateError> {
         self.wait().await?;
         self.memory.used(now, meters).await
     }
@@ -768,7 +768,7 @@ impl World {
 
     /// How much of meters is used.
     pub fn used(&self, meters: &[(&str, Rule)]) -> Vec<u64> {
-        let meters: Vec<_> = meters.iter().map(|(key, rule)| ((*key).to_owned(), *rule)).collect();
+        let meters: Vec<_> = meters.iter().map(|(key, rule)| (Arc::from(*key), *rule)).collect();
         let now = self.unix_time();
         self.run(witgate_gateway::state::State::used(&self.state.store.inner.memory, now, &meters)).expect("in memory")
     }
