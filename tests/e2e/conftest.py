@@ -84,6 +84,12 @@ def shape(request):
 
 
 @pytest.fixture(scope="session")
+def state(shape):
+    """`[state]` of a gateway that keeps things: the instances of a component share nothing but the runtime's store."""
+    return {"store": "memory" if shape == "host" else "key-value"}
+
+
+@pytest.fixture(scope="session")
 def tiny(folder):
     """llama-server with short answers, behind a key."""
     with llama.LlamaServer("tiny", folder, key=UPSTREAM_KEY) as server:
@@ -310,7 +316,7 @@ def gateway(shape, folder, request):
     gateway.process.stop()
 
 
-def backends_config(tiny, tools, embedder, aws_server, replay_server):
+def backends_config(state, tiny, tools, embedder, aws_server, replay_server):
     """One gateway in front of every kind of backend, for the clients of others and for the adapters' own tests."""
 
     def provider(adapter, url, settings=None, api_key=UPSTREAM_KEY):
@@ -320,6 +326,7 @@ def backends_config(tiny, tools, embedder, aws_server, replay_server):
     played = {name: f"{replay_server.url}/{name}" for name in replay_module.RULES}
     return {
         "server": {"api_keys": [KEY]},
+        "state": state,
         "timeouts": {"first_token": "60s", "idle": "60s"},
         # As in `standard_config`: each test sees what one failure does.
         "retry": {"attempts": 1},
@@ -359,9 +366,9 @@ def backends_config(tiny, tools, embedder, aws_server, replay_server):
 
 
 @pytest.fixture(scope="session")
-def backends(shape, folder, tiny, tools, embedder, aws_server, replay_server):
+def backends(shape, state, folder, tiny, tools, embedder, aws_server, replay_server):
     """The gateway with `backends_config`."""
-    gateway = start_gateway(shape, backends_config(tiny, tools, embedder, aws_server, replay_server), folder)
+    gateway = start_gateway(shape, backends_config(state, tiny, tools, embedder, aws_server, replay_server), folder)
     yield gateway
     gateway.process.stop()
 

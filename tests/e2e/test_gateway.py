@@ -1,5 +1,6 @@
 """What the gateway answers by itself: health, readiness, models, keys, routes, ids, and its log."""
 
+import concurrent.futures
 import contextlib
 import re
 import socket
@@ -281,6 +282,38 @@ def test_too_many_at_once_are_503_with_retry_after(start, double):
         assert kit.http("GET", gateway.url + "/health").status == 200
     # The places are given back when the clients have left.
     kit.wait_until(lambda: gateway.chat("ok").status == 200, 2, "a free place")
+
+
+def at_once(count, ask):
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda _: ask(), range(count)))
+
+
+def test_who_waits_for_a_place_is_woken_by_who_leaves_it(start, double, unique):
+    config = minimal(double.url, concurrency={"max": 1, "queue": 8, "wait": "30s"})
+    config["models"] = {"late": {"target": "local/late"}}
+    gateway = start(config)
+    begun = time.monotonic()
+    answers = at_once(4, lambda: gateway.chat("late", unique))
+    assert [answer.status for answer in answers] == [200] * 4, answers
+    assert len(double.of(unique)) == 4
+    # A wasi:http host may start another instance at any time, which has places of its own.
+    if gateway.shape == "host":
+        assert time.monotonic() - begun > 4 * 1.2
+
+
+def test_who_asks_the_same_at_the_same_time_waits_for_that_answer(start, double, unique):
+    config = minimal(double.url)
+    config["models"] = {"late": {"target": "local/late"}}
+    config["cache"] = {"enabled": True}
+    gateway = start(config)
+    answers = at_once(6, lambda: gateway.chat("late", unique, temperature=0))
+    texts = {answer.json()["choices"][0]["message"]["content"] for answer in answers}
+    assert [answer.status for answer in answers] == [200] * 6 and len(texts) == 1
+    told = {answer.headers["x-witgate-cache"] for answer in answers}
+    assert told <= {"hit", "miss"} and "miss" in told
+    if gateway.shape == "host":
+        assert len(double.of(unique)) == 1 and told == {"hit", "miss"}
 
 
 def test_a_fallback_serves_before_the_first_token_and_never_after_it(gateway, unique):

@@ -13,14 +13,15 @@ import kit
 import openai
 import pytest
 
-pytestmark = pytest.mark.host_only
+pytestmark = pytest.mark.gateway_only
 
 SECRET = base64.b64encode(b"a secret of the suite, 32 bytes.").decode()
 LATER = {"prefer": "respond-async"}
 
 
-def config(**jobs):
+def config(state, **jobs):
     return {
+        "state": state,
         "server": {"api_keys": ["key-of-one", "key-of-two"]},
         "providers": {"stub": {"adapter": "stub"}},
         "models": {"*": {"target": "stub"}},
@@ -29,8 +30,11 @@ def config(**jobs):
 
 
 @pytest.fixture
-def jobs(start):
-    return start(config())
+def jobs(start, state, receiver):
+    settings = config(state)
+    # The component may reach no host but those that its configuration names.
+    settings["providers"]["receiver"] = {"adapter": "openai", "endpoint": f"http://127.0.0.1:{receiver.server_port}"}
+    return start(settings)
 
 
 def submit(gateway, prompt="hello", **headers):
@@ -98,8 +102,8 @@ def ended(client, id):
     return response if response.status not in ("queued", "in_progress") else None
 
 
-def test_the_official_client_cancels_a_response_in_the_background(start, double):
-    slow = config()
+def test_the_official_client_cancels_a_response_in_the_background(start, state, double):
+    slow = config(state)
     slow["providers"]["double"] = {"adapter": "openai", "endpoint": double.url}
     slow["models"] = {"slow": {"target": "double/silent"}, "drip": {"target": "double/drip"}}
     client = start(slow).client_with(api_key="key-of-one")
@@ -174,8 +178,16 @@ def test_bed_r7_a_signed_callback_is_sent_once_when_it_is_accepted(jobs, receive
     assert (told["type"], told["data"]["id"]) == ("job.done", job["id"])
 
 
-def test_a_callback_does_not_reach_this_machine_unless_it_may(start, receiver):
-    gateway = start(config(allow_private_callbacks=False))
+def test_a_callback_that_is_not_accepted_comes_again_with_the_same_id(jobs, receiver):
+    receiver.failures = 1
+    submit(jobs, x_witgate_callback=f"http://127.0.0.1:{receiver.server_port}/done")
+    kit.wait_until(lambda: len(receiver.got) == 2, 20, "the callback, twice")
+    first, second = ({name.lower(): value for name, value in headers.items()} for headers, _ in receiver.got)
+    assert first["webhook-id"] == second["webhook-id"]
+
+
+def test_a_callback_does_not_reach_this_machine_unless_it_may(start, state, receiver):
+    gateway = start(config(state, allow_private_callbacks=False))
     for host in ("127.0.0.1", "localhost", "[::1]", "2130706433"):
         headers = LATER | {"x-witgate-callback": f"http://{host}:{receiver.server_port}/"}
         assert gateway.chat("stub", headers=headers).status == 400, host

@@ -20,7 +20,10 @@ pub fn generate(chat: &str, policy: &str) -> Result<String> {
          /// Which slot holds which adapter: what the configuration calls it, and the slot's name. Empty where each slot\n    \
          /// holds what it is called after.\n    adapters: func() -> list<tuple<string, string>>;\n    \
          /// The same for policies.\n    policies: func() -> list<tuple<string, string>>;\n}\n\n\
-         /// What the gateway needs beside WASI: the normaliser, and an adapter or a policy in each slot.\nworld gateway {\n    \
+         /// What the gateway needs: of WASI, the normaliser, and an adapter or a policy in each slot.\nworld gateway {\n    \
+         import wasi:http/types@0.3.0;\n    import wasi:http/client@0.3.0;\n    \
+         import wasi:clocks/monotonic-clock@0.3.0;\n    import wasi:clocks/system-clock@0.3.0;\n    \
+         import wasi:random/random@0.3.0;\n    export wasi:http/handler@0.3.0;\n\n    \
          /// Spin's variables.\n    import wasi:config/store@0.2.0-draft-2024-09-27;\n\n    \
          /// Spin's key-value store.\n    import wasi:keyvalue/store@0.2.0-draft2;\n    \
          import wasi:keyvalue/atomics@0.2.0-draft2;\n\n    \

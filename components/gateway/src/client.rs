@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasip3::http::client;
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, RequestOptions, Response, Scheme};
-use wasip3::wit_bindgen::{FutureReader, FutureWriter, StreamReader, StreamResult};
-use wasip3::{wit_future, wit_stream};
+use wit_bindgen::{FutureReader, FutureWriter, StreamReader, StreamResult, spawn_local};
 use witgate_gateway::{TransportError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+
+use crate::bindings::wasi::http::client;
+use crate::bindings::wasi::http::types::{ErrorCode, Fields, Method, Request, RequestOptions, Response, Scheme};
+use crate::bindings::{wit_future, wit_stream};
 
 /// The runtime's own limits on the first byte and between bytes are switched off so far: the gateway has its own.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,7 +57,7 @@ fn outgoing(request: UpstreamRequest) -> Result<Request, TransportError> {
         let (mut writer, reader) = wit_stream::new();
         let body = Vec::from(request.body);
         // Ends when the body has been taken, or when the request is dropped.
-        wasip3::spawn(async move {
+        spawn_local(async move {
             let _ = writer.write_all(body).await;
         });
         Some(reader)

@@ -13,12 +13,17 @@ mod server;
 mod store;
 mod timer;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use wasip3::http::types::{ErrorCode, Request, Response};
+use futures_util::future::{Either, select};
+use wit_bindgen::spawn_local;
 use witgate_config::Config;
-use witgate_gateway::Gateway;
+use witgate_gateway::{Gateway, Ports};
+
+use bindings::wasi::http::types::{ErrorCode, Request, Response};
 
 #[allow(missing_docs, clippy::all)]
 mod bindings {
@@ -29,11 +34,8 @@ mod bindings {
             "witgate:adapter/types@0.1.0": witgate_model::types,
             "witgate:normaliser/types@0.1.0": witgate_model::normaliser,
             "witgate:policy/types@0.1.0": witgate_model::policy,
-            "witgate:normaliser/dialects@0.1.0": generate,
-            "wasi:config/store@0.2.0-draft-2024-09-27": generate,
-            "wasi:keyvalue/store@0.2.0-draft2": generate,
-            "wasi:keyvalue/atomics@0.2.0-draft2": generate,
         },
+        generate_all,
     });
 }
 
@@ -51,9 +53,12 @@ thread_local! {
     static SHARED: Option<Rc<Shared>> = config::load();
 }
 
+/// How often jobs are looked for while a client may wait for one.
+const LOOK: Duration = Duration::from_secs(1);
+
 struct Shell;
 
-impl wasip3::exports::http::handler::Guest for Shell {
+impl bindings::exports::wasi::http::handler::Guest for Shell {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         match SHARED.with(Clone::clone) {
             Some(shared) => {
@@ -62,11 +67,33 @@ impl wasip3::exports::http::handler::Guest for Shell {
                 let ports = Arc::new(ports::Wasi::new(Rc::clone(&shared)));
                 let request = server::request(request);
                 let leaves_work = witgate_gateway::leaves_work(&request);
-                let answer = shared.gateway.handle(&ports, request).await;
-                if shared.gateway.left_work() || leaves_work {
+                let work_off = || {
                     // For as long as the runtime lets the instance live; what is not done then, a later request finds.
                     let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
-                    wasip3::spawn(async move { gateway.work_off(&ports).await });
+                    spawn_local(async move { gateway.work_off(&ports).await });
+                };
+                let answering = shared.gateway.handle(&ports, request);
+                let answer = if leaves_work {
+                    // Its client may wait for a job.
+                    let working = async {
+                        loop {
+                            let next = shared.gateway.next_job();
+                            select(pin!(next), pin!(ports.sleep_until(ports.now() + LOOK))).await;
+                            work_off();
+                        }
+                    };
+                    match select(pin!(answering), pin!(working)).await {
+                        Either::Left((answer, _)) => answer,
+                        Either::Right((never, _)) => never,
+                    }
+                } else {
+                    answering.await
+                };
+                if shared.gateway.left_work() || leaves_work {
+                    work_off();
+                } else if shared.gateway.may_pass_by(ports.now()) {
+                    let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
+                    spawn_local(async move { gateway.pass_by(&ports).await });
                 }
                 server::respond(ports.timer(), answer)
             }
@@ -75,4 +102,4 @@ impl wasip3::exports::http::handler::Guest for Shell {
     }
 }
 
-wasip3::http::service::export!(Shell);
+bindings::export!(Shell with_types_in bindings);

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use serde_json::json;
-use wasip3::clocks::system_clock;
-use wasip3::random::random;
+use wit_bindgen::spawn_local;
 use witgate_gateway::{
     Document, DocumentRef, Fault, Ports, Record, TransportError, UpstreamRequest, UpstreamResponse, Warning, Work,
 };
 
 use crate::Shared;
+use crate::bindings::wasi::clocks::system_clock;
+use crate::bindings::wasi::random::random;
 use crate::client::{self, Body};
 use crate::components::{Dialects, Held};
 use crate::policies;
@@ -121,7 +122,7 @@ impl Ports for Wasi {
 
     fn after(self: &Arc<Self>, work: Work) {
         let ports = Arc::clone(self);
-        wasip3::spawn(async move { work.run(ports.as_ref()).await });
+        spawn_local(async move { work.run(ports.as_ref()).await });
     }
 
     fn record(&self, record: &Record) {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt};
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response};
-use wasip3::wit_bindgen::{StreamResult, StreamWriter};
-use wasip3::{wit_future, wit_stream};
+use wit_bindgen::{StreamReader, StreamResult, StreamWriter, spawn_local};
 use witgate_gateway::{Body, BodyError};
 use witgate_model::Field;
 
+use crate::bindings::wasi::http::types::{ErrorCode, Fields, Method, Request, Response};
+use crate::bindings::{wit_future, wit_stream};
 use crate::client::fields;
 use crate::timer::{Timer, now};
 
@@ -49,15 +49,17 @@ impl witgate_gateway::RequestBody for Incoming {
     async fn read(self, limit: usize) -> Result<Bytes, BodyError> {
         let length = self.0.get_headers().get("content-length").into_iter().next();
         let length = length.and_then(|length| std::str::from_utf8(&length).ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > limit as u64) {
-            return Err(BodyError::TooLarge);
-        }
         let (result, consumed) = wit_future::new(|| Ok(()));
         let (mut stream, trailers) = Request::consume_body(self.0, consumed);
+        if length.is_some_and(|length| length > limit as u64) {
+            spawn_local(discard(stream, limit, (result, trailers)));
+            return Err(BodyError::TooLarge);
+        }
         // A length that the client only claims gets no more memory than one read.
         let mut body = Vec::with_capacity(length.map_or(READ, |length| (length as usize).saturating_add(1)).min(READ));
         loop {
             if body.len() > limit {
+                spawn_local(discard(stream, limit, (result, trailers)));
                 return Err(BodyError::TooLarge);
             }
             if body.capacity() == body.len() {
@@ -76,6 +78,22 @@ impl witgate_gateway::RequestBody for Incoming {
     }
 }
 
+/// Takes as much again of a body that is too large. A client that still sends reads its answer only afterwards, and may not
+/// get it where its connection is reset by then. `body` is what else there is of the body.
+async fn discard<T>(mut stream: StreamReader<u8>, mut left: usize, body: T) {
+    let mut buffer = Vec::with_capacity(READ);
+    while left > 0 {
+        let (end, read) = stream.read(buffer).await;
+        if end == StreamResult::Dropped {
+            break;
+        }
+        left = left.saturating_sub(read.len());
+        buffer = read;
+        buffer.clear();
+    }
+    drop(body);
+}
+
 /// The gateway's answer, as the runtime takes it.
 pub fn respond(
     timer: Timer,
@@ -86,9 +104,9 @@ pub fn respond(
     match answer.body {
         Body::Whole(body) => {
             headers.push(("content-length".to_owned(), body.len().to_string()));
-            wasip3::spawn(whole(writer, body));
+            spawn_local(whole(writer, body));
         }
-        Body::Stream(stream) => wasip3::spawn(pump(timer, writer, stream)),
+        Body::Stream(stream) => spawn_local(pump(timer, writer, stream)),
     }
     let (trailers, no_trailers) = wit_future::new(|| Ok(None));
     drop(trailers);

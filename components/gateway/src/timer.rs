@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use wasip3::clocks::monotonic_clock;
+use crate::bindings::wasi::clocks::monotonic_clock;
 
 /// Time since a fixed moment.
 pub fn now() -> Duration {

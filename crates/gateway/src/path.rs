@@ -191,8 +191,9 @@ impl<P: Ports> Flight<P> {
     }
 
     pub fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
+        headers.reserve(12);
         headers.push(("x-request-id".to_owned(), self.record.request_id.clone()));
-        headers.extend(self.bill.headers.iter().cloned());
+        self.bill.headers(&mut headers);
         if let Some(provider) = &self.record.provider {
             headers.push(("x-witgate-provider".to_owned(), provider.clone()));
         }

@@ -7,6 +7,7 @@
 //! The address must be a public one, unless `jobs.allow_private_callbacks` is set: what is written as an address is
 //! checked here, what a name resolves to is checked by the runtime when it connects (`UpstreamRequest::public_only`).
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use witgate_config::Secret;
 
 use super::serve::shown;
 use super::store::{self, Callback, Called, Store, millis};
-use super::work::warn;
+use super::work::{Due, POLL, warn};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http;
@@ -32,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long nobody else sends a callback that somebody is sending.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// How many are sent at once.
-pub(super) const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 16;
 /// The wait before the second sending; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(3_600);
@@ -57,21 +58,9 @@ impl Gateway {
         Ok(Some(Callback { url: url.to_owned(), state: Called::Waiting, tries: 0, due: 0, lease: None }))
     }
 
-    /// Sends the callbacks that are due. True where there may be more.
-    pub(super) async fn call_back<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<bool, StateError> {
-        let store = Store(ports.as_ref());
-        let page = store.list("jobc/", None, AT_ONCE).await?;
-        let now = millis(store.now());
-        let mut due = Vec::new();
-        for (entry, _) in page {
-            if store::of("jobc", &entry).is_some_and(|(due, _)| due <= now) {
-                due.push(self.call_one(ports, entry));
-            }
-        }
-        let more = due.len() == AT_ONCE;
-        let sent = join_all(due).await;
-        sent.into_iter().collect::<Result<(), _>>()?;
-        Ok(more)
+    /// Sends the callbacks that are due. When the next one is.
+    pub(super) async fn call_back<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<Due, StateError> {
+        all_due(ports.as_ref(), "jobc", |entry, _| self.call_one(ports, entry)).await
     }
 
     async fn call_one<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, entry: String) -> Result<(), StateError> {
@@ -135,6 +124,33 @@ impl Gateway {
         };
         post(ports.as_ref(), posting).await
     }
+}
+
+/// Does what is due of a list, several at once. When the next of it is due.
+pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>>(
+    ports: &P,
+    list: &str,
+    one: impl Fn(String, Bytes) -> F,
+) -> Result<Due, StateError> {
+    let (store, prefix) = (Store(ports), format!("{list}/"));
+    let due_at = |entry: &str| store::of(list, entry).map(|(due, _)| due);
+    let now = millis(store.now());
+    let (mut doing, mut next) = (Vec::new(), None);
+    for (entry, value) in store.list(&prefix, None, AT_ONCE).await? {
+        match due_at(&entry) {
+            Some(due) if due <= now => doing.push(one(entry, value)),
+            due => next = next.or(due),
+        }
+    }
+    if doing.is_empty() {
+        return Ok(next);
+    }
+    let more = doing.len() == AT_ONCE;
+    join_all(doing).await.into_iter().collect::<Result<(), _>>()?;
+    // What failed has been put off; what another process does, or is about to write, is still there.
+    let pause = if more { Duration::ZERO } else { POLL };
+    let first = store.list(&prefix, None, 1).await?;
+    Ok(first.first().and_then(|(entry, _)| due_at(entry)).map(|due| due.max(millis(store.now() + pause))))
 }
 
 /// A message that is to be posted.

@@ -199,12 +199,6 @@ impl Counter {
 }
 
 impl Gateway {
-    /// Whether a request has left a job to be run, or looked at one that has not ended, since the last time: for a runtime
-    /// that lives from one request to the next, as [`leaves_work`](crate::leaves_work).
-    pub fn left_work(&self) -> bool {
-        self.jobs.left.swap(false, Ordering::Relaxed)
-    }
-
     /// Takes a request whose answer is given later; where it is found, and what is to be told of it now.
     pub(crate) async fn take_later<P: Ports>(
         self: &Arc<Self>,

@@ -79,6 +79,8 @@ pub(crate) struct Jobs {
     working: AtomicBool,
     /// A request has left a job to be run, or looked at one that has not ended; see [`crate::Gateway::left_work`].
     left: AtomicBool,
+    /// When this process looked last, in passing, for what others left.
+    passed: Mutex<Option<Duration>>,
     /// When the queue was counted, and its length.
     queued: Mutex<(Option<Duration>, usize)>,
 }

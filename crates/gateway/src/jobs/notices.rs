@@ -13,15 +13,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use witgate_config::Webhook;
 
-use super::callback::{AT_ONCE, LEASE, Posting, backoff, check, post};
+use super::callback::{LEASE, Posting, all_due, backoff, check, post};
 use super::hash;
 use super::store::{self, Called, Store, millis};
-use super::work::{UNBORN, warn};
+use super::work::{Due, UNBORN, warn};
 use crate::http;
 use crate::ports::Ports;
 use crate::state::{Expect, StateError};
@@ -75,17 +74,9 @@ async fn enter<P: Ports>(store: Store<'_, P>, due: u64, id: &str, key: &str, end
     store.set(&store::at("alertq", due, id), Some(key), Some(end), Expect::Anything).await.map(drop)
 }
 
-/// Sends the notices that are due. True where there may be more.
-pub(crate) async fn send<P: Ports>(ports: &P, webhook: &Webhook) -> Result<bool, StateError> {
-    let store = Store(ports);
-    let page = store.list("alertq/", None, AT_ONCE).await?;
-    let now = millis(store.now());
-    let due = |entry: &str| store::of("alertq", entry).is_some_and(|(due, _)| due <= now);
-    let due: Vec<_> = page.into_iter().filter(|(entry, _)| due(entry)).collect();
-    let more = due.len() == AT_ONCE;
-    let sent = join_all(due.into_iter().map(|(entry, key)| send_one(ports, webhook, entry, key))).await;
-    sent.into_iter().collect::<Result<(), _>>()?;
-    Ok(more)
+/// Sends the notices that are due. When the next one is.
+pub(crate) async fn send<P: Ports>(ports: &P, webhook: &Webhook) -> Result<Due, StateError> {
+    all_due(ports, "alertq", |entry, key| send_one(ports, webhook, entry, key)).await
 }
 
 async fn send_one<P: Ports>(ports: &P, webhook: &Webhook, entry: String, key: Bytes) -> Result<(), StateError> {

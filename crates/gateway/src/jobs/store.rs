@@ -8,6 +8,7 @@
 //! | `jobo/OWNER/AGE-ID` | an owner's jobs, the newest first |
 //! | `jobi/OWNER/HASH` | the job that an idempotency key stands for |
 //! | `jobb/ID/NAME/NUMBER` | pieces of a request or an answer |
+//! | `jobp` | somebody has looked in passing, a moment ago |
 //!
 //! An index may lag behind the job, never the other way round: it is written before the job and removed after it, and
 //! who finds an entry that is not true puts it right.
@@ -27,6 +28,9 @@ pub(crate) const PIECE: usize = 256 * 1024;
 
 /// What an entry of an index holds: all of it is in the key.
 pub(crate) const ENTRY: &[u8] = b"1";
+
+/// See [`crate::Gateway::pass_by`].
+pub(super) const PASSED: &str = "jobp";
 
 /// The end of the times that an index can tell, in milliseconds since 1970.
 const LAST: u64 = 9_999_999_999_999_999;

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,7 +23,11 @@ use crate::record::Warning;
 use crate::state::StateError;
 
 /// How often the queue is looked at for what other processes did.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
+/// How long [`Gateway::work_off`] waits for what is due later.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often at most all processes together look, in passing, for what others left.
+const SELDOM: Duration = Duration::from_secs(10);
 /// How long after a failure of the state store it is asked again.
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// How many entries of the queue are looked at together.
@@ -71,11 +75,16 @@ impl Drop for Running {
 
 /// What it has done.
 enum Did {
-    Looked(Vec<Claimed>),
-    /// Callbacks were sent; whether there may be more.
-    Called(bool),
+    /// The jobs that it has now, and when the next one is due.
+    Looked(Vec<Claimed>, Due),
+    /// Callbacks were sent; when the next one is due.
+    Called(Due),
     Ran,
 }
+
+/// When there is something to do, in milliseconds since 1970: a moment that is past where there may be more by now, none
+/// where nothing is known.
+pub(super) type Due = Option<u64>;
 
 /// An answer, and what is to be told of it when it is kept.
 struct Performed {
@@ -94,8 +103,8 @@ impl Gateway {
         self.work_until(ports, false).await;
     }
 
-    /// Runs the jobs that are due, and then completes: for a runtime that lives from one request to the next. Completes at
-    /// once where the same process does so already.
+    /// Runs the jobs and sends the callbacks and notices that are due, or will be in half a minute, and then completes: for a
+    /// runtime that lives from one request to the next. Completes at once where the same process does so already.
     pub async fn work_off<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
         /// Says at its end that nobody works.
         struct Working<'j>(&'j AtomicBool);
@@ -111,29 +120,78 @@ impl Gateway {
         self.work_until(ports, true).await;
     }
 
-    /// Runs jobs; where `once`, until none is due.
+    /// Whether a request has left a job to be run, or looked at one that has not ended, since the last time: for a runtime
+    /// that lives from one request to the next, as [`leaves_work`](crate::leaves_work).
+    pub fn left_work(&self) -> bool {
+        self.jobs.left.swap(false, Ordering::Relaxed)
+    }
+
+    /// Completes when a request has left a job since the call.
+    pub fn next_job(&self) -> impl Future<Output = ()> {
+        self.jobs.bell.after(self.jobs.bell.rung())
+    }
+
+    /// Whether [`Gateway::pass_by`] is to be called after a request, whatever it was; `now` is that of the ports.
+    pub fn may_pass_by(&self, now: Duration) -> bool {
+        let mut passed = self.jobs.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = passed.is_none_or(|passed| now.saturating_sub(passed) >= SELDOM);
+        if is_due {
+            *passed = Some(now);
+        }
+        is_due
+    }
+
+    /// As [`Gateway::work_off`], unless any process did this in the last 10 seconds: so what one left behind, a callback that
+    /// was not accepted or a job whose process has gone, is done as long as there are requests.
+    pub async fn pass_by<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
+        let store = Store(ports.as_ref());
+        let passed = async {
+            let passed = store.get(store::PASSED).await?.is_some();
+            if !passed {
+                store.enter(store::PASSED, store.now() + SELDOM).await?;
+            }
+            Ok(passed)
+        };
+        match passed.await {
+            Ok(true) => {}
+            Ok(false) => self.work_off(ports).await,
+            Err(error) => warn(ports.as_ref(), "", &error),
+        }
+    }
+
+    /// Runs jobs; where `once`, until none is due for a while.
     async fn work_until<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, once: bool) {
         let most = self.config.jobs.concurrency;
         let duty = |duty| self.duty(ports, duty);
         let mut tasks = FuturesUnordered::new();
         let (mut running, mut looking, mut heard) = (0_usize, false, 0);
-        let (mut look_at, mut calling, mut call_at) = (ports.now(), false, ports.now());
+        // None: not before something happens.
+        let (mut look_at, mut calling, mut call_at) = (Some(ports.now()), false, Some(ports.now()));
+        let again = |due: Due| {
+            let now = millis(ports.unix_time());
+            let wait = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+            match once {
+                true => wait.filter(|wait| *wait <= PATIENCE).map(|wait| ports.now() + wait),
+                false => Some(ports.now() + wait.unwrap_or(POLL).min(POLL)),
+            }
+        };
         loop {
             let rung = self.jobs.bell.rung();
             let retired = self.is_retired();
-            if retired && tasks.is_empty() {
+            let done = once && look_at.is_none() && call_at.is_none() && heard == rung;
+            if (retired || done) && tasks.is_empty() {
                 return;
             }
             // Those too that run on a gateway that this one has replaced.
             let room = most.saturating_sub(self.jobs.running.load(Ordering::Relaxed).max(running));
             let idle = !looking && room > 0 && !retired && !self.is_draining();
-            if idle && ports.now() >= look_at {
+            if idle && look_at.is_some_and(|at| ports.now() >= at) {
                 heard = rung;
                 looking = true;
                 tasks.push(duty(Duty::Look(room)));
                 continue;
             }
-            if !calling && !retired && ports.now() >= call_at {
+            if !calling && !retired && call_at.is_some_and(|at| ports.now() >= at) {
                 calling = true;
                 tasks.push(duty(Duty::Call));
                 continue;
@@ -145,20 +203,23 @@ impl Gateway {
                         None => pending().await,
                     }
                 });
+                let sleep_until = async |at: Option<Duration>| match at {
+                    Some(at) => ports.sleep_until(at).await,
+                    None => pending().await,
+                };
                 let look_until = look_at;
                 let look = pin!(async {
                     if idle {
-                        select(pin!(ports.sleep_until(look_until)), pin!(self.jobs.bell.after(heard))).await;
+                        select(pin!(sleep_until(look_until)), pin!(self.jobs.bell.after(heard))).await;
                     } else {
                         pending::<()>().await;
                     }
                 });
-                let call =
-                    pin!(async { if calling || retired { pending().await } else { ports.sleep_until(call_at).await } });
+                let call = pin!(sleep_until(call_at.filter(|_| !calling && !retired)));
                 match select(done, select(look, call)).await {
                     Either::Left((done, _)) => Some(done),
                     Either::Right((Either::Left(_), _)) => {
-                        look_at = ports.now();
+                        look_at = Some(ports.now());
                         None
                     }
                     Either::Right((Either::Right(_), _)) => None,
@@ -166,21 +227,18 @@ impl Gateway {
             };
             match done {
                 None => {}
-                Some(Did::Called(more)) => {
+                Some(Did::Called(due)) => {
                     calling = false;
-                    call_at = ports.now() + if more { Duration::ZERO } else { POLL };
+                    call_at = again(due);
                 }
                 Some(Did::Ran) => {
                     running -= 1;
-                    look_at = ports.now();
+                    (look_at, call_at) = (Some(ports.now()), Some(ports.now()));
                 }
-                Some(Did::Looked(claimed)) => {
+                Some(Did::Looked(claimed, due)) => {
                     looking = false;
-                    if once && claimed.is_empty() && running == 0 && !calling && heard == self.jobs.bell.rung() {
-                        return;
-                    }
                     running += claimed.len();
-                    look_at = ports.now() + if claimed.is_empty() { POLL } else { Duration::ZERO };
+                    look_at = if claimed.is_empty() { again(due) } else { Some(ports.now()) };
                     for claimed in claimed {
                         tasks.push(duty(Duty::Run(Box::new(claimed), Running::new(&self.jobs))));
                     }
@@ -190,18 +248,17 @@ impl Gateway {
     }
 
     async fn duty<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, duty: Duty) -> Did {
+        let failed = |error| {
+            warn(ports.as_ref(), "", &error);
+            None
+        };
         match duty {
             Duty::Look(want) => {
                 let mut claimed = Vec::new();
-                if let Err(error) = self.look(ports, want, &mut claimed).await {
-                    warn(ports.as_ref(), "", &error);
-                }
-                Did::Looked(claimed)
+                let due = self.look(ports, want, &mut claimed).await.unwrap_or_else(failed);
+                Did::Looked(claimed, due)
             }
-            Duty::Call => Did::Called(self.call(ports).await.unwrap_or_else(|error| {
-                warn(ports.as_ref(), "", &error);
-                false
-            })),
+            Duty::Call => Did::Called(self.call(ports).await.unwrap_or_else(failed)),
             Duty::Run(claimed, _running) => {
                 self.run_job(ports, *claimed).await;
                 Did::Ran
@@ -209,22 +266,23 @@ impl Gateway {
         }
     }
 
-    /// Sends callbacks and notices that are due. True where there may be more.
-    async fn call<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<bool, StateError> {
-        let more = self.call_back(ports).await?;
-        match &self.config.access.webhook {
-            Some(webhook) => Ok(super::send(ports.as_ref(), webhook).await? || more),
-            None => Ok(more),
-        }
+    /// Sends callbacks and notices that are due. When the next one is.
+    async fn call<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<Due, StateError> {
+        let callback = self.call_back(ports).await?;
+        let notice = match &self.config.access.webhook {
+            Some(webhook) => super::send(ports.as_ref(), webhook).await?,
+            None => None,
+        };
+        Ok(callback.into_iter().chain(notice).min())
     }
 
-    /// Takes up to `want` jobs that are due, the oldest first.
+    /// Takes up to `want` jobs that are due, the oldest first. When the next one is.
     async fn look<P: Ports>(
         self: &Arc<Self>,
         ports: &Arc<P>,
         want: usize,
         claimed: &mut Vec<Claimed>,
-    ) -> Result<(), StateError> {
+    ) -> Result<Due, StateError> {
         let store = Store(ports.as_ref());
         let mut after = None::<String>;
         loop {
@@ -236,16 +294,16 @@ impl Gateway {
                     continue;
                 };
                 if due > millis(store.now()) {
-                    return Ok(());
+                    return Ok(Some(due));
                 }
                 claimed.extend(self.claim(ports, &entry, due, id).await?);
                 if claimed.len() >= want {
-                    return Ok(());
+                    return Ok(Some(due));
                 }
                 after = Some(entry);
             }
             if !more {
-                return Ok(());
+                return Ok(None);
             }
         }
     }
