@@ -153,7 +153,7 @@ pub fn compose(
     let mut used = Used { base, sources, parts: Vec::new(), placed: Vec::new(), keys: Vec::new() };
     used.add("normaliser".to_owned(), ("built in".to_owned(), builtin::NORMALISER.into()), DIALECTS, DIALECTS, "");
     let adapters = used.adapters(&host, &mut problems);
-    let policies = used.policies(config, &mut problems);
+    let policies = used.policies(&host, &mut problems);
     if !problems.is_empty() {
         problems.sort();
         return Err(Problems(problems).into());
@@ -416,18 +416,15 @@ impl Used<'_> {
                 },
                 AdapterRef::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            // What is composed is what was checked.
-            let found = found.and_then(|(source, wasm)| match loaded(host, provider) {
-                Some(loaded) if loaded.digest == crate::cache::digest(&wasm) => Ok((source, wasm)),
-                _ => Err(format!("{source} has changed in the meantime")),
-            });
+            let found = found.and_then(|found| checked(found, loaded(host, provider).map(|loaded| loaded.digest)));
             wanted.push(Wanted { name: reference.as_str().to_owned(), key, found });
         }
         self.place("adapter", wanted, (ADAPTER_SLOTS, CHAT), config, problems)
     }
 
     /// The same for policies.
-    fn policies(&mut self, config: &Config, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
+    fn policies(&mut self, host: &Host, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
+        let (config, all) = (&*host.config(), host.policies());
         let mut wanted: Vec<Wanted> = Vec::new();
         for (name, policy) in &config.policies {
             let of = match &policy.source {
@@ -442,6 +439,8 @@ impl Used<'_> {
                 PolicySource::Component(component) => self.own(Kind::Policy, name, component),
                 PolicySource::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
+            let loaded = all.iter().find(|loaded| loaded.name == *name).map(|loaded| loaded.digest.clone());
+            let found = found.and_then(|found| checked(found, loaded));
             wanted.push(Wanted { name: of, key: format!("policies.{name}"), found });
         }
         self.place("policy", wanted, (POLICY_SLOTS, HOOKS), config, problems)
@@ -477,6 +476,17 @@ impl Used<'_> {
             names.push((name, slot.to_owned()));
         }
         names
+    }
+}
+
+/// What is composed is what was checked. `digest`: of the component that was.
+fn checked(
+    (source, wasm): (String, Cow<'static, [u8]>),
+    digest: Option<String>,
+) -> Result<(String, Cow<'static, [u8]>), String> {
+    match digest {
+        Some(digest) if digest == crate::cache::digest(&wasm) => Ok((source, wasm)),
+        _ => Err(format!("{source} has changed in the meantime")),
     }
 }
 
