@@ -12,7 +12,7 @@ use witgate_model::normaliser::Route;
 
 use crate::engine::{Bounds, Runtime, State};
 use crate::instances::{
-    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession,
+    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession, described,
 };
 use crate::meter::{Failure, Meter};
 
@@ -351,9 +351,7 @@ impl AdapterComponent {
             });
         }
         let unit = Arc::new(unit);
-        let mut session = AdapterSession::new(Arc::clone(&unit), held);
-        let description = witgate_gateway::Adapter::describe(&mut session)?;
-        drop(session);
+        let description = described(&unit, held)?;
         check(&description).map_err(|why| LoadError::Description { component: unit.name.clone(), why })?;
         Ok(AdapterComponent { unit, description: Arc::new(description) })
     }
@@ -385,7 +383,7 @@ impl AdapterComponent {
 
     /// An instance for one attempt.
     pub fn session(&self) -> Result<AdapterSession, Fault> {
-        Ok(AdapterSession::new(Arc::clone(&self.unit), self.unit.take()?))
+        Ok(AdapterSession::new(Arc::clone(&self.unit), self.unit.take()?, Arc::clone(&self.description)))
     }
 
     /// What the adapter says that it is.
@@ -415,6 +413,7 @@ pub(crate) fn check(description: &Description) -> Result<(), String> {
     if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
         return Err("its operations hold neither `chat` nor `completion`".to_owned());
     }
+    description.default_endpoint.as_deref().map_or(Ok(()), witgate_config::check_default_endpoint)?;
     check_schema(&description.settings_schema)
 }
 

@@ -221,7 +221,7 @@ fn hosts(host: &Host, problems: &mut Vec<Problem>) -> BTreeSet<String> {
         let mut found = false;
         for (settings, region) in ways(config, name, provider) {
             let region = region.or_else(|| settings.get("region")?.as_str());
-            let url = witgate_gateway::default_endpoint(default.clone(), settings, region);
+            let url = witgate_gateway::default_endpoint(&default, settings, region);
             let origin = url.as_deref().and_then(origin);
             found |= url.is_some();
             hosts.extend(origin);

@@ -216,11 +216,20 @@ where
 }
 
 /// An adapter, held by one attempt.
-pub struct AdapterSession(Session<AdapterInstance, AdapterExports>);
+pub struct AdapterSession(Session<AdapterInstance, AdapterExports>, Arc<Description>);
 
 impl AdapterSession {
-    pub(crate) fn new(unit: Arc<AdapterUnit>, held: Held<AdapterInstance>) -> Self {
-        AdapterSession(Session::new(unit, held))
+    /// `description`: what the adapter said when it was loaded.
+    pub(crate) fn new(unit: Arc<AdapterUnit>, held: Held<AdapterInstance>, description: Arc<Description>) -> Self {
+        AdapterSession(Session::new(unit, held), description)
+    }
+
+    /// Asks the adapter what it is.
+    ///
+    /// # Errors
+    /// Where it traps, or goes over its limits.
+    pub fn describe(&mut self) -> Result<Description, Fault> {
+        describe(&mut self.0)
     }
 
     /// Bytes of linear memory that the instance has.
@@ -241,9 +250,18 @@ impl AdapterSession {
     }
 }
 
+fn describe(session: &mut Session<AdapterInstance, AdapterExports>) -> Result<Description, Fault> {
+    session.call::<(), _>(|held, exports| find(held, &exports.describe), ())
+}
+
+/// What an adapter that is being loaded says that it is.
+pub(crate) fn described(unit: &Arc<AdapterUnit>, held: Held<AdapterInstance>) -> Result<Description, Fault> {
+    describe(&mut Session::new(Arc::clone(unit), held))
+}
+
 impl Adapter for AdapterSession {
-    fn describe(&mut self) -> Result<Description, Fault> {
-        self.0.call::<(), _>(|held, exports| find(held, &exports.describe), ())
+    fn description(&self) -> &Description {
+        &self.1
     }
 
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {

@@ -327,10 +327,10 @@ impl NativeDecoder {
 }
 
 impl Adapter for AnyAdapterSession {
-    fn describe(&mut self) -> Result<Description, Fault> {
+    fn description(&self) -> &Description {
         match self {
-            Self::Component(session) => session.describe(),
-            Self::Native(native) => Ok(native.unit.description.clone()),
+            Self::Component(session) => session.description(),
+            Self::Native(native) => &native.unit.description,
         }
     }
 

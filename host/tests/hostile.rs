@@ -151,6 +151,26 @@ async fn a_secret_of_another_provider_and_the_runtimes_credentials_are_not_an_ad
     assert_eq!(backend.requests().len(), 1, "nothing was sent");
 }
 
+#[tokio::test]
+async fn an_adapter_that_has_seen_a_request_cannot_say_another_host() {
+    let (backend, other) = (Backend::json("{}").await, Backend::json("{}").await);
+    let port = |backend: &Backend| backend.url.rsplit(':').next().unwrap().to_owned();
+    // A trusted one keeps what it knows of the request before.
+    for trusted in [false, true] {
+        let host = kit::host(&format!(
+            "[adapters.evil]\npath = {:?}\ntrusted = {trusted}\n[providers.p]\nadapter = \"evil\"\n\
+             settings.port = \"{}\"\nsettings.other = \"{}\"\n",
+            kit::component("tests/hostile.wasm"),
+            port(&backend),
+            port(&other),
+        ));
+        for _ in 0..2 {
+            assert_eq!(ask(&host, "p/m", false).await.0, 200, "trusted = {trusted}");
+        }
+    }
+    assert_eq!((backend.requests().len(), other.requests()), (4, Vec::new()));
+}
+
 /// Ways of a policy to misbehave, and what the client is told of each.
 const POLICY: &[(&str, &str)] = &[
     ("trap", "trapped: wasm `unreachable` instruction executed"),

@@ -3,6 +3,7 @@
 //! Their functions cannot fault here: a component that traps takes the whole instance with it, and the runtime answers.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,10 +36,11 @@ macro_rules! slots {
                 }
             }
 
-            fn describe(self) -> Description {
-                match self {
+            fn described(&self) -> (Self, Rc<Description>) {
+                let description = match self {
                     $(Slot::$variant => crate::bindings::$module::describe(),)*
-                }
+                };
+                (*self, Rc::new(description))
             }
 
             fn probe(self, settings: &str) -> Result<Option<HttpRequest>, Error> {
@@ -92,8 +94,8 @@ slots! {
     Custom4 = custom4 "custom4",
 }
 
-/// Which slot holds the adapter of a name.
-pub struct Slots(HashMap<String, Slot>);
+/// Which slot holds the adapter of a name, and what that adapter said that it is before it saw any request.
+pub struct Slots(HashMap<String, (Slot, Rc<Description>)>);
 
 impl Slots {
     /// What `placed` says, the names of adapters and of their slots; no other slot is asked anything. Where it says nothing
@@ -102,16 +104,14 @@ impl Slots {
     pub fn new(placed: Vec<(String, String)>) -> Self {
         if !placed.is_empty() {
             let slot = |name: &str| Slot::ALL.iter().find(|slot| slot.name() == name);
-            let placed = placed.into_iter().filter_map(|(adapter, name)| Some((adapter, *slot(&name)?)));
+            let placed = placed.into_iter().filter_map(|(adapter, name)| Some((adapter, slot(&name)?.described())));
             return Slots(placed.collect());
         }
-        let mut slots: HashMap<_, _> = Slot::ALL.iter().map(|slot| (slot.name().to_owned(), *slot)).collect();
-        for slot in Slot::ALL {
-            // An empty slot has no id.
-            let id = Some(slot.describe().id).filter(|id| !id.is_empty());
-            if let Some(id) = id {
-                slots.entry(id).or_insert(*slot);
-            }
+        let all: Vec<_> = Slot::ALL.iter().map(Slot::described).collect();
+        let mut slots: HashMap<_, _> = all.iter().map(|of| (of.0.name().to_owned(), of.clone())).collect();
+        // An empty slot has no id.
+        for of in all.into_iter().filter(|(_, description)| !description.id.is_empty()) {
+            slots.entry(of.1.id.clone()).or_insert(of);
         }
         Slots(slots)
     }
@@ -121,15 +121,15 @@ impl Slots {
     /// The host takes a component's file for a name too, as `adapters/adapter-shout.wasm`. The same configuration works
     /// here where a slot holds an adapter whose id the file is called by: `shout`, or `adapter-shout`.
     pub fn adapter(&self, name: &str) -> Option<Held> {
-        self.slot(name).map(|slot| Held { slot, decoder: None })
+        self.slot(name).cloned().map(|(slot, description)| Held { slot, description, decoder: None })
     }
 
-    fn slot(&self, name: &str) -> Option<Slot> {
+    fn slot(&self, name: &str) -> Option<&(Slot, Rc<Description>)> {
         if let Some(slot) = self.0.get(name) {
-            return Some(*slot);
+            return Some(slot);
         }
         let file = name.strip_suffix(".wasm")?.rsplit('/').next()?;
-        self.0.get(file).or_else(|| self.0.get(file.strip_prefix("adapter-")?)).copied()
+        self.0.get(file).or_else(|| self.0.get(file.strip_prefix("adapter-")?))
     }
 
     /// The names that the adapters here go by, in order.
@@ -143,6 +143,7 @@ impl Slots {
 /// An adapter, held by one attempt.
 pub struct Held {
     slot: Slot,
+    description: Rc<Description>,
     decoder: Option<Decoder>,
 }
 
@@ -155,8 +156,8 @@ impl Held {
 }
 
 impl Adapter for Held {
-    fn describe(&mut self) -> Result<Description, Fault> {
-        Ok(self.slot.describe())
+    fn description(&self) -> &Description {
+        &self.description
     }
 
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {

@@ -79,7 +79,7 @@ fn check(config: Config, slots: &Slots, policies: &policies::Slots, composed: bo
         }
     }
     for (name, provider) in &config.providers {
-        let Some(mut adapter) = slots.adapter(provider.adapter.as_str()) else {
+        let Some(adapter) = slots.adapter(provider.adapter.as_str()) else {
             let (of, there) = (provider.adapter.as_str(), slots.names().join(", "));
             let (message, help) = if composed {
                 let help = format!("there are {there}; run `witgate compose` with this configuration");
@@ -91,7 +91,11 @@ fn check(config: Config, slots: &Slots, policies: &policies::Slots, composed: bo
             problems.push(config.problem(&format!("providers.{name}.adapter"), message, Some(help)));
             continue;
         };
-        let description = adapter.describe().map_err(|fault| vec![fault.to_string()])?;
+        let description = adapter.description();
+        let endpoint = description.default_endpoint.as_deref().map_or(Ok(()), witgate_config::check_default_endpoint);
+        if let Err(message) = endpoint {
+            problems.push(config.problem(&format!("providers.{name}.adapter"), message, None));
+        }
         let slots: Vec<_> = description.secrets.iter().map(|slot| (slot.name.as_str(), slot.required)).collect();
         problems.extend(config.check_secrets(name, &slots));
     }

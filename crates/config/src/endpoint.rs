@@ -7,6 +7,9 @@ pub(crate) struct Flaw(pub(crate) &'static str, pub(crate) &'static str);
 
 const EXAMPLE: &str = "write \"http://host:port\" or \"https://host/path\"";
 
+/// The longest endpoint, in bytes.
+const MOST: usize = 2_048;
+
 /// The endpoint without slashes at its end, scheme and host in lower case.
 pub(crate) fn check(text: &str) -> Result<String, Flaw> {
     if text == "stub:" {
@@ -15,7 +18,7 @@ pub(crate) fn check(text: &str) -> Result<String, Flaw> {
     if text.is_empty() {
         return Err(Flaw("is empty", EXAMPLE));
     }
-    if text.len() > 2_048 {
+    if text.len() > MOST {
         return Err(Flaw("is longer than 2,048 bytes", EXAMPLE));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -79,6 +82,31 @@ pub(crate) fn check(text: &str) -> Result<String, Flaw> {
     Ok(format!("{scheme}://{host}{port}{path}"))
 }
 
+/// What is wrong with the endpoint that an adapter has where the configuration names none: a URL as any other, in which
+/// `{name}` stands for a setting. `{region}` may follow from a request, and so must not be the end of the host.
+pub fn check_default_endpoint(text: &str) -> Result<(), String> {
+    let said = |what: &str| Err(format!("its default-endpoint {what}"));
+    if text.len() > MOST {
+        return said("is longer than 2,048 bytes");
+    }
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    if authority.split(':').next().is_some_and(|host| host.trim_end_matches('.').ends_with("{region}")) {
+        return said("has a host that ends with the region, which a request may choose");
+    }
+    let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let Some((name, after)) = behind.split_once('}') else { return said("has a \"{\" without its \"}\"") };
+        if name.is_empty() {
+            return said("has \"{}\", which names no setting");
+        }
+        filled.push_str(before);
+        filled.push('1');
+        rest = after;
+    }
+    filled.push_str(rest);
+    check(&filled).map(|_| ()).or_else(|Flaw(what, _)| said(what))
+}
+
 /// Labels of letters, digits, `-` and `_` (which container networks use), parted by single dots.
 pub(crate) fn host_name(host: &str) -> bool {
     host.strip_suffix('.').unwrap_or(host).split('.').all(|label| {
@@ -88,4 +116,36 @@ pub(crate) fn host_name(host: &str) -> bool {
 
 fn escapes_are_whole(segment: &str) -> bool {
     segment.split('%').skip(1).all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapters_own_endpoint_is_a_url_whose_host_no_request_chooses() {
+        for good in [
+            "stub:",
+            "https://api.example.com/v1",
+            "https://bedrock-runtime.{region}.{dns_suffix}",
+            "https://{host}/{region}",
+            "http://127.0.0.1:{port}",
+        ] {
+            assert_eq!(check_default_endpoint(good), Ok(()), "{good}");
+        }
+        for (bad, told) in [
+            ("https://{region}", "ends with the region"),
+            ("https://x.{region}:443/v1", "ends with the region"),
+            ("https://{region}./v1", "ends with the region"),
+            ("https://{}.example.com", "names no setting"),
+            ("https://{region", "without its"),
+            ("https://user@example.com", "user"),
+            ("file:///etc/passwd", "neither http nor https"),
+            ("", "is empty"),
+        ] {
+            let error = check_default_endpoint(bad).expect_err(bad);
+            assert!(error.starts_with("its default-endpoint ") && error.contains(told), "{bad}: {error}");
+        }
+        assert!(check_default_endpoint(&format!("https://{}", "{region}".repeat(1_000_000))).is_err());
+    }
 }

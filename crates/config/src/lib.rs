@@ -72,6 +72,7 @@ pub use config::{
     AdapterConfig, AdapterRef, BUILTIN_ADAPTERS, Config, Cors, Dialect, Documents, Limits, Model, Native, Origin,
     Provider, Route, Server, Settings, Target, Timeouts, UnknownModel,
 };
+pub use endpoint::check_default_endpoint;
 pub use hooks::{BUILTIN_POLICIES, PolicyConfig, PolicySource};
 pub use jobs::Jobs;
 pub use policy::{

@@ -13,7 +13,7 @@
 #[path = "../tests/native.rs"]
 mod native;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -39,9 +39,11 @@ struct Native {
 
 struct Stubbed(Option<<Stub as witgate_model::Adapter>::Decoder>);
 
+static STUB: LazyLock<Description> = LazyLock::new(Stub::describe);
+
 impl Adapter for Stubbed {
-    fn describe(&mut self) -> Result<Description, Fault> {
-        Ok(Stub::describe())
+    fn description(&self) -> &Description {
+        &STUB
     }
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
         Ok(Stub::probe(settings))

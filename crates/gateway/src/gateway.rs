@@ -693,7 +693,7 @@ impl Gateway {
         };
         let mut last = Err("has no endpoint".to_owned());
         let region = path::region(&request.auth, settings);
-        let endpoints = path::endpoints(provider, settings, region, &mut adapter).map_err(|fault| fault.to_string())?;
+        let endpoints = path::endpoints(provider, settings, region, &adapter);
         for endpoint in endpoints.iter() {
             last =
                 self.probe_endpoint(ports, provider, (endpoint, region), request.clone()).await.map_err(|(why, _)| why);

@@ -152,8 +152,9 @@ impl Gateway {
     /// client, since other backends did.
     async fn backend_models<P: Ports>(&self, flight: &Flight<P>, provider: &Provider) -> Option<Vec<ModelEntry>> {
         let ports = flight.ports.as_ref();
-        let lists = ports.adapter(&provider.name).and_then(|mut adapter| adapter.describe());
-        if !lists.is_ok_and(|description| description.operations.iter().any(|operation| operation == "models")) {
+        let lists =
+            |adapter: P::Adapter| adapter.description().operations.iter().any(|operation| operation == "models");
+        if !ports.adapter(&provider.name).is_ok_and(lists) {
             return Some(Vec::new());
         }
         let request = witgate_model::Request::new("", "", Input::Models);

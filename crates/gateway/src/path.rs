@@ -286,20 +286,22 @@ pub(crate) fn endpoints<'p, A: Adapter>(
     provider: &'p Provider,
     settings: &serde_json::Value,
     region: Option<&str>,
-    adapter: &mut A,
-) -> Result<Cow<'p, [String]>, Fault> {
+    adapter: &A,
+) -> Cow<'p, [String]> {
     if !provider.endpoints.is_empty() {
-        return Ok(Cow::Borrowed(&provider.endpoints));
+        return Cow::Borrowed(&provider.endpoints);
     }
-    let Some(endpoint) = adapter.describe()?.default_endpoint else { return Ok(Cow::Borrowed(&[])) };
-    Ok(default_endpoint(endpoint, settings, region).map_or(Cow::Borrowed(&[]), |endpoint| Cow::Owned(vec![endpoint])))
+    let own = adapter.description().default_endpoint.as_deref();
+    let own = own.and_then(|endpoint| default_endpoint(endpoint, settings, region));
+    own.map_or(Cow::Borrowed(&[]), |endpoint| Cow::Owned(vec![endpoint]))
 }
 
 /// An adapter's default endpoint with `settings` filled in, and with `region`, that of a signature; `None` where they do
 /// not say what it needs.
-pub fn default_endpoint(mut endpoint: String, settings: &serde_json::Value, region: Option<&str>) -> Option<String> {
-    while let Some((before, rest)) = endpoint.split_once('{') {
-        let Some((name, after)) = rest.split_once('}') else { break };
+pub fn default_endpoint(endpoint: &str, settings: &serde_json::Value, region: Option<&str>) -> Option<String> {
+    let (mut filled, mut rest) = (String::with_capacity(endpoint.len()), endpoint);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let Some((name, after)) = behind.split_once('}') else { break };
         // It becomes a part of a host name: letters, digits, hyphens and dots only.
         let value = match (name, region) {
             ("region", Some(region)) => region,
@@ -309,9 +311,12 @@ pub fn default_endpoint(mut endpoint: String, settings: &serde_json::Value, regi
         if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
             return None;
         }
-        endpoint = format!("{before}{value}{after}");
+        filled.push_str(before);
+        filled.push_str(value);
+        rest = after;
     }
-    Some(endpoint)
+    filled.push_str(rest);
+    Some(filled)
 }
 
 /// The region that a request is signed for: the adapter's choice, as of an ARN, else that of the settings.
@@ -717,7 +722,7 @@ impl<'p, P: Ports> Reply<'p, P> {
             );
             return Err(Failed::ours(500, "api_error", "no_region", message));
         }
-        let endpoints = endpoints(provider, settings, region.as_deref(), &mut adapter).map_err(fault)?;
+        let endpoints = endpoints(provider, settings, region.as_deref(), &adapter);
         let Some(endpoint) = endpoints.get(call.endpoint) else {
             let message = format!("provider \"{}\" has no endpoint", provider.name);
             return Err(Failed::ours(500, "api_error", "no_endpoint", message));

@@ -136,8 +136,9 @@ pub trait Normaliser {
 /// An adapter component, held exclusively by one attempt. The functions are those of `wit/adapter/chat.wit`; `start` makes
 /// the decoder on which `feed` and `finish` work.
 pub trait Adapter {
-    /// What the adapter is.
-    fn describe(&mut self) -> Result<Description, Fault>;
+    /// What the adapter said that it is when it was loaded, before it saw any request. It is not asked again: where a
+    /// request goes must not follow from what is in it.
+    fn description(&self) -> &Description;
     /// The cheapest request that shows whether the backend serves.
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault>;
     /// The HTTP request that asks the backend.

@@ -58,7 +58,7 @@ impl Gateway {
         let Ok(mut adapter) = ports.adapter(&provider.name) else { return };
         let Ok(Ok(Some(request))) = adapter.probe(&settings.to_string()) else { return };
         let region = path::region(&request.auth, &settings).map(str::to_owned);
-        let Ok(endpoints) = path::endpoints(provider, &settings, region.as_deref(), &mut adapter) else { return };
+        let endpoints = path::endpoints(provider, &settings, region.as_deref(), &adapter);
         let Some(endpoint) = endpoints.get(at) else { return };
         let told = self.probe_endpoint(ports, provider, (endpoint, region.as_deref()), request).await;
         pool.probed(at, ports.now(), told.map_or_else(|(_, verdict)| verdict, |()| Verdict::Served));

@@ -96,6 +96,25 @@ async fn a_secret_of_another_provider_and_the_runtimes_credentials_are_not_an_ad
     assert!(!request.contains("s3cret") && !request.contains("x-stolen"), "{request}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_has_seen_a_request_cannot_say_another_host() {
+    let (mut backend, mut other) = (Backend::start().await, Backend::start().await);
+    let toml = format!(
+        "[adapters.custom]\npath = \"custom.wasm\"\n[providers.p]\nadapter = \"custom\"\n\
+         settings.port = \"{}\"\nsettings.other = \"{}\"\n",
+        backend.address.port(),
+        other.address.port()
+    );
+    let gateway = gateway(toml, Options::default()).await;
+    for _ in 0..2 {
+        let _client = ask(&gateway, "p/m").await;
+        tokio::select! {
+            connection = backend.request() => assert!(connection.request.starts_with("POST /v1/answer HTTP/1.1\r\n")),
+            _ = other.request() => panic!("the other host was asked"),
+        }
+    }
+}
+
 /// Each takes its instance with it, and what that serves; the next request has another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_traps_ends_its_instance_and_the_next_request_is_served() {

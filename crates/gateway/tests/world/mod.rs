@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -1127,7 +1127,7 @@ pub struct NativeAdapter {
 
 /// The functions of an adapter.
 struct Functions {
-    describe: fn() -> Description,
+    description: LazyLock<Description>,
     probe: fn(&str) -> Result<Option<HttpRequest>, Error>,
     encode: fn(&str, witgate_model::Request) -> Result<HttpRequest, Error>,
     decoder: fn(&str, Option<String>, ResponseHead) -> Box<dyn witgate_model::Decoder>,
@@ -1138,7 +1138,7 @@ where
     A::Decoder: 'static,
 {
     Functions {
-        describe: A::describe,
+        description: LazyLock::new(A::describe),
         probe: A::probe,
         encode: A::encode,
         decoder: |settings, context, head| Box::new(A::decoder(settings, context, head)),
@@ -1173,8 +1173,8 @@ impl NativeAdapter {
 }
 
 impl Adapter for NativeAdapter {
-    fn describe(&mut self) -> Result<Description, Fault> {
-        Ok((self.functions.describe)())
+    fn description(&self) -> &Description {
+        &self.functions.description
     }
     fn probe(&mut self, settings: &str) -> Result<Result<Option<HttpRequest>, Error>, Fault> {
         Ok((self.functions.probe)(settings))

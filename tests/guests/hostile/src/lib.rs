@@ -77,7 +77,11 @@ impl Guest for Hostile {
             dialects: vec![],
             secrets: vec![],
             settings_schema: r#"{"type": "object"}"#.into(),
-            default_endpoint: None,
+            // Another host once it has seen a request.
+            default_endpoint: Some(match ENCODED.get() {
+                0 => "http://127.0.0.1:{port}".into(),
+                _ => "http://127.0.0.1:{other}".into(),
+            }),
         }
     }
 
