@@ -416,7 +416,8 @@ impl Used<'_> {
                 },
                 AdapterRef::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            let found = found.and_then(|found| checked(found, loaded(host, provider).map(|loaded| loaded.digest)));
+            let digest = loaded(host, provider).map(|loaded| loaded.digest);
+            let found = found.and_then(|found| checked(found, digest.as_deref()));
             wanted.push(Wanted { name: reference.as_str().to_owned(), key, found });
         }
         self.place("adapter", wanted, (ADAPTER_SLOTS, CHAT), config, problems)
@@ -426,22 +427,34 @@ impl Used<'_> {
     fn policies(&mut self, host: &Host, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
         let (config, all) = (&*host.config(), host.policies());
         let mut wanted: Vec<Wanted> = Vec::new();
+        // The gateway knows a policy by what its source is printed as, so there that is one component.
+        let mut known: BTreeMap<String, (&str, Option<&str>)> = BTreeMap::new();
         for (name, policy) in &config.policies {
             let of = match &policy.source {
                 PolicySource::Builtin(of) | PolicySource::Native(of) => of.clone(),
                 PolicySource::Component(component) => component.source.to_string(),
             };
-            if wanted.iter().any(|wanted| wanted.name == of) {
+            let key = format!("policies.{name}");
+            let digest = all.iter().find(|loaded| loaded.name == *name).map(|loaded| loaded.digest.as_str());
+            if let Some((first, other)) = known.get(&of) {
+                if *other != digest {
+                    let message = format!(
+                        "{of} is another component here than in policies.{first}, and composed both would be one"
+                    );
+                    let help = "name them by sources that differ in more than the lock file or a query: an artifact by \
+                                its digest, behind \"@\", or two files";
+                    problems.push(config.problem(&key, message, Some(help.to_owned())));
+                }
                 continue;
             }
+            known.insert(of.clone(), (name, digest));
             let found = match &policy.source {
                 PolicySource::Builtin(of) => of_ours(&builtin::POLICIES, of),
                 PolicySource::Component(component) => self.own(Kind::Policy, name, component),
                 PolicySource::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            let loaded = all.iter().find(|loaded| loaded.name == *name).map(|loaded| loaded.digest.clone());
-            let found = found.and_then(|found| checked(found, loaded));
-            wanted.push(Wanted { name: of, key: format!("policies.{name}"), found });
+            let found = found.and_then(|found| checked(found, digest));
+            wanted.push(Wanted { name: of, key, found });
         }
         self.place("policy", wanted, (POLICY_SLOTS, HOOKS), config, problems)
     }
@@ -482,7 +495,7 @@ impl Used<'_> {
 /// What is composed is what was checked. `digest`: of the component that was.
 fn checked(
     (source, wasm): (String, Cow<'static, [u8]>),
-    digest: Option<String>,
+    digest: Option<&str>,
 ) -> Result<(String, Cow<'static, [u8]>), String> {
     match digest {
         Some(digest) if digest == crate::cache::digest(&wasm) => Ok((source, wasm)),

@@ -540,3 +540,32 @@ fn files_urls_and_policies_are_added_too_and_what_is_wrong_with_them_is_said() {
     assert!(err(&output).contains(&format!("has the digest {digest}, not {wrong}")), "{}", err(&output));
     assert_eq!((place.read("witgate.toml"), place.read("witgate.lock")), before);
 }
+
+#[test]
+fn two_policies_of_one_source_with_other_bytes_are_not_composed_as_one() {
+    let first = std::fs::read(kit::component("tests/hostile-policy.wasm")).unwrap();
+    // A section that nobody reads: the same policy by other bytes.
+    let second = [first.as_slice(), &[0, 2, 1, b'x']].concat();
+    let (one, two) = (first.clone(), second.clone());
+    let web = Web::new(move |path| ok(if path.ends_with("?two") { &two } else { &one }));
+    let toml = |query: &str, digest: Digest| {
+        let url = web.url("/policy.wasm");
+        let first = Digest::of(&first);
+        format!(
+            "[providers.stub]\nadapter = \"stub\"\n[policies.a]\nurl = \"{url}?one\"\ndigest = \"{first}\"\n\
+             [policies.b]\nurl = \"{url}{query}\"\ndigest = \"{digest}\"\n"
+        )
+    };
+    let place = Place::new(&toml("?two", Digest::of(&second)));
+    // The host runs each by its own bytes.
+    let output = place.witgate(&["check"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let output = place.witgate(&["compose"], &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let told = err(&output);
+    assert!(told.contains("policies.b: ") && told.contains("another component here than in policies.a"), "{told}");
+    assert!(!place.path().join("composed").exists(), "something was written");
+    place.write("witgate.toml", toml("?one", Digest::of(&first)));
+    let output = place.witgate(&["compose"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
