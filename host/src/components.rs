@@ -12,7 +12,7 @@ use witgate_model::normaliser::Route;
 
 use crate::engine::{Bounds, Runtime, State};
 use crate::instances::{
-    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession,
+    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession, apart,
 };
 use crate::meter::{Failure, Meter};
 
@@ -104,6 +104,8 @@ pub(crate) struct Unit<I, X> {
     idle: Mutex<Vec<Held<I>>>,
     /// Another component serves in its place: no instance is kept.
     retired: AtomicBool,
+    /// A call of it has run out of its time: from then on none of them shares a thread with other requests.
+    overran: AtomicBool,
     /// Linear memory of a fresh instance, in bytes.
     fresh_memory: usize,
 }
@@ -163,6 +165,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
             bounds,
             idle: Mutex::new(Vec::new()),
             retired: AtomicBool::new(false),
+            overran: AtomicBool::new(false),
             fresh_memory: 0,
         })
     }
@@ -192,7 +195,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.bounds.memory_bytes);
         store.set_epoch_deadline(self.deadline());
-        match self.pre.instantiate(&mut store) {
+        match self.place(|| self.pre.instantiate(&mut store)) {
             Ok(instance) => {
                 self.meter.made(store.data().memory);
                 Ok(Held { store, instance: self.exports.instance(instance) })
@@ -228,8 +231,21 @@ impl<I, X: Exports<I>> Unit<I, X> {
         self.runtime.deadline(self.bounds.call_time)
     }
 
+    /// Runs a call of it: where the caller is, or apart from other requests where one has taken all of its time before.
+    pub fn place<T>(&self, call: impl FnOnce() -> T) -> T {
+        if self.overran.load(Ordering::Relaxed) { apart(call) } else { call() }
+    }
+
+    /// Remembers a call that has run out of its time.
+    pub fn note(&self, error: &wasmtime::Error) {
+        if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+            self.overran.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// What went wrong in a call, in words that hold nothing of the request.
     pub fn fault(&self, state: &State, error: &wasmtime::Error) -> Fault {
+        self.note(error);
         let trap = error.downcast_ref::<Trap>();
         self.meter.failed(match trap {
             Some(Trap::Interrupt) => Failure::Time,

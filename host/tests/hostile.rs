@@ -121,6 +121,42 @@ async fn innocent_requests_are_served_while_others_trap_and_loop() {
     }
 }
 
+/// The first time it takes a thread for as long as a call may take; from then on it has threads of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn once_an_adapter_has_looped_its_calls_hold_no_other_request_up() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let backend = Backend::json("{}").await;
+    let host = std::sync::Arc::new(kit::host(&format!(
+        "[adapters.evil]\npath = {:?}\ncall_timeout = \"2s\"\n\
+         [adapters.calm]\npath = {:?}\n[providers.good]\nadapter = \"calm\"\nendpoint = \"{url}\"\n\
+         [providers.loop]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"loop\"\n\
+         [providers.feed-loop]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"feed-loop\"\n",
+        kit::component("tests/hostile.wasm"),
+        kit::component("tests/hostile.wasm"),
+        url = backend.url,
+    )));
+    // On the one worker, where requests are served, and not on the thread of the test.
+    let begin = |model: &'static str| {
+        let host = std::sync::Arc::clone(&host);
+        tokio::spawn(async move { ask(&host, model, false).await })
+    };
+    assert_eq!(begin("loop/m").await.unwrap().0, 502);
+    let loops = [begin("loop/m"), begin("feed-loop/m"), begin("loop/m")];
+    let mut slowest = Duration::ZERO;
+    let mut served = 0;
+    while !loops.iter().all(tokio::task::JoinHandle::is_finished) {
+        let begun = Instant::now();
+        let (status, body) = begin("good/m").await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        slowest = slowest.max(begun.elapsed());
+        served += 1;
+    }
+    for looped in loops {
+        assert_eq!(looped.await.unwrap().0, 502);
+    }
+    assert!(served > 1 && slowest < LIMIT / 2, "{served} were served beside the loops, one after {slowest:?}");
+}
+
 #[tokio::test]
 async fn a_path_stays_below_its_endpoint_whatever_its_segments_hold() {
     let backend = Backend::json("{}").await;
