@@ -14,6 +14,18 @@ use crate::meter::Meters;
 /// How fine a component's time limit is.
 const TICK: Duration = Duration::from_millis(5);
 
+/// The most linear memories that an instance of a component may have: one made by componentize-qjs has three.
+pub(crate) const MEMORIES: u32 = 4;
+
+/// The most core instances of an instance of a component, which consists of several modules: its own, and small ones that
+/// join it to the component model; one made by componentize-py has 38.
+const CORE_INSTANCES: u32 = 64;
+
+/// The most linear memories of an engine. For each 4 GiB of address space are reserved and a guard of 32 MiB behind them, so
+/// that no access needs a check: this is 60.5 TiB of the 128 that a process has, and a second engine, which there is while
+/// it takes the first one's place, has room beside it.
+pub(crate) const MOST_MEMORIES: u32 = 15_360;
+
 /// What all components together may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -25,6 +37,8 @@ pub struct Sandbox {
     pub call_time: Duration,
     /// The most instances at once, over all components: 4,096. Each takes address space, some GiB, but no memory.
     pub instances: u32,
+    /// The most linear memories of all instances together; 0 is as many as one may have for each.
+    pub(crate) memories: u32,
     /// The most idle instances that are kept of each trusted component: 64.
     pub idle: usize,
     /// Where compiled components are kept; `None` compiles them at each start.
@@ -39,6 +53,7 @@ impl Default for Sandbox {
             memory_bytes: 64 * 1024 * 1024,
             call_time: Duration::from_secs(2),
             instances: 4096,
+            memories: 0,
             idle: 64,
             cache: crate::cache::default_dir(),
             cached: 64,
@@ -77,8 +92,8 @@ impl Default for Bounds {
 pub(crate) struct Runtime {
     pub engine: Engine,
     pub sandbox: Sandbox,
-    /// How many instances were asked for; there may be fewer.
-    asked: u32,
+    /// How many instances and memories were asked for; there may be fewer.
+    asked: (u32, u32),
     pub meters: Arc<Meters>,
     ticker: Ticker,
     cache: Option<Mutex<CheckedCache>>,
@@ -93,7 +108,11 @@ impl Runtime {
     pub fn metered(mut sandbox: Sandbox, meters: Arc<Meters>) -> wasmtime::Result<Arc<Self>> {
         let page = 64 * 1024;
         sandbox.memory_bytes = sandbox.memory_bytes.clamp(page, 1 << 32).div_ceil(page) * page;
-        let asked = sandbox.instances;
+        if sandbox.memories == 0 {
+            sandbox.memories = sandbox.instances.saturating_mul(MEMORIES);
+        }
+        sandbox.memories = sandbox.memories.min(MOST_MEMORIES);
+        let asked = (sandbox.instances, sandbox.memories);
         let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir, sandbox.cached) {
             Ok(cache) => Some(cache),
             Err(error) => {
@@ -113,10 +132,11 @@ impl Runtime {
                 Err(error) => {
                     tracing::warn!(
                         target: "witgate::engine",
-                        instances = sandbox.instances, %error,
+                        instances = sandbox.instances, memories = sandbox.memories, %error,
                         "no address space for so many instances; trying half of them",
                     );
                     sandbox.instances /= 2;
+                    sandbox.memories /= 2;
                 }
             }
         };
@@ -128,7 +148,8 @@ impl Runtime {
     pub fn holds(&self, sandbox: &Sandbox) -> bool {
         sandbox.memory_bytes.min(1 << 32) <= self.sandbox.memory_bytes
             && sandbox.call_time <= self.sandbox.call_time
-            && sandbox.instances <= self.asked
+            && sandbox.instances <= self.asked.0
+            && sandbox.memories.min(MOST_MEMORIES) <= self.asked.1
             && sandbox.cache == self.sandbox.cache
     }
 
@@ -158,12 +179,11 @@ impl Runtime {
 fn config(sandbox: &Sandbox, cache: Option<&CheckedCache>) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(sandbox.instances)
-        // One component consists of several modules: its own, and small ones that join it to the component model; one made
-        // by componentize-py has 38, one by componentize-qjs three memories. These are counts; only memories and tables take address space.
-        .max_core_instances_per_component(64)
-        .total_core_instances(sandbox.instances.saturating_mul(16))
-        .max_memories_per_component(4)
-        .total_memories(sandbox.instances)
+        // These are counts; only memories and tables take address space.
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(sandbox.instances.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(MEMORIES)
+        .total_memories(sandbox.memories)
         .max_tables_per_component(16)
         .total_tables(sandbox.instances.saturating_mul(4))
         .max_memory_size(sandbox.memory_bytes)

@@ -16,7 +16,7 @@ use crate::builtin;
 use crate::cache::digest;
 use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent, Wasm};
 use crate::embed::{Configuration, Own};
-use crate::engine::{Bounds, Runtime, Sandbox};
+use crate::engine::{Bounds, MEMORIES, MOST_MEMORIES, Runtime, Sandbox};
 use crate::meter::Meters;
 use crate::native::{AnyAdapter, AnyPolicy};
 use crate::ports::{Counted, HostPorts, Parts, Recorder};
@@ -118,8 +118,11 @@ impl Setup {
             None => {
                 // A few more components can come without another engine.
                 let more = u32::try_from(sandbox.idle.saturating_mul(4)).unwrap_or(u32::MAX);
-                let sandbox =
-                    Sandbox { instances: sandbox.instances.saturating_add(more).min(MOST_INSTANCES), ..sandbox };
+                let sandbox = Sandbox {
+                    instances: sandbox.instances.saturating_add(more).min(MOST_INSTANCES),
+                    memories: sandbox.memories.saturating_add(more).min(MOST_MEMORIES),
+                    ..sandbox
+                };
                 Runtime::metered(sandbox, Arc::clone(&self.meters))
                     .map_err(|error| BuildError::Engine(error.to_string()))?
             }
@@ -163,6 +166,19 @@ impl Setup {
         let instances =
             limits.max_concurrent_requests.saturating_mul(2 + watching).saturating_add(idle).saturating_add(64);
         sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(MOST_INSTANCES);
+        // A built-in component has one memory; what others have is not known before they are loaded.
+        let most = |own: bool| if own { MEMORIES as usize } else { 1 };
+        let of_adapters = wanted.iter().map(|wanted| most(!matches!(wanted.source, Source::Builtin(_))));
+        let of_policies =
+            config.policies.values().map(|policy| most(matches!(policy.source, PolicySource::Component(_))));
+        let all = of_adapters.clone().chain(of_policies.clone()).sum::<usize>() + 1;
+        let request = 1 + of_adapters.max().unwrap_or(1) + watching.saturating_mul(of_policies.max().unwrap_or(1));
+        let memories = limits
+            .max_concurrent_requests
+            .saturating_mul(request)
+            .saturating_add(sandbox.idle.saturating_mul(all))
+            .saturating_add(64 * MEMORIES as usize);
+        sandbox.memories = u32::try_from(memories).unwrap_or(u32::MAX).min(MOST_MEMORIES);
         sandbox.cached = sandbox.cached.max(2 * (wanted.len() + config.policies.len() + 1));
         sandbox
     }

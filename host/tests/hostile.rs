@@ -274,20 +274,49 @@ async fn a_trusted_adapter_keeps_its_instance_until_it_traps() {
     assert_eq!(counts, ["1", "2", "3", "4", "1"]);
 }
 
+/// A component with further linear memories: behind its own sections come a core module of one memory, and instances of it.
+fn with_more_memories(component: &[u8], more: u8) -> Vec<u8> {
+    let mut modules = 0;
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { .. } => {
+                modules += u8::from(depth == 0);
+                depth += 1;
+            }
+            wasmparser::Payload::ComponentSection { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    let module = wat("(module (memory 1))");
+    let instances: Vec<u8> = std::iter::once(more).chain((0..more).flat_map(|_| [0, modules, 0])).collect();
+    let section = |id: u8, content: &[u8]| {
+        // Numbers of one byte.
+        assert!(content.len() < 128 && modules < 128);
+        [&[id, content.len() as u8], content].concat()
+    };
+    [component, &section(1, &module), &section(2, &instances)].concat()
+}
+
 #[test]
 fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
-    let host = kit::host(&format!(
-        "[providers.a]\nadapter = {:?}\nendpoint = \"http://127.0.0.1:1\"\n",
-        kit::component("tests/hostile.wasm")
-    ));
-    let adapter = host.adapters()[0].component.clone();
-    let mut held = Vec::new();
-    for at in 0..host.config().limits.max_concurrent_requests {
-        let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
-        let adapter = adapter.session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
-        held.push((normaliser, adapter));
+    let folder = tempfile::tempdir().unwrap();
+    // As many memories as an adapter may have.
+    std::fs::write(folder.path().join("large.wasm"), with_more_memories(&kit_bytes(), 3)).unwrap();
+    let small = format!("{:?}", kit::component("tests/hostile.wasm"));
+    for (adapter, memories) in [(small.as_str(), 1), ("\"large.wasm\"", 4)] {
+        let toml = format!("[providers.a]\nadapter = {adapter}\nendpoint = \"http://127.0.0.1:1\"\n");
+        let host = kit::builder(&toml).base_dir(folder.path()).build().unwrap_or_else(|error| panic!("{error}"));
+        let adapter = host.adapters()[0].component.clone();
+        let mut held = Vec::new();
+        for at in 0..host.config().limits.max_concurrent_requests {
+            let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
+            let adapter = adapter.session().unwrap_or_else(|fault| panic!("{at} of {memories} memories: {fault}"));
+            held.push((normaliser, adapter));
+        }
+        assert!(held.len() > 1000);
     }
-    assert!(held.len() > 1000);
 }
 
 /// What is wrong with a configuration whose one adapter is this component.
