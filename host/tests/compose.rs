@@ -264,3 +264,25 @@ fn a_manifest_of_somebody_elses_is_left_alone() {
     assert_eq!(std::fs::read_to_string(folder.path().join("spin.toml")).unwrap(), "spin_manifest_version = 2\n");
     assert!(!folder.path().join("witgate.wasm").exists());
 }
+
+#[test]
+fn an_adapter_and_a_policy_that_import_anything_but_types_are_not_composed() {
+    let nosy = wat::parse_str(r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#).unwrap();
+    let tables = [
+        (
+            "adapter",
+            "[adapters.nosy]\npath = \"nosy.wasm\"\n[providers.p]\nadapter = \"nosy\"\nendpoint = \"http://x\"\n",
+        ),
+        ("policy", "[policies.nosy]\ncomponent = \"nosy.wasm\"\n[providers.p]\nadapter = \"stub\"\n"),
+    ];
+    for (kind, toml) in tables {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("witgate.toml"), toml).unwrap();
+        std::fs::write(folder.path().join("nosy.wasm"), &nosy).unwrap();
+        let output = again(folder.path(), &[], &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        let told = text(&output.stderr);
+        assert!(told.contains(&format!("{kind} \"nosy\" imports wasi:clocks/wall-clock@0.2.0: ")), "{told}");
+        assert!(!folder.path().join("composed").exists(), "something was written");
+    }
+}

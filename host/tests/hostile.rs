@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use witgate_host::{BuildError, Host};
+use bytes::Bytes;
+use witgate_host::{Body, BuildError, Host, Request};
 
 use crate::kit::{self, Backend, ask};
 
@@ -19,6 +20,7 @@ const ENCODING: &[(&str, &str)] = &[
     ("bad-method", "asked for the HTTP method"),
     ("bad-auth", "returned the header authorization, which is the gateway's"),
     ("many", "wanted more than its limit of 16 MiB of memory"),
+    ("aliased", "returned what cannot be read: too much data is being copied"),
     ("large", "wanted more than its limit of 16 MiB of memory"),
     ("gib", "wanted more than its limit of 16 MiB of memory"),
     ("bad-utf8", "utf-8"),
@@ -36,6 +38,7 @@ const DECODING: &[(&str, &str)] = &[
     ("feed-grow", "wanted more than its limit of 16 MiB of memory"),
     ("finish-trap", "trapped: wasm `unreachable` instruction executed"),
     ("finish-loop", "ran longer than its limit of 100 ms for one call"),
+    ("finish-grow", "wanted more than its limit of 16 MiB of memory"),
     ("text-utf8", "utf-8"),
     ("no-start", "sent an event before `started`"),
     ("no-block", "added to block 7, which is not open"),
@@ -187,6 +190,35 @@ async fn a_secret_of_another_provider_and_the_runtimes_credentials_are_not_an_ad
     assert_eq!(backend.requests().len(), 1, "nothing was sent");
 }
 
+#[tokio::test]
+async fn an_adapter_that_misbehaves_when_it_is_asked_for_a_probe_is_not_ready_and_nothing_else() {
+    let ways = [
+        ("probe-trap", "trapped: wasm `unreachable` instruction executed"),
+        ("probe-loop", "ran longer than its limit of 100 ms for one call"),
+        ("probe-grow", "wanted more than its limit of 16 MiB of memory"),
+    ];
+    let backend = Backend::json("{}").await;
+    let host = host(&backend.url, ways.iter().map(|(way, _)| *way));
+    let ready = host
+        .handle(Request {
+            method: "GET".into(),
+            path: "/ready".into(),
+            query: String::new(),
+            headers: vec![],
+            body: Bytes::new(),
+        })
+        .await;
+    let Body::Whole(body) = ready.body else { panic!("a stream") };
+    let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((ready.status, &told["providers"]["good"]), (200, &"ready".into()), "{told}");
+    for (way, why) in ways {
+        let said = told["providers"][way].as_str().unwrap();
+        assert!(said.contains("adapter \"evil\"") && said.contains(why), "{way}: {said}");
+        // It is asked for nothing that it does wrong otherwise.
+        assert_eq!(ask(&host, &format!("{way}/m"), false).await.0, 200, "{way}");
+    }
+}
+
 /// Ways of a policy to misbehave, and what the client is told of each.
 const POLICY: &[(&str, &str)] = &[
     ("trap", "trapped: wasm `unreachable` instruction executed"),
@@ -321,11 +353,16 @@ fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
 
 /// What is wrong with a configuration whose one adapter is this component.
 fn refusal(name: &str, wasm: &[u8]) -> String {
+    let toml =
+        "[adapters.bad]\npath = \"bad.wasm\"\n[providers.p]\nadapter = \"bad\"\nendpoint = \"http://127.0.0.1:1\"\n";
+    refusal_of(toml, name, wasm)
+}
+
+/// What is wrong with a configuration that names this component `bad.wasm`.
+fn refusal_of(toml: &str, name: &str, wasm: &[u8]) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("refusal-{name}"));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("bad.wasm"), wasm).unwrap();
-    let toml =
-        "[adapters.bad]\npath = \"bad.wasm\"\n[providers.p]\nadapter = \"bad\"\nendpoint = \"http://127.0.0.1:1\"\n";
     match kit::builder(toml).base_dir(folder).build() {
         Err(BuildError::Config(problems)) => problems.to_string(),
         Err(other) => panic!("{other}"),
@@ -398,6 +435,30 @@ fn a_component_that_imports_anything_but_types_is_refused_by_name() {
             "{told}"
         );
         assert!(told.contains("test.toml:1:11: adapters.bad: "), "{told}");
+    }
+}
+
+#[test]
+fn a_policy_that_imports_anything_but_types_is_refused_by_name() {
+    let toml = "[policies.bad]\ncomponent = \"bad.wasm\"\n[providers.p]\nadapter = \"stub\"\n";
+    let cases = [
+        (
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "f" (func)))))"#,
+            "wasi:cli/environment@0.2.0",
+        ),
+        (r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#, "wasi:clocks/wall-clock@0.2.0"),
+        (r#"(component (import "log" (func (param "m" string))))"#, "log"),
+        (
+            r#"(component (import "witgate:policy/types@0.1.0" (instance (export "f" (func)))))"#,
+            "witgate:policy/types@0.1.0",
+        ),
+        // The gateway's own types are a policy's to import, and the normaliser's are not.
+        (r#"(component (import "witgate:normaliser/types@0.1.0" (instance)))"#, "witgate:normaliser/types@0.1.0"),
+    ];
+    for (at, (text, import)) in cases.iter().enumerate() {
+        let told = refusal_of(toml, &format!("policy-import-{at}"), &wat(text));
+        let message = format!("policy \"bad\" imports {import}: a component may import nothing but types");
+        assert!(told.contains(&message) && told.contains("policies.bad: "), "{told}");
     }
 }
 
