@@ -428,6 +428,9 @@ impl AdapterComponent {
 /// Checks a description by the rules of the contract.
 pub(crate) fn check(description: &Description) -> Result<(), String> {
     check_identity(&description.id, &description.version)?;
+    check_names("operations", &description.operations)?;
+    check_names("capabilities", &description.capabilities)?;
+    check_names("dialects", &description.dialects)?;
     if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
         return Err("its operations hold neither `chat` nor `completion`".to_owned());
     }
@@ -447,15 +450,39 @@ fn check_identity(id: &str, version: &str) -> Result<(), String> {
             && id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     if !is_id(id) {
-        let id: String = id.chars().take(64).collect();
+        let id = clipped(id);
         return Err(format!(
             "its id is {id:?}; it must be letters a-z, digits and hyphens, begin with a letter, at most 64"
         ));
     }
-    if version.is_empty() || version.len() > 64 {
-        return Err("its version must have 1 to 64 characters".to_owned());
+    if !is_name(version) {
+        return Err(format!("its version is {:?}; {NAME}", clipped(version)));
     }
     Ok(())
+}
+
+/// What a name must be that a component gives: lists show it in a terminal, and logs in a line.
+const NAME: &str = "it must be 1 to 64 visible ASCII characters";
+
+/// The most operations, capabilities or dialects of one adapter.
+const MAX_NAMES: usize = 64;
+
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn clipped(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn check_names(what: &str, names: &[String]) -> Result<(), String> {
+    if names.len() > MAX_NAMES {
+        return Err(format!("it has {} {what}; at most {MAX_NAMES} are allowed", names.len()));
+    }
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("one of its {what} is {:?}; {NAME}", clipped(name))),
+        None => Ok(()),
+    }
 }
 
 fn check_schema(schema: &str) -> Result<(), String> {
@@ -656,5 +683,46 @@ impl NormaliserComponent {
     /// All routes that it serves.
     pub fn routes(&self) -> &[Route] {
         &self.routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description() -> Description {
+        Description {
+            id: "mine".to_owned(),
+            version: "1.0.0-rc.1+build".to_owned(),
+            summary: "Is mine.".to_owned(),
+            operations: vec!["chat".to_owned(), "count-tokens".to_owned()],
+            capabilities: vec!["json-schema".to_owned()],
+            dialects: vec!["openai-chat".to_owned()],
+            secrets: Vec::new(),
+            settings_schema: "{}".to_owned(),
+            default_endpoint: None,
+        }
+    }
+
+    #[test]
+    fn what_a_description_is_listed_by_holds_no_control_characters_and_is_bounded() {
+        assert_eq!(check(&description()), Ok(()));
+        for bad in ["", "a\u{1b}[2J", "a\nb", "a b", "\u{202e}a", &"a".repeat(65)] {
+            let told = check(&Description { version: bad.to_owned(), ..description() }).unwrap_err();
+            assert!(told.starts_with("its version is ") && !told.contains('\u{1b}'), "{told}");
+            let more = |known: Vec<String>| known.into_iter().chain([bad.to_owned()]).collect::<Vec<_>>();
+            let is = description();
+            for (what, is) in [
+                ("operations", Description { operations: more(is.operations.clone()), ..is.clone() }),
+                ("capabilities", Description { capabilities: more(is.capabilities.clone()), ..is.clone() }),
+                ("dialects", Description { dialects: more(is.dialects.clone()), ..is.clone() }),
+            ] {
+                let told = check(&is).unwrap_err();
+                let expected = format!("one of its {what} is {:?}; ", clipped(bad));
+                assert!(told.starts_with(&expected), "{told}");
+            }
+        }
+        let many = Description { dialects: vec!["a".to_owned(); 65], ..description() };
+        assert_eq!(check(&many), Err("it has 65 dialects; at most 64 are allowed".to_owned()));
     }
 }
