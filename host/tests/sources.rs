@@ -542,6 +542,39 @@ fn files_urls_and_policies_are_added_too_and_what_is_wrong_with_them_is_said() {
 }
 
 #[test]
+fn what_others_change_while_an_adapter_is_fetched_stays() {
+    let guard = std::fs::read(kit::component("policy-guard.wasm")).unwrap();
+    let toml = "[providers.p]\nadapter = \"stub\"\nendpoint = \"stub:\"\n";
+    let place = Place::new(toml);
+    std::fs::copy(kit::component("adapter-stub.wasm"), place.path().join("mine.wasm")).unwrap();
+    let (witgate, folder) = (env!("CARGO_BIN_EXE_witgate"), place.path().to_owned());
+    let served = guard.clone();
+    let web = Web::new(move |_| {
+        // Another command, and a person with an editor, before the answer comes.
+        let added = Command::new(witgate)
+            .args(["adapters", "add", "mine", "mine.wasm"])
+            .current_dir(&folder)
+            .env_clear()
+            .env("WITGATE_CACHE_DIR", kit::cache())
+            .output();
+        assert_eq!(added.unwrap().status.code(), Some(0));
+        let file = folder.join("witgate.toml");
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "# Ours.\n").unwrap();
+        ok(&served)
+    });
+    let url = web.url("/guard.wasm");
+    let output = place.witgate(&["adapters", "add", "ours", &url], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let is = place.read("witgate.toml");
+    for part in ["[adapters.mine]\npath = \"mine.wasm\"\n", "# Ours.\n", &format!("[policies.ours]\nurl = \"{url}\"\n")]
+    {
+        assert!(is.contains(part), "{part:?} is not in {is}");
+    }
+    let lock = place.read("witgate.lock");
+    assert!(lock.contains("name = \"mine\"") && lock.contains("name = \"ours\""), "{lock}");
+}
+
+#[test]
 fn two_policies_of_one_source_with_other_bytes_are_not_composed_as_one() {
     let first = std::fs::read(kit::component("tests/hostile-policy.wasm")).unwrap();
     // A section that nobody reads: the same policy by other bytes.
