@@ -78,6 +78,8 @@ pub struct Composition {
     /// What is in it beside the gateway.
     pub parts: Vec<Placed>,
     runtime: Runtime,
+    /// The parts that are neither built in nor trusted.
+    untrusted: Vec<String>,
 }
 
 /// A variable that a composed component reads.
@@ -159,6 +161,13 @@ pub fn compose(
         return Err(Problems(problems).into());
     }
 
+    let of_adapters = host.adapters().into_iter().filter(|loaded| !loaded.component.is_trusted());
+    let of_policies = host.policies().into_iter();
+    let of_policies = of_policies.filter(|loaded| loaded.component().is_some_and(|component| !component.is_trusted()));
+    let untrusted = of_adapters
+        .map(|loaded| format!("adapter \"{}\"", loaded.reference.as_str()))
+        .chain(of_policies.map(|loaded| format!("policy \"{}\"", loaded.name)))
+        .collect();
     let key_value = matches!(config.state.store, Store::KeyValue);
     let Used { mut parts, placed, keys, .. } = used;
     let filled: BTreeSet<&str> = placed.iter().map(|placed| placed.slot.as_str()).collect();
@@ -198,6 +207,7 @@ pub fn compose(
         configurations,
         parts: placed,
         runtime: options.runtime,
+        untrusted,
     };
     Ok(composition)
 }
@@ -508,6 +518,9 @@ fn of_ours(all: &[(&str, &'static [u8])], name: &str) -> Result<(String, Cow<'st
     found.map(|(_, wasm)| ("built in".to_owned(), Cow::Borrowed(*wasm))).ok_or_else(|| "it is not built in".to_owned())
 }
 
+/// What gives each request an instance of its own, in `wasmtime serve` and in Spin.
+const INSTANCE_EACH: &str = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
+
 /// The first line of a manifest, by which it is known as one of ours.
 pub const MARK: &str = "# Written by `witgate compose`";
 
@@ -562,7 +575,8 @@ impl Composition {
         out
     }
 
-    /// The command that serves it by wasmtime. `component`: the component's file.
+    /// The command that serves it by wasmtime: with an instance for each request where a part is not trusted. `component`:
+    /// the component's file.
     pub fn wasmtime(&self, component: &str) -> String {
         let mut out = "wasmtime serve -S cli".to_owned();
         for read in &self.variables {
@@ -570,6 +584,9 @@ impl Composition {
         }
         if let Some(folder) = &self.configurations {
             let _ = write!(out, " --dir {}::/configurations", folder.display());
+        }
+        if !self.untrusted.is_empty() {
+            let _ = write!(out, " {INSTANCE_EACH}");
         }
         let _ = write!(out, " {component}");
         out
@@ -598,6 +615,18 @@ impl std::fmt::Display for Composition {
         writeln!(f, "  imports  {}", listed(self.imports.clone()))?;
         for part in &self.parts {
             writeln!(f, "{} ({})\n  nothing", part.name, part.source)?;
+        }
+        if !self.untrusted.is_empty() {
+            let parts = self.untrusted.join(", ");
+            let each = match self.runtime {
+                Runtime::Spin => format!("`spin up` with {INSTANCE_EACH} gives each request an instance of its own"),
+                Runtime::Wasi => "the command below gives each request an instance of its own".to_owned(),
+            };
+            writeln!(
+                f,
+                "note: what is not trusted ({parts}) can keep what it sees for as long as its instance lives; {each}, and \
+                 state in memory then lasts for one request"
+            )?;
         }
         if self.runtime == Runtime::Wasi {
             writeln!(

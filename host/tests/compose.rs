@@ -174,13 +174,34 @@ fn for_other_hosts_nothing_of_spin_is_imported_and_the_command_names_the_variabl
     found.sort();
     assert_eq!(found, WASI);
     assert!(!folder.path().join("composed/spin.toml").exists());
+    // An instance for each request, since an adapter is not trusted.
     let command = "wasmtime serve -S cli --env CLIENT_KEY --env LOCAL_URL --env OPENAI_API_KEY --env TEAM \
-                   composed/witgate.wasm";
+                   --max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1 composed/witgate.wasm";
     assert!(told.contains(command), "{told}");
+    assert!(told.contains("what is not trusted (adapter \"mine\") can keep what it sees"), "{told}");
     assert!(told.contains("lets it call all"), "{told}");
     // Without variables Spin's form is this one too.
     let (folder, _) = good("[providers.stub]\nadapter = \"stub\"\n", &[], &[]);
     assert!(!imports(folder.path()).iter().any(|import| OF_SPIN.contains(&import.as_str())));
+}
+
+#[test]
+fn an_instance_for_each_request_is_asked_for_where_a_part_is_not_trusted_and_nowhere_else() {
+    let flags = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
+    let stub = "[providers.stub]\nadapter = \"stub\"\n[policies.redactor]\n";
+    let trusted = format!(
+        "{stub}[adapters.mine]\npath = \"mine.wasm\"\ntrusted = true\n[providers.p]\nadapter = \"mine\"\n\
+         endpoint = \"http://x\"\n"
+    );
+    let own = trusted.replace("trusted = true\n", "");
+    for (toml, untrusted) in [(stub, false), (&trusted, false), (&own, true)] {
+        for (arguments, command) in [(&[][..], "spin up"), (&["--for", "wasi"], "wasmtime serve")] {
+            let (_folder, told) = good(toml, arguments, &[]);
+            assert!(told.contains(command), "{told}");
+            assert_eq!(told.contains(flags), untrusted, "{told}");
+            assert_eq!(told.contains("what is not trusted (adapter \"mine\")"), untrusted, "{told}");
+        }
+    }
 }
 
 #[test]
