@@ -194,9 +194,9 @@ fn an_instance_for_each_request_is_asked_for_where_a_part_is_not_trusted_and_now
          endpoint = \"http://x\"\n"
     );
     let own = trusted.replace("trusted = true\n", "");
-    for (toml, untrusted) in [(stub, false), (&trusted, false), (&own, true)] {
-        for (arguments, command) in [(&[][..], "spin up"), (&["--for", "wasi"], "wasmtime serve")] {
-            let (_folder, told) = good(toml, arguments, &[]);
+    for (toml, untrusted) in [(stub, false), (trusted.as_str(), false), (own.as_str(), true)] {
+        for (runtime, command) in [("spin", "spin up"), ("wasi", "wasmtime serve")] {
+            let (_folder, told) = good(toml, &["--for", runtime], &[]);
             assert!(told.contains(command), "{told}");
             assert_eq!(told.contains(flags), untrusted, "{told}");
             assert_eq!(told.contains("what is not trusted (adapter \"mine\")"), untrusted, "{told}");
