@@ -542,6 +542,24 @@ fn files_urls_and_policies_are_added_too_and_what_is_wrong_with_them_is_said() {
 }
 
 #[test]
+fn what_is_to_be_run_for_a_lock_names_the_file_that_is_read() {
+    let adapter = "[adapters.mine]\noci = \"localhost:1/acme/mine:1\"\n";
+    let help = |host: witgate_host::Builder| match host.cache_dir(Some(kit::cache())).build() {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it was accepted"),
+    };
+    let place = Place::new("");
+    place.write("other.toml", format!("{adapter}{PROVIDER}"));
+    let told = help(witgate_host::Host::from_file(place.path().join("other.toml")));
+    let command = format!("run witgate adapters add --config {} mine oci:", place.path().join("other.toml").display());
+    assert!(told.contains(&command), "{told}");
+    // A text that is in no file.
+    let told = help(witgate_host::Host::from_toml(format!("{adapter}{PROVIDER}")).base_dir(place.path()));
+    let lock = place.path().join("configuration.lock");
+    assert!(told.contains(&format!("name its witgate.lock {}", lock.display())), "{told}");
+}
+
+#[test]
 fn what_others_change_while_an_adapter_is_fetched_stays() {
     let guard = std::fs::read(kit::component("policy-guard.wasm")).unwrap();
     let toml = "[providers.p]\nadapter = \"stub\"\nendpoint = \"stub:\"\n";

@@ -166,7 +166,7 @@ impl Sources {
         let source = &component.source;
         let key = kind.key(source);
         let refuse = |key, message: String, help: Option<String>| Err(Refusal { key, message, help });
-        let add = || format!("run witgate adapters add {}{name} {source}", kind.flag());
+        let add = || self.add(kind, name, source);
         let shown = source.to_string();
         let locked = self.lock.get(kind, name);
         let entry = locked.filter(|entry| entry.source == shown);
@@ -237,6 +237,23 @@ impl Sources {
             _ => by,
         };
         Ok(fetched)
+    }
+
+    /// What pins a component: the command, and where its lock is to be.
+    fn add(&self, kind: Kind, name: &str, source: &ComponentSource) -> String {
+        let (file, flag) = (self.lock.file(), kind.flag());
+        let configuration = file.with_extension("toml");
+        if file.file_name().is_some_and(|name| name == "witgate.lock") {
+            format!("run witgate adapters add {flag}{name} {source}")
+        } else if configuration.is_file() {
+            format!("run witgate adapters add --config {} {flag}{name} {source}", configuration.display())
+        } else {
+            // The text of a program is in no file.
+            let file = file.display();
+            format!(
+                "run witgate adapters add {flag}{name} {source} beside a witgate.toml, and name its witgate.lock {file}"
+            )
+        }
     }
 
     /// Fetches a component as it is now, and keeps it where it has the digest that is wanted.
