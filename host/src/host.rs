@@ -128,7 +128,10 @@ impl Setup {
             }
         };
         let components = self.load(&config, &runtime, wanted, before)?;
-        if before.is_some_and(|before| before.config.is_same(&config) && components.are_those_of(before)) {
+        // One that was given once and for all is the same each time.
+        let given = matches!(self.config, Configuration::Read(_));
+        let same = |before: &Serving| given || before.config.is_same(&config);
+        if before.is_some_and(|before| same(before) && components.are_those_of(before)) {
             return Ok(None);
         }
         self.assemble(config, runtime, components, before).map(Some)

@@ -368,6 +368,25 @@ async fn a_program_reads_its_configuration_as_it_likes() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_a_program_makes_without_a_text_is_taken_over_each_time() {
+    let bytes = Arc::new(AtomicUsize::new(10_000));
+    let of = Arc::clone(&bytes);
+    let read = move || -> Result<Config, BuildError> {
+        let mut config = Config::builtin();
+        config.limits.max_body_bytes = of.load(Ordering::Relaxed);
+        Ok(config)
+    };
+    let host = Host::from_fn(None, read).cache_dir(Some(kit::cache())).build().unwrap();
+    assert_eq!(ask(&host, "stub/m", false).await.0, 200);
+    bytes.store(10, Ordering::Relaxed);
+    assert_eq!(host.reload().await, Ok(Reloaded::Changed));
+    assert_eq!(ask(&host, "stub/m", false).await.0, 413);
+    // One that was given as a value cannot change.
+    let host = Host::builder(Config::builtin()).cache_dir(Some(kit::cache())).build().unwrap();
+    assert_eq!(host.reload().await, Ok(Reloaded::Unchanged));
+}
+
+#[tokio::test]
 async fn what_a_component_does_wrong_is_counted_by_its_kind() {
     let backend = Backend::json("{}").await;
     let ways = [("trap", "trap"), ("loop", "time"), ("grow", "memory"), ("flood", "output"), ("aliased", "output")];

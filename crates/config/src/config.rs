@@ -474,15 +474,11 @@ impl Config {
         Some(Digest::of_sum(self.digests?.text).hex().to_owned())
     }
 
-    /// Whether it was read from the same text, with the same values of the environment variables that the text names. Two
-    /// without a text are the same where both are from the environment, or both built in: a program does not change its
-    /// environment. What was changed after the reading is not looked at.
+    /// Whether it was read from the same text, with the same values of the environment variables that the text names. Of two
+    /// without a text, from the environment or made by a program, that cannot be said: they are not. What was changed after
+    /// the reading is not looked at.
     pub fn is_same(&self, other: &Config) -> bool {
-        match (self.digests, other.digests) {
-            (Some(own), Some(other)) => own.all == other.all,
-            (None, None) => self.origin == other.origin && !matches!(self.origin, Origin::File(_)),
-            _ => false,
-        }
+        self.digests.zip(other.digests).is_some_and(|(own, other)| own.all == other.all)
     }
 
     /// Reads the environment variables of the services that witgate replaces. Several groups may be set at once; each adds
