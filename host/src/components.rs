@@ -10,7 +10,7 @@ use witgate_gateway::Fault;
 use witgate_model::Description;
 use witgate_model::normaliser::Route;
 
-use crate::engine::{Bounds, Runtime, State};
+use crate::engine::{Bounds, Denied, Runtime, State};
 use crate::instances::{
     AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession, apart,
 };
@@ -191,7 +191,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
     }
 
     fn fresh(&self) -> Result<Held<I>, Fault> {
-        let mut store = Store::new(&self.runtime.engine, State::new(self.bounds.memory_bytes));
+        let mut store = Store::new(&self.runtime.engine, State::new(&self.bounds));
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.bounds.memory_bytes);
         store.set_epoch_deadline(self.deadline());
@@ -200,7 +200,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
                 self.meter.made(store.data().memory);
                 Ok(Held { store, instance: self.exports.instance(instance) })
             }
-            Err(error) if error.is::<Trap>() || store.data().denied => Err(self.fault(store.data(), &error)),
+            Err(error) if error.is::<Trap>() || store.data().denied.is_some() => Err(self.fault(store.data(), &error)),
             Err(error) => {
                 self.meter.failed(Failure::Start);
                 let what = format!("cannot be instantiated: {}", cause(&error));
@@ -249,22 +249,25 @@ impl<I, X: Exports<I>> Unit<I, X> {
         let trap = error.downcast_ref::<Trap>();
         self.meter.failed(match trap {
             Some(Trap::Interrupt) => Failure::Time,
-            _ if state.denied => Failure::Memory,
+            _ if state.denied.is_some() => Failure::Memory,
             Some(_) => Failure::Trap,
             None => Failure::Output,
         });
-        let what = match trap {
-            Some(Trap::Interrupt) => {
+        let what = match (trap, state.denied) {
+            (Some(Trap::Interrupt), _) => {
                 format!("ran longer than its limit of {} ms for one call", self.bounds.call_time.as_millis())
             }
-            _ if state.denied => {
+            (_, Some(Denied::Memory)) => {
                 format!("wanted more than its limit of {} MiB of memory", self.bounds.memory_bytes >> 20)
             }
-            Some(trap) => {
+            (_, Some(Denied::Table)) => {
+                format!("wanted more than its limit of {} elements in a table", self.bounds.table_elements)
+            }
+            (Some(trap), None) => {
                 let trap = trap.to_string();
                 format!("trapped: {}", trap.strip_prefix("wasm trap: ").unwrap_or(&trap))
             }
-            None => format!("returned what cannot be read: {}", cause(error)),
+            (None, None) => format!("returned what cannot be read: {}", cause(error)),
         };
         Fault { component: self.name.clone(), what }
     }

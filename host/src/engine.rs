@@ -14,6 +14,9 @@ use crate::meter::Meters;
 /// How fine a component's time limit is.
 const TICK: Duration = Duration::from_millis(5);
 
+/// The most elements of a table where nothing else is said.
+const TABLE_ELEMENTS: usize = witgate_config::Limits::TABLE_ELEMENTS as usize;
+
 /// The most linear memories that an instance of a component may have: one made by componentize-qjs has three.
 pub(crate) const MEMORIES: u32 = 4;
 
@@ -39,6 +42,8 @@ pub struct Sandbox {
     pub instances: u32,
     /// The most linear memories of all instances together; 0 is as many as one may have for each.
     pub(crate) memories: u32,
+    /// The most elements that any table may have: 20,000.
+    pub(crate) table_elements: usize,
     /// The most idle instances that are kept of each trusted component: 64.
     pub idle: usize,
     /// Where compiled components are kept; `None` compiles them at each start.
@@ -54,6 +59,7 @@ impl Default for Sandbox {
             call_time: Duration::from_secs(2),
             instances: 4096,
             memories: 0,
+            table_elements: TABLE_ELEMENTS,
             idle: 64,
             cache: crate::cache::default_dir(),
             cached: 64,
@@ -68,6 +74,8 @@ pub struct Bounds {
     /// The most linear memory of one instance, in bytes: 64 MiB. Not more than [`Sandbox::memory_bytes`]. One call may
     /// return as many bytes at most.
     pub memory_bytes: usize,
+    /// The most elements of one table of an instance: 20,000.
+    pub table_elements: usize,
     /// The longest time of one call: 1 s. Not more than [`Sandbox::call_time`]. Kept to within about 10 ms.
     pub call_time: Duration,
     /// The most events that an adapter may make of one frame: 4,096.
@@ -81,6 +89,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             memory_bytes: 64 * 1024 * 1024,
+            table_elements: TABLE_ELEMENTS,
             call_time: Duration::from_secs(1),
             events_per_frame: 4096,
             trusted: false,
@@ -147,6 +156,7 @@ impl Runtime {
     /// Whether it is enough for this.
     pub fn holds(&self, sandbox: &Sandbox) -> bool {
         sandbox.memory_bytes.min(1 << 32) <= self.sandbox.memory_bytes
+            && sandbox.table_elements <= self.sandbox.table_elements
             && sandbox.call_time <= self.sandbox.call_time
             && sandbox.instances <= self.asked.0
             && sandbox.memories.min(MOST_MEMORIES) <= self.asked.1
@@ -187,6 +197,7 @@ fn config(sandbox: &Sandbox, cache: Option<&CheckedCache>) -> Config {
         .max_tables_per_component(16)
         .total_tables(sandbox.instances.saturating_mul(4))
         .max_memory_size(sandbox.memory_bytes)
+        .table_elements(sandbox.table_elements)
         .max_unused_warm_slots(256)
         .linear_memory_keep_resident(256 * 1024)
         .table_keep_resident(16 * 1024);
@@ -270,24 +281,32 @@ impl Drop for Ticker {
 
 /// What one store holds: how much memory its instance uses and may use.
 pub(crate) struct State {
-    limit: usize,
+    memory_limit: usize,
+    table_limit: usize,
     /// Bytes of linear memory, over all memories.
     pub memory: usize,
     /// The instance wanted more than it may have.
-    pub denied: bool,
+    pub denied: Option<Denied>,
+}
+
+/// What an instance wanted too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Memory,
+    Table,
 }
 
 impl State {
-    pub fn new(limit: usize) -> Self {
-        State { limit, memory: 0, denied: false }
+    pub fn new(bounds: &Bounds) -> Self {
+        State { memory_limit: bounds.memory_bytes, table_limit: bounds.table_elements, memory: 0, denied: None }
     }
 }
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let memory = self.memory.saturating_add(desired.saturating_sub(current));
-        if memory > self.limit {
-            self.denied = true;
+        if memory > self.memory_limit {
+            self.denied = Some(Denied::Memory);
             return Ok(false);
         }
         self.memory = memory;
@@ -295,6 +314,10 @@ impl ResourceLimiter for State {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 20_000)
+        if desired > self.table_limit {
+            self.denied = Some(Denied::Table);
+            return Ok(false);
+        }
+        Ok(true)
     }
 }

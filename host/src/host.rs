@@ -157,8 +157,11 @@ impl Setup {
         sandbox.memory_bytes =
             wanted.iter().map(|w| w.bounds.memory_bytes).fold(limits.max_instance_memory_bytes, usize::max);
         sandbox.call_time = wanted.iter().map(|w| w.bounds.call_time).fold(limits.adapter_call_timeout, Ord::max);
+        sandbox.table_elements =
+            wanted.iter().map(|w| w.bounds.table_elements).fold(sandbox.table_elements, usize::max);
         for policy in config.policies.values() {
             sandbox.memory_bytes = sandbox.memory_bytes.max(policy.max_memory_bytes);
+            sandbox.table_elements = sandbox.table_elements.max(policy.max_table_elements);
             sandbox.call_time = sandbox.call_time.max(policy.call_timeout);
         }
         // A request holds the normaliser and one adapter; readiness probes and idle instances need some beside.
@@ -478,6 +481,7 @@ struct Unloadable {
 fn bounds(config: &Config) -> Bounds {
     Bounds {
         memory_bytes: config.limits.max_instance_memory_bytes,
+        table_elements: witgate_config::Limits::TABLE_ELEMENTS as usize,
         call_time: config.limits.adapter_call_timeout,
         events_per_frame: config.limits.max_events_per_frame,
         trusted: false,
@@ -516,6 +520,7 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
                     Some(adapter) => {
                         let bounds = Bounds {
                             memory_bytes: adapter.max_memory_bytes,
+                            table_elements: adapter.max_table_elements,
                             call_time: adapter.call_timeout,
                             trusted: adapter.trusted,
                             ..plain
@@ -555,6 +560,7 @@ fn load_policy(
     };
     let bounds = Bounds {
         memory_bytes: config.max_memory_bytes,
+        table_elements: config.max_table_elements,
         call_time: config.call_timeout,
         trusted: config.trusted,
         ..bounds

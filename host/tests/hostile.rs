@@ -306,8 +306,8 @@ async fn a_trusted_adapter_keeps_its_instance_until_it_traps() {
     assert_eq!(counts, ["1", "2", "3", "4", "1"]);
 }
 
-/// A component with further linear memories: behind its own sections come a core module of one memory, and instances of it.
-fn with_more_memories(component: &[u8], more: u8) -> Vec<u8> {
+/// A component with further memories or tables: behind its own sections come a core module, and so many instances of it.
+fn with_more(component: &[u8], module: &str, instances: u8) -> Vec<u8> {
     let mut modules = 0;
     let mut depth = 0;
     for payload in wasmparser::Parser::new(0).parse_all(component) {
@@ -321,21 +321,40 @@ fn with_more_memories(component: &[u8], more: u8) -> Vec<u8> {
             _ => {}
         }
     }
-    let module = wat("(module (memory 1))");
-    let instances: Vec<u8> = std::iter::once(more).chain((0..more).flat_map(|_| [0, modules, 0])).collect();
+    let instances: Vec<u8> = std::iter::once(instances).chain((0..instances).flat_map(|_| [0, modules, 0])).collect();
     let section = |id: u8, content: &[u8]| {
         // Numbers of one byte.
         assert!(content.len() < 128 && modules < 128);
         [&[id, content.len() as u8], content].concat()
     };
-    [component, &section(1, &module), &section(2, &instances)].concat()
+    [component, &section(1, &wat(module)), &section(2, &instances)].concat()
+}
+
+#[test]
+fn an_adapter_with_a_table_beyond_its_limit_is_refused_and_another_has_its_own_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide = with_more(&kit_bytes(), "(module (table 30000 funcref))", 1);
+    std::fs::write(folder.path().join("wide.wasm"), wide).unwrap();
+    let toml = |limit: u32| {
+        format!(
+            "[adapters.one]\npath = \"wide.wasm\"\nmax_table_elements = 40000\n[providers.one]\nadapter = \"one\"\n\
+             endpoint = \"http://127.0.0.1:1\"\n[adapters.two]\npath = \"wide.wasm\"\nmax_table_elements = {limit}\n\
+             [providers.two]\nadapter = \"two\"\nendpoint = \"http://127.0.0.1:1\"\n"
+        )
+    };
+    let build = |limit| kit::builder(&toml(limit)).base_dir(folder.path()).build();
+    build(30_000).unwrap_or_else(|error| panic!("{error}"));
+    let Err(BuildError::Config(problems)) = build(29_999) else { panic!("it was accepted") };
+    let told = problems.to_string();
+    assert!(told.contains("adapter \"two\" wanted more than its limit of 29999 elements in a table"), "{told}");
+    assert!(!told.contains("adapter \"one\""), "{told}");
 }
 
 #[test]
 fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
     let folder = tempfile::tempdir().unwrap();
     // As many memories as an adapter may have.
-    std::fs::write(folder.path().join("large.wasm"), with_more_memories(&kit_bytes(), 3)).unwrap();
+    std::fs::write(folder.path().join("large.wasm"), with_more(&kit_bytes(), "(module (memory 1))", 3)).unwrap();
     let small = format!("{:?}", kit::component("tests/hostile.wasm"));
     for (adapter, memories) in [(small.as_str(), 1), ("\"large.wasm\"", 4)] {
         let toml = format!("[providers.a]\nadapter = {adapter}\nendpoint = \"http://127.0.0.1:1\"\n");

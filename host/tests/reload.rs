@@ -415,4 +415,5 @@ async fn what_a_component_does_wrong_is_counted_by_its_kind() {
     assert!(evil["calls"]["encode"]["p99_us"].as_f64().unwrap() > 90_000.0, "the loop: {evil}");
     assert!(evil["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20, "{evil}");
     assert_eq!(evil["memory"]["limit_bytes"], 16 << 20);
+    assert_eq!(evil["tables"]["limit_elements"], 20_000);
 }

@@ -213,6 +213,9 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The most elements of a table of a component, where it has no limit of its own.
+    pub const TABLE_ELEMENTS: u32 = 20_000;
+
     /// The values where nothing is configured.
     pub const DEFAULT: Self = Self {
         max_body_bytes: 10 * MIB as usize,
@@ -422,6 +425,8 @@ pub struct AdapterConfig {
     pub trusted: bool,
     /// Most memory of one instance, in bytes.
     pub max_memory_bytes: usize,
+    /// Most elements of one table of an instance.
+    pub max_table_elements: usize,
     /// Longest time of one call.
     pub call_timeout: Duration,
 }
