@@ -139,6 +139,14 @@ fn folder(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new(""))
 }
 
+/// Keeps other commands of this kind from changing what lies in a folder, until it is dropped. The files themselves are
+/// replaced, so the folder is what can be locked; where its file system has no locks, it goes without.
+fn hold(folder: &Path) -> Option<std::fs::File> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let open = std::fs::File::open(folder).ok()?;
+    open.lock().ok().map(|()| open)
+}
+
 /// The path of a file as it is to be written into a configuration in a folder.
 fn relative(path: &str, base: &Path) -> Result<String, Unusable> {
     let unusable = |error: std::io::Error| other(format!("{path}: {error}"));
@@ -177,8 +185,9 @@ impl Add {
             return Err(other(format!("{name:?} is not a name for an adapter; {help}")));
         }
         let file = self.configuration.named_file();
-        let mut document = document(&file)?;
-        let mut lock = lock_of(&file)?;
+        // What cannot be changed is told before anything is fetched.
+        document(&file)?;
+        lock_of(&file)?;
         let base = folder(&file);
         let source = match ComponentSource::parse(&self.source).map_err(other)? {
             ComponentSource::Path(path) => ComponentSource::Path(relative(&path, base)?),
@@ -193,6 +202,10 @@ impl Add {
         let wanted = self.policy.then_some(Kind::Policy);
         let plugin = Plugin::load(name, &fetched.bytes, wanted, cache).map_err(other)?;
         let kind = plugin.kind();
+        // To fetch it may have taken minutes, in which others have changed them.
+        let _held = hold(base);
+        let mut document = document(&file)?;
+        let mut lock = lock_of(&file)?;
         write(&mut document, kind, name, &source, &self, &fetched.digest)
             .map_err(|why| other(format!("{}: {why}", file.display())))?;
         let text = document.to_string();
@@ -293,6 +306,7 @@ impl Remove {
     fn run(self) -> Result<String, Unusable> {
         let name = &self.name;
         let file = self.configuration.named_file();
+        let _held = hold(folder(&file));
         let mut document = document(&file)?;
         let mut lock = lock_of(&file)?;
         let has = |kind: Kind| document.get(kind.table()).and_then(|tables| tables.get(name)).is_some();

@@ -10,9 +10,10 @@ use witgate_gateway::Fault;
 use witgate_model::Description;
 use witgate_model::normaliser::Route;
 
-use crate::engine::{Bounds, Runtime, State};
+use crate::engine::{Bounds, Denied, Runtime, State};
 use crate::instances::{
-    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession, described,
+    AdapterInstance, AdapterSession, NormaliserInstance, NormaliserSession, PolicyInstance, PolicySession, apart,
+    described,
 };
 use crate::meter::{Failure, Meter};
 
@@ -104,6 +105,8 @@ pub(crate) struct Unit<I, X> {
     idle: Mutex<Vec<Held<I>>>,
     /// Another component serves in its place: no instance is kept.
     retired: AtomicBool,
+    /// A call of it has run out of its time: from then on none of them shares a thread with other requests.
+    overran: AtomicBool,
     /// Linear memory of a fresh instance, in bytes.
     fresh_memory: usize,
 }
@@ -163,6 +166,7 @@ impl<I, X: Exports<I>> Unit<I, X> {
             bounds,
             idle: Mutex::new(Vec::new()),
             retired: AtomicBool::new(false),
+            overran: AtomicBool::new(false),
             fresh_memory: 0,
         })
     }
@@ -188,16 +192,16 @@ impl<I, X: Exports<I>> Unit<I, X> {
     }
 
     fn fresh(&self) -> Result<Held<I>, Fault> {
-        let mut store = Store::new(&self.runtime.engine, State::new(self.bounds.memory_bytes));
+        let mut store = Store::new(&self.runtime.engine, State::new(&self.bounds));
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.bounds.memory_bytes);
         store.set_epoch_deadline(self.deadline());
-        match self.pre.instantiate(&mut store) {
+        match self.place(|| self.pre.instantiate(&mut store)) {
             Ok(instance) => {
                 self.meter.made(store.data().memory);
                 Ok(Held { store, instance: self.exports.instance(instance) })
             }
-            Err(error) if error.is::<Trap>() || store.data().denied => Err(self.fault(store.data(), &error)),
+            Err(error) if error.is::<Trap>() || store.data().denied.is_some() => Err(self.fault(store.data(), &error)),
             Err(error) => {
                 self.meter.failed(Failure::Start);
                 let what = format!("cannot be instantiated: {}", cause(&error));
@@ -228,27 +232,43 @@ impl<I, X: Exports<I>> Unit<I, X> {
         self.runtime.deadline(self.bounds.call_time)
     }
 
+    /// Runs a call of it: where the caller is, or apart from other requests where one has taken all of its time before.
+    pub fn place<T>(&self, call: impl FnOnce() -> T) -> T {
+        if self.overran.load(Ordering::Relaxed) { apart(call) } else { call() }
+    }
+
+    /// Remembers a call that has run out of its time.
+    pub fn note(&self, error: &wasmtime::Error) {
+        if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+            self.overran.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// What went wrong in a call, in words that hold nothing of the request.
     pub fn fault(&self, state: &State, error: &wasmtime::Error) -> Fault {
+        self.note(error);
         let trap = error.downcast_ref::<Trap>();
         self.meter.failed(match trap {
             Some(Trap::Interrupt) => Failure::Time,
-            _ if state.denied => Failure::Memory,
+            _ if state.denied.is_some() => Failure::Memory,
             Some(_) => Failure::Trap,
             None => Failure::Output,
         });
-        let what = match trap {
-            Some(Trap::Interrupt) => {
+        let what = match (trap, state.denied) {
+            (Some(Trap::Interrupt), _) => {
                 format!("ran longer than its limit of {} ms for one call", self.bounds.call_time.as_millis())
             }
-            _ if state.denied => {
+            (_, Some(Denied::Memory)) => {
                 format!("wanted more than its limit of {} MiB of memory", self.bounds.memory_bytes >> 20)
             }
-            Some(trap) => {
+            (_, Some(Denied::Table)) => {
+                format!("wanted more than its limit of {} elements in a table", self.bounds.table_elements)
+            }
+            (Some(trap), None) => {
                 let trap = trap.to_string();
                 format!("trapped: {}", trap.strip_prefix("wasm trap: ").unwrap_or(&trap))
             }
-            None => format!("returned what cannot be read: {}", cause(error)),
+            (None, None) => format!("returned what cannot be read: {}", cause(error)),
         };
         Fault { component: self.name.clone(), what }
     }
@@ -410,6 +430,9 @@ impl AdapterComponent {
 /// Checks a description by the rules of the contract.
 pub(crate) fn check(description: &Description) -> Result<(), String> {
     check_identity(&description.id, &description.version)?;
+    check_names("operations", &description.operations)?;
+    check_names("capabilities", &description.capabilities)?;
+    check_names("dialects", &description.dialects)?;
     if !description.operations.iter().any(|operation| operation == "chat" || operation == "completion") {
         return Err("its operations hold neither `chat` nor `completion`".to_owned());
     }
@@ -430,15 +453,39 @@ fn check_identity(id: &str, version: &str) -> Result<(), String> {
             && id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     if !is_id(id) {
-        let id: String = id.chars().take(64).collect();
+        let id = clipped(id);
         return Err(format!(
             "its id is {id:?}; it must be letters a-z, digits and hyphens, begin with a letter, at most 64"
         ));
     }
-    if version.is_empty() || version.len() > 64 {
-        return Err("its version must have 1 to 64 characters".to_owned());
+    if !is_name(version) {
+        return Err(format!("its version is {:?}; {NAME}", clipped(version)));
     }
     Ok(())
+}
+
+/// What a name must be that a component gives: lists show it in a terminal, and logs in a line.
+const NAME: &str = "it must be 1 to 64 visible ASCII characters";
+
+/// The most operations, capabilities or dialects of one adapter.
+const MAX_NAMES: usize = 64;
+
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn clipped(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn check_names(what: &str, names: &[String]) -> Result<(), String> {
+    if names.len() > MAX_NAMES {
+        return Err(format!("it has {} {what}; at most {MAX_NAMES} are allowed", names.len()));
+    }
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("one of its {what} is {:?}; {NAME}", clipped(name))),
+        None => Ok(()),
+    }
 }
 
 fn check_schema(schema: &str) -> Result<(), String> {
@@ -639,5 +686,46 @@ impl NormaliserComponent {
     /// All routes that it serves.
     pub fn routes(&self) -> &[Route] {
         &self.routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description() -> Description {
+        Description {
+            id: "mine".to_owned(),
+            version: "1.0.0-rc.1+build".to_owned(),
+            summary: "Is mine.".to_owned(),
+            operations: vec!["chat".to_owned(), "count-tokens".to_owned()],
+            capabilities: vec!["json-schema".to_owned()],
+            dialects: vec!["openai-chat".to_owned()],
+            secrets: Vec::new(),
+            settings_schema: "{}".to_owned(),
+            default_endpoint: None,
+        }
+    }
+
+    #[test]
+    fn what_a_description_is_listed_by_holds_no_control_characters_and_is_bounded() {
+        assert_eq!(check(&description()), Ok(()));
+        for bad in ["", "a\u{1b}[2J", "a\nb", "a b", "\u{202e}a", &"a".repeat(65)] {
+            let told = check(&Description { version: bad.to_owned(), ..description() }).unwrap_err();
+            assert!(told.starts_with("its version is ") && !told.contains('\u{1b}'), "{told}");
+            let more = |known: Vec<String>| known.into_iter().chain([bad.to_owned()]).collect::<Vec<_>>();
+            let is = description();
+            for (what, is) in [
+                ("operations", Description { operations: more(is.operations.clone()), ..is.clone() }),
+                ("capabilities", Description { capabilities: more(is.capabilities.clone()), ..is.clone() }),
+                ("dialects", Description { dialects: more(is.dialects.clone()), ..is.clone() }),
+            ] {
+                let told = check(&is).unwrap_err();
+                let expected = format!("one of its {what} is {:?}; ", clipped(bad));
+                assert!(told.starts_with(&expected), "{told}");
+            }
+        }
+        let many = Description { dialects: vec!["a".to_owned(); 65], ..description() };
+        assert_eq!(check(&many), Err("it has 65 dialects; at most 64 are allowed".to_owned()));
     }
 }

@@ -78,6 +78,8 @@ pub struct Composition {
     /// What is in it beside the gateway.
     pub parts: Vec<Placed>,
     runtime: Runtime,
+    /// The parts that are neither built in nor trusted.
+    untrusted: Vec<String>,
 }
 
 /// A variable that a composed component reads.
@@ -159,6 +161,13 @@ pub fn compose(
         return Err(Problems(problems).into());
     }
 
+    let of_adapters = host.adapters().into_iter().filter(|loaded| !loaded.component.is_trusted());
+    let of_policies = host.policies().into_iter();
+    let of_policies = of_policies.filter(|loaded| loaded.component().is_some_and(|component| !component.is_trusted()));
+    let untrusted = of_adapters
+        .map(|loaded| format!("adapter \"{}\"", loaded.reference.as_str()))
+        .chain(of_policies.map(|loaded| format!("policy \"{}\"", loaded.name)))
+        .collect();
     let key_value = matches!(config.state.store, Store::KeyValue);
     let Used { mut parts, placed, keys, .. } = used;
     let filled: BTreeSet<&str> = placed.iter().map(|placed| placed.slot.as_str()).collect();
@@ -198,6 +207,7 @@ pub fn compose(
         configurations,
         parts: placed,
         runtime: options.runtime,
+        untrusted,
     };
     Ok(composition)
 }
@@ -416,7 +426,8 @@ impl Used<'_> {
                 },
                 AdapterRef::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            let found = found.and_then(|found| checked(found, loaded(host, provider).map(|loaded| loaded.digest)));
+            let digest = loaded(host, provider).map(|loaded| loaded.digest);
+            let found = found.and_then(|found| checked(found, digest.as_deref()));
             wanted.push(Wanted { name: reference.as_str().to_owned(), key, found });
         }
         self.place("adapter", wanted, (ADAPTER_SLOTS, CHAT), config, problems)
@@ -426,22 +437,34 @@ impl Used<'_> {
     fn policies(&mut self, host: &Host, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
         let (config, all) = (&*host.config(), host.policies());
         let mut wanted: Vec<Wanted> = Vec::new();
+        // The gateway knows a policy by what its source is printed as, so there that is one component.
+        let mut known: BTreeMap<String, (&str, Option<&str>)> = BTreeMap::new();
         for (name, policy) in &config.policies {
             let of = match &policy.source {
                 PolicySource::Builtin(of) | PolicySource::Native(of) => of.clone(),
                 PolicySource::Component(component) => component.source.to_string(),
             };
-            if wanted.iter().any(|wanted| wanted.name == of) {
+            let key = format!("policies.{name}");
+            let digest = all.iter().find(|loaded| loaded.name == *name).map(|loaded| loaded.digest.as_str());
+            if let Some((first, other)) = known.get(&of) {
+                if *other != digest {
+                    let message = format!(
+                        "{of} is another component here than in policies.{first}, and composed both would be one"
+                    );
+                    let help = "name them by sources that differ in more than the lock file or a query: an artifact by \
+                                its digest, behind \"@\", or two files";
+                    problems.push(config.problem(&key, message, Some(help.to_owned())));
+                }
                 continue;
             }
+            known.insert(of.clone(), (name, digest));
             let found = match &policy.source {
                 PolicySource::Builtin(of) => of_ours(&builtin::POLICIES, of),
                 PolicySource::Component(component) => self.own(Kind::Policy, name, component),
                 PolicySource::Native(_) => Err("it is part of a program, and no component".to_owned()),
             };
-            let loaded = all.iter().find(|loaded| loaded.name == *name).map(|loaded| loaded.digest.clone());
-            let found = found.and_then(|found| checked(found, loaded));
-            wanted.push(Wanted { name: of, key: format!("policies.{name}"), found });
+            let found = found.and_then(|found| checked(found, digest));
+            wanted.push(Wanted { name: of, key, found });
         }
         self.place("policy", wanted, (POLICY_SLOTS, HOOKS), config, problems)
     }
@@ -482,7 +505,7 @@ impl Used<'_> {
 /// What is composed is what was checked. `digest`: of the component that was.
 fn checked(
     (source, wasm): (String, Cow<'static, [u8]>),
-    digest: Option<String>,
+    digest: Option<&str>,
 ) -> Result<(String, Cow<'static, [u8]>), String> {
     match digest {
         Some(digest) if digest == crate::cache::digest(&wasm) => Ok((source, wasm)),
@@ -494,6 +517,9 @@ fn of_ours(all: &[(&str, &'static [u8])], name: &str) -> Result<(String, Cow<'st
     let found = all.iter().find(|(known, _)| *known == name);
     found.map(|(_, wasm)| ("built in".to_owned(), Cow::Borrowed(*wasm))).ok_or_else(|| "it is not built in".to_owned())
 }
+
+/// What gives each request an instance of its own, in `wasmtime serve` and in Spin.
+const INSTANCE_EACH: &str = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
 
 /// The first line of a manifest, by which it is known as one of ours.
 pub const MARK: &str = "# Written by `witgate compose`";
@@ -549,7 +575,8 @@ impl Composition {
         out
     }
 
-    /// The command that serves it by wasmtime. `component`: the component's file.
+    /// The command that serves it by wasmtime: with an instance for each request where a part is not trusted. `component`:
+    /// the component's file.
     pub fn wasmtime(&self, component: &str) -> String {
         let mut out = "wasmtime serve -S cli".to_owned();
         for read in &self.variables {
@@ -557,6 +584,9 @@ impl Composition {
         }
         if let Some(folder) = &self.configurations {
             let _ = write!(out, " --dir {}::/configurations", folder.display());
+        }
+        if !self.untrusted.is_empty() {
+            let _ = write!(out, " {INSTANCE_EACH}");
         }
         let _ = write!(out, " {component}");
         out
@@ -585,6 +615,18 @@ impl std::fmt::Display for Composition {
         writeln!(f, "  imports  {}", listed(self.imports.clone()))?;
         for part in &self.parts {
             writeln!(f, "{} ({})\n  nothing", part.name, part.source)?;
+        }
+        if !self.untrusted.is_empty() {
+            let parts = self.untrusted.join(", ");
+            let each = match self.runtime {
+                Runtime::Spin => format!("`spin up` with {INSTANCE_EACH} gives each request an instance of its own"),
+                Runtime::Wasi => "the command below gives each request an instance of its own".to_owned(),
+            };
+            writeln!(
+                f,
+                "note: what is not trusted ({parts}) can keep what it sees for as long as its instance lives; {each}, and \
+                 state in memory then lasts for one request"
+            )?;
         }
         if self.runtime == Runtime::Wasi {
             writeln!(

@@ -14,6 +14,21 @@ use crate::meter::Meters;
 /// How fine a component's time limit is.
 const TICK: Duration = Duration::from_millis(5);
 
+/// The most elements of a table where nothing else is said.
+const TABLE_ELEMENTS: usize = witgate_config::Limits::TABLE_ELEMENTS as usize;
+
+/// The most linear memories that an instance of a component may have: one made by componentize-qjs has three.
+pub(crate) const MEMORIES: u32 = 4;
+
+/// The most core instances of an instance of a component, which consists of several modules: its own, and small ones that
+/// join it to the component model; one made by componentize-py has 38.
+const CORE_INSTANCES: u32 = 64;
+
+/// The most linear memories of an engine. For each 4 GiB of address space are reserved and a guard of 32 MiB behind them, so
+/// that no access needs a check: this is 60.5 TiB of the 128 that a process has, and a second engine, which there is while
+/// it takes the first one's place, has room beside it.
+pub(crate) const MOST_MEMORIES: u32 = 15_360;
+
 /// What all components together may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -25,6 +40,10 @@ pub struct Sandbox {
     pub call_time: Duration,
     /// The most instances at once, over all components: 4,096. Each takes address space, some GiB, but no memory.
     pub instances: u32,
+    /// The most linear memories of all instances together; 0 is as many as one may have for each.
+    pub(crate) memories: u32,
+    /// The most elements that any table may have: 20,000.
+    pub(crate) table_elements: usize,
     /// The most idle instances that are kept of each trusted component: 64.
     pub idle: usize,
     /// Where compiled components are kept; `None` compiles them at each start.
@@ -39,6 +58,8 @@ impl Default for Sandbox {
             memory_bytes: 64 * 1024 * 1024,
             call_time: Duration::from_secs(2),
             instances: 4096,
+            memories: 0,
+            table_elements: TABLE_ELEMENTS,
             idle: 64,
             cache: crate::cache::default_dir(),
             cached: 64,
@@ -53,6 +74,8 @@ pub struct Bounds {
     /// The most linear memory of one instance, in bytes: 64 MiB. Not more than [`Sandbox::memory_bytes`]. One call may
     /// return as many bytes at most.
     pub memory_bytes: usize,
+    /// The most elements of one table of an instance: 20,000.
+    pub table_elements: usize,
     /// The longest time of one call: 1 s. Not more than [`Sandbox::call_time`]. Kept to within about 10 ms.
     pub call_time: Duration,
     /// The most events that an adapter may make of one frame: 4,096.
@@ -66,6 +89,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             memory_bytes: 64 * 1024 * 1024,
+            table_elements: TABLE_ELEMENTS,
             call_time: Duration::from_secs(1),
             events_per_frame: 4096,
             trusted: false,
@@ -77,8 +101,8 @@ impl Default for Bounds {
 pub(crate) struct Runtime {
     pub engine: Engine,
     pub sandbox: Sandbox,
-    /// How many instances were asked for; there may be fewer.
-    asked: u32,
+    /// How many instances and memories were asked for; there may be fewer.
+    asked: (u32, u32),
     pub meters: Arc<Meters>,
     ticker: Ticker,
     cache: Option<Mutex<CheckedCache>>,
@@ -93,7 +117,11 @@ impl Runtime {
     pub fn metered(mut sandbox: Sandbox, meters: Arc<Meters>) -> wasmtime::Result<Arc<Self>> {
         let page = 64 * 1024;
         sandbox.memory_bytes = sandbox.memory_bytes.clamp(page, 1 << 32).div_ceil(page) * page;
-        let asked = sandbox.instances;
+        if sandbox.memories == 0 {
+            sandbox.memories = sandbox.instances.saturating_mul(MEMORIES);
+        }
+        sandbox.memories = sandbox.memories.min(MOST_MEMORIES);
+        let asked = (sandbox.instances, sandbox.memories);
         let cache = sandbox.cache.as_ref().and_then(|dir| match CheckedCache::open(dir, sandbox.cached) {
             Ok(cache) => Some(cache),
             Err(error) => {
@@ -113,10 +141,11 @@ impl Runtime {
                 Err(error) => {
                     tracing::warn!(
                         target: "witgate::engine",
-                        instances = sandbox.instances, %error,
+                        instances = sandbox.instances, memories = sandbox.memories, %error,
                         "no address space for so many instances; trying half of them",
                     );
                     sandbox.instances /= 2;
+                    sandbox.memories /= 2;
                 }
             }
         };
@@ -127,8 +156,10 @@ impl Runtime {
     /// Whether it is enough for this.
     pub fn holds(&self, sandbox: &Sandbox) -> bool {
         sandbox.memory_bytes.min(1 << 32) <= self.sandbox.memory_bytes
+            && sandbox.table_elements <= self.sandbox.table_elements
             && sandbox.call_time <= self.sandbox.call_time
-            && sandbox.instances <= self.asked
+            && sandbox.instances <= self.asked.0
+            && sandbox.memories.min(MOST_MEMORIES) <= self.asked.1
             && sandbox.cache == self.sandbox.cache
     }
 
@@ -158,15 +189,15 @@ impl Runtime {
 fn config(sandbox: &Sandbox, cache: Option<&CheckedCache>) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(sandbox.instances)
-        // One component consists of several modules: its own, and small ones that join it to the component model; one made
-        // by componentize-py has 38, one by componentize-qjs three memories. These are counts; only memories and tables take address space.
-        .max_core_instances_per_component(64)
-        .total_core_instances(sandbox.instances.saturating_mul(16))
-        .max_memories_per_component(4)
-        .total_memories(sandbox.instances)
+        // These are counts; only memories and tables take address space.
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(sandbox.instances.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(MEMORIES)
+        .total_memories(sandbox.memories)
         .max_tables_per_component(16)
         .total_tables(sandbox.instances.saturating_mul(4))
         .max_memory_size(sandbox.memory_bytes)
+        .table_elements(sandbox.table_elements)
         .max_unused_warm_slots(256)
         .linear_memory_keep_resident(256 * 1024)
         .table_keep_resident(16 * 1024);
@@ -250,24 +281,32 @@ impl Drop for Ticker {
 
 /// What one store holds: how much memory its instance uses and may use.
 pub(crate) struct State {
-    limit: usize,
+    memory_limit: usize,
+    table_limit: usize,
     /// Bytes of linear memory, over all memories.
     pub memory: usize,
     /// The instance wanted more than it may have.
-    pub denied: bool,
+    pub denied: Option<Denied>,
+}
+
+/// What an instance wanted too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Memory,
+    Table,
 }
 
 impl State {
-    pub fn new(limit: usize) -> Self {
-        State { limit, memory: 0, denied: false }
+    pub fn new(bounds: &Bounds) -> Self {
+        State { memory_limit: bounds.memory_bytes, table_limit: bounds.table_elements, memory: 0, denied: None }
     }
 }
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let memory = self.memory.saturating_add(desired.saturating_sub(current));
-        if memory > self.limit {
-            self.denied = true;
+        if memory > self.memory_limit {
+            self.denied = Some(Denied::Memory);
             return Ok(false);
         }
         self.memory = memory;
@@ -275,6 +314,10 @@ impl ResourceLimiter for State {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 20_000)
+        if desired > self.table_limit {
+            self.denied = Some(Denied::Table);
+            return Ok(false);
+        }
+        Ok(true)
     }
 }

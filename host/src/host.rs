@@ -16,7 +16,7 @@ use crate::builtin;
 use crate::cache::digest;
 use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent, Wasm};
 use crate::embed::{Configuration, Own};
-use crate::engine::{Bounds, Runtime, Sandbox};
+use crate::engine::{Bounds, MEMORIES, MOST_MEMORIES, Runtime, Sandbox};
 use crate::meter::Meters;
 use crate::native::{AnyAdapter, AnyPolicy};
 use crate::ports::{Counted, HostPorts, Parts, Recorder};
@@ -118,14 +118,20 @@ impl Setup {
             None => {
                 // A few more components can come without another engine.
                 let more = u32::try_from(sandbox.idle.saturating_mul(4)).unwrap_or(u32::MAX);
-                let sandbox =
-                    Sandbox { instances: sandbox.instances.saturating_add(more).min(MOST_INSTANCES), ..sandbox };
+                let sandbox = Sandbox {
+                    instances: sandbox.instances.saturating_add(more).min(MOST_INSTANCES),
+                    memories: sandbox.memories.saturating_add(more).min(MOST_MEMORIES),
+                    ..sandbox
+                };
                 Runtime::metered(sandbox, Arc::clone(&self.meters))
                     .map_err(|error| BuildError::Engine(error.to_string()))?
             }
         };
         let components = self.load(&config, &runtime, wanted, before)?;
-        if before.is_some_and(|before| before.config.is_same(&config) && components.are_those_of(before)) {
+        // One that was given once and for all is the same each time.
+        let given = matches!(self.config, Configuration::Read(_));
+        let same = |before: &Serving| given || before.config.is_same(&config);
+        if before.is_some_and(|before| same(before) && components.are_those_of(before)) {
             return Ok(None);
         }
         self.assemble(config, runtime, components, before).map(Some)
@@ -151,8 +157,11 @@ impl Setup {
         sandbox.memory_bytes =
             wanted.iter().map(|w| w.bounds.memory_bytes).fold(limits.max_instance_memory_bytes, usize::max);
         sandbox.call_time = wanted.iter().map(|w| w.bounds.call_time).fold(limits.adapter_call_timeout, Ord::max);
+        sandbox.table_elements =
+            wanted.iter().map(|w| w.bounds.table_elements).fold(sandbox.table_elements, usize::max);
         for policy in config.policies.values() {
             sandbox.memory_bytes = sandbox.memory_bytes.max(policy.max_memory_bytes);
+            sandbox.table_elements = sandbox.table_elements.max(policy.max_table_elements);
             sandbox.call_time = sandbox.call_time.max(policy.call_timeout);
         }
         // A request holds the normaliser and one adapter; readiness probes and idle instances need some beside.
@@ -163,6 +172,19 @@ impl Setup {
         let instances =
             limits.max_concurrent_requests.saturating_mul(2 + watching).saturating_add(idle).saturating_add(64);
         sandbox.instances = u32::try_from(instances).unwrap_or(u32::MAX).min(MOST_INSTANCES);
+        // A built-in component has one memory; what others have is not known before they are loaded.
+        let most = |own: bool| if own { MEMORIES as usize } else { 1 };
+        let of_adapters = wanted.iter().map(|wanted| most(!matches!(wanted.source, Source::Builtin(_))));
+        let of_policies =
+            config.policies.values().map(|policy| most(matches!(policy.source, PolicySource::Component(_))));
+        let all = of_adapters.clone().chain(of_policies.clone()).sum::<usize>() + 1;
+        let request = 1 + of_adapters.max().unwrap_or(1) + watching.saturating_mul(of_policies.max().unwrap_or(1));
+        let memories = limits
+            .max_concurrent_requests
+            .saturating_mul(request)
+            .saturating_add(sandbox.idle.saturating_mul(all))
+            .saturating_add(64 * MEMORIES as usize);
+        sandbox.memories = u32::try_from(memories).unwrap_or(u32::MAX).min(MOST_MEMORIES);
         sandbox.cached = sandbox.cached.max(2 * (wanted.len() + config.policies.len() + 1));
         sandbox
     }
@@ -459,6 +481,7 @@ struct Unloadable {
 fn bounds(config: &Config) -> Bounds {
     Bounds {
         memory_bytes: config.limits.max_instance_memory_bytes,
+        table_elements: witgate_config::Limits::TABLE_ELEMENTS as usize,
         call_time: config.limits.adapter_call_timeout,
         events_per_frame: config.limits.max_events_per_frame,
         trusted: false,
@@ -497,6 +520,7 @@ fn wanted(config: &Config, all: bool) -> Vec<Wanted> {
                     Some(adapter) => {
                         let bounds = Bounds {
                             memory_bytes: adapter.max_memory_bytes,
+                            table_elements: adapter.max_table_elements,
                             call_time: adapter.call_timeout,
                             trusted: adapter.trusted,
                             ..plain
@@ -536,6 +560,7 @@ fn load_policy(
     };
     let bounds = Bounds {
         memory_bytes: config.max_memory_bytes,
+        table_elements: config.max_table_elements,
         call_time: config.call_timeout,
         trusted: config.trusted,
         ..bounds

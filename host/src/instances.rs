@@ -25,9 +25,14 @@ const LARGE: usize = 256 * 1024;
 
 /// Runs a call, aside from the runtime's other tasks if what it works on is large.
 pub(crate) fn aside<T>(size: usize, call: impl FnOnce() -> T) -> T {
+    if size > LARGE { apart(call) } else { call() }
+}
+
+/// Runs a call that may take long: its thread's other tasks move to another one. A runtime of one thread has none.
+pub(crate) fn apart<T>(call: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
-    let other_threads = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if size > LARGE && other_threads() { tokio::task::block_in_place(call) } else { call() }
+    let other_threads = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if other_threads { tokio::task::block_in_place(call) } else { call() }
 }
 
 type Typed<P, R> = TypedFunc<P, (R,)>;
@@ -87,8 +92,11 @@ impl<I, X: Exports<I>> Session<I, X> {
         let Some(held) = &mut self.held else {
             return Err(self.misused("was called while it was dropped"));
         };
-        let func = func(held, &self.unit.exports);
-        call(&self.unit, held, &mut self.healthy, func, params)
+        let (unit, healthy) = (&self.unit, &mut self.healthy);
+        unit.place(|| {
+            let func = func(held, &unit.exports);
+            call(unit, held, healthy, func, params)
+        })
     }
 
     /// Does one call, and counts it.
@@ -111,8 +119,12 @@ impl<I, X: Exports<I>> Session<I, X> {
     /// Destroys the resource, so that the instance can be used again. False where that failed.
     fn clear(&mut self) -> bool {
         let (Some(resource), Some(held)) = (self.resource.take(), &mut self.held) else { return true };
-        held.store.set_epoch_deadline(self.unit.deadline());
-        resource.resource_drop(&mut held.store).is_ok()
+        let unit = &self.unit;
+        unit.place(|| {
+            held.store.set_epoch_deadline(unit.deadline());
+            let dropped = resource.resource_drop(&mut held.store);
+            dropped.inspect_err(|error| unit.note(error)).is_ok()
+        })
     }
 }
 

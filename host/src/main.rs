@@ -383,15 +383,12 @@ fn try_serve(arguments: Serve, log: Log) -> Result<ExitCode, Unusable> {
         Ok(config)
     };
     let host = Arc::new(source.builder(Host::from_fn(file, read), base, log).build()?);
-    let mut runtime = match threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        threads => {
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            runtime.worker_threads(threads);
-            runtime
-        }
-    };
-    let runtime = runtime
+    // One thread is a worker too: the tasks beside a call that takes long can move to another thread. At worst each request
+    // is in such a call.
+    let apart = host.config().limits.max_concurrent_requests.min(16_384);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(512 + apart)
         .enable_all()
         .build()
         .map_err(|error| Unusable::Other(format!("cannot start {threads} threads: {error}")))?;

@@ -76,7 +76,8 @@ use crate::instances::{AdapterSession, PolicySession, aside, event_size, frame_s
 /// }
 /// ```
 pub trait NativeAdapter: Send + Sync + 'static {
-    /// What this adapter is: asked once, when the host is built.
+    /// What this adapter is. Asked for each provider that names it, when the host is built and each time that its
+    /// configuration is read anew; while it serves, what was told then counts.
     fn describe(&self) -> Description;
 
     /// The cheapest request that shows whether the backend serves; without one, a backend counts as ready.
@@ -136,7 +137,8 @@ where
 /// }
 /// ```
 pub trait NativePolicy: Send + Sync + 'static {
-    /// What this policy is: asked once, when the host is built. Without an own one, a policy takes no settings.
+    /// What this policy is. Asked for each policy of the configuration that it is, when the host is built and each time that
+    /// the configuration is read anew. Without an own one, a policy takes no settings.
     fn describe(&self) -> policy::Description {
         policy::Description {
             id: "native".to_owned(),

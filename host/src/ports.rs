@@ -85,6 +85,7 @@ impl Counted {
             instances: meter.instances(),
             memory_peak: meter.memory_peak(),
             memory_limit: bounds.memory_bytes as u64,
+            table_limit: bounds.table_elements as u64,
             call_time: bounds.call_time,
         }
     }

@@ -29,7 +29,7 @@ pub struct Top {
 /// Clears a terminal, and begins at its top.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "KIND",
     "NAME",
     "CALLS",
@@ -38,6 +38,7 @@ const COLUMNS: [&str; 12] = [
     "P99",
     "EVENTS P50",
     "EVENTS P99",
+    "TRAPS",
     "FAILED",
     "REFUSED",
     "INSTANCES",
@@ -118,7 +119,10 @@ fn row(component: &Value, before: Option<&Value>, interval: Duration) -> (f64, [
         *(if call == "feed" { &mut feed } else { &mut first }) = since;
     }
     let rate = new as f64 / interval.as_secs_f64();
-    let failed: u64 = component["failures"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+    let failures = || component["failures"].as_object().into_iter().flatten();
+    let traps = component["failures"]["trap"].as_u64().unwrap_or(0);
+    // Those of another kind.
+    let failed: u64 = failures().filter(|(kind, _)| *kind != "trap").filter_map(|(_, n)| n.as_u64()).sum();
     let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
     let memory = &component["memory"];
     let mib = |bytes: &Value| bytes.as_u64().unwrap_or(0) as f64 / f64::from(1 << 20);
@@ -131,6 +135,7 @@ fn row(component: &Value, before: Option<&Value>, interval: Duration) -> (f64, [
         time(percentile(&first, 99)),
         time(percentile(&feed, 50)),
         time(percentile(&feed, 99)),
+        traps.to_string(),
         failed.to_string(),
         number(&component["refusals"]),
         number(&component["instances"]),
@@ -210,6 +215,8 @@ mod tests {
         assert_eq!(calm[..4], ["adapter", "calm", "107", "1.0"], "{text}");
         assert_eq!(calm[4..6], ["900", "µs"], "what came before does not count: {text}");
         assert!(lines[2].ends_with("3.0/64 MiB"), "{text}");
+        // Traps, other failures, refusals, instances.
+        assert_eq!(calm[calm.len() - 6..][..4], ["1", "2", "3", "4"], "{text}");
         let all = table(&now, None, Duration::from_secs(2));
         let busy = words(all.lines().nth(1).unwrap_or_default());
         assert_eq!(busy[..4], ["adapter", "busy", "1100", "-"], "{all}");

@@ -174,13 +174,34 @@ fn for_other_hosts_nothing_of_spin_is_imported_and_the_command_names_the_variabl
     found.sort();
     assert_eq!(found, WASI);
     assert!(!folder.path().join("composed/spin.toml").exists());
+    // An instance for each request, since an adapter is not trusted.
     let command = "wasmtime serve -S cli --env CLIENT_KEY --env LOCAL_URL --env OPENAI_API_KEY --env TEAM \
-                   composed/witgate.wasm";
+                   --max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1 composed/witgate.wasm";
     assert!(told.contains(command), "{told}");
+    assert!(told.contains("what is not trusted (adapter \"mine\") can keep what it sees"), "{told}");
     assert!(told.contains("lets it call all"), "{told}");
     // Without variables Spin's form is this one too.
     let (folder, _) = good("[providers.stub]\nadapter = \"stub\"\n", &[], &[]);
     assert!(!imports(folder.path()).iter().any(|import| OF_SPIN.contains(&import.as_str())));
+}
+
+#[test]
+fn an_instance_for_each_request_is_asked_for_where_a_part_is_not_trusted_and_nowhere_else() {
+    let flags = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
+    let stub = "[providers.stub]\nadapter = \"stub\"\n[policies.redactor]\n";
+    let trusted = format!(
+        "{stub}[adapters.mine]\npath = \"mine.wasm\"\ntrusted = true\n[providers.p]\nadapter = \"mine\"\n\
+         endpoint = \"http://x\"\n"
+    );
+    let own = trusted.replace("trusted = true\n", "");
+    for (toml, untrusted) in [(stub, false), (trusted.as_str(), false), (own.as_str(), true)] {
+        for (runtime, command) in [("spin", "spin up"), ("wasi", "wasmtime serve")] {
+            let (_folder, told) = good(toml, &["--for", runtime], &[]);
+            assert!(told.contains(command), "{told}");
+            assert_eq!(told.contains(flags), untrusted, "{told}");
+            assert_eq!(told.contains("what is not trusted (adapter \"mine\")"), untrusted, "{told}");
+        }
+    }
 }
 
 #[test]
@@ -263,4 +284,26 @@ fn a_manifest_of_somebody_elses_is_left_alone() {
     assert!(text(&output.stderr).contains("was not written by `witgate compose`"), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(folder.path().join("spin.toml")).unwrap(), "spin_manifest_version = 2\n");
     assert!(!folder.path().join("witgate.wasm").exists());
+}
+
+#[test]
+fn an_adapter_and_a_policy_that_import_anything_but_types_are_not_composed() {
+    let nosy = wat::parse_str(r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#).unwrap();
+    let tables = [
+        (
+            "adapter",
+            "[adapters.nosy]\npath = \"nosy.wasm\"\n[providers.p]\nadapter = \"nosy\"\nendpoint = \"http://x\"\n",
+        ),
+        ("policy", "[policies.nosy]\ncomponent = \"nosy.wasm\"\n[providers.p]\nadapter = \"stub\"\n"),
+    ];
+    for (kind, toml) in tables {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("witgate.toml"), toml).unwrap();
+        std::fs::write(folder.path().join("nosy.wasm"), &nosy).unwrap();
+        let output = again(folder.path(), &[], &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        let told = text(&output.stderr);
+        assert!(told.contains(&format!("{kind} \"nosy\" imports wasi:clocks/wall-clock@0.2.0: ")), "{told}");
+        assert!(!folder.path().join("composed").exists(), "something was written");
+    }
 }

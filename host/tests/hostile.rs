@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use witgate_host::{BuildError, Host};
+use bytes::Bytes;
+use witgate_host::{Body, BuildError, Host, Request};
 
 use crate::kit::{self, Backend, ask};
 
@@ -19,6 +20,7 @@ const ENCODING: &[(&str, &str)] = &[
     ("bad-method", "asked for the HTTP method"),
     ("bad-auth", "returned the header authorization, which is the gateway's"),
     ("many", "wanted more than its limit of 16 MiB of memory"),
+    ("aliased", "returned what cannot be read: too much data is being copied"),
     ("large", "wanted more than its limit of 16 MiB of memory"),
     ("gib", "wanted more than its limit of 16 MiB of memory"),
     ("bad-utf8", "utf-8"),
@@ -36,6 +38,7 @@ const DECODING: &[(&str, &str)] = &[
     ("feed-grow", "wanted more than its limit of 16 MiB of memory"),
     ("finish-trap", "trapped: wasm `unreachable` instruction executed"),
     ("finish-loop", "ran longer than its limit of 100 ms for one call"),
+    ("finish-grow", "wanted more than its limit of 16 MiB of memory"),
     ("text-utf8", "utf-8"),
     ("no-start", "sent an event before `started`"),
     ("no-block", "added to block 7, which is not open"),
@@ -121,6 +124,42 @@ async fn innocent_requests_are_served_while_others_trap_and_loop() {
     }
 }
 
+/// The first time it takes a thread for as long as a call may take; from then on it has threads of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn once_an_adapter_has_looped_its_calls_hold_no_other_request_up() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let backend = Backend::json("{}").await;
+    let host = std::sync::Arc::new(kit::host(&format!(
+        "[adapters.evil]\npath = {:?}\ncall_timeout = \"2s\"\n\
+         [adapters.calm]\npath = {:?}\n[providers.good]\nadapter = \"calm\"\nendpoint = \"{url}\"\n\
+         [providers.loop]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"loop\"\n\
+         [providers.feed-loop]\nadapter = \"evil\"\nendpoint = \"{url}\"\nsettings.do = \"feed-loop\"\n",
+        kit::component("tests/hostile.wasm"),
+        kit::component("tests/hostile.wasm"),
+        url = backend.url,
+    )));
+    // On the one worker, where requests are served, and not on the thread of the test.
+    let begin = |model: &'static str| {
+        let host = std::sync::Arc::clone(&host);
+        tokio::spawn(async move { ask(&host, model, false).await })
+    };
+    assert_eq!(begin("loop/m").await.unwrap().0, 502);
+    let loops = [begin("loop/m"), begin("feed-loop/m"), begin("loop/m")];
+    let mut slowest = Duration::ZERO;
+    let mut served = 0;
+    while !loops.iter().all(tokio::task::JoinHandle::is_finished) {
+        let begun = Instant::now();
+        let (status, body) = begin("good/m").await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        slowest = slowest.max(begun.elapsed());
+        served += 1;
+    }
+    for looped in loops {
+        assert_eq!(looped.await.unwrap().0, 502);
+    }
+    assert!(served > 1 && slowest < LIMIT / 2, "{served} were served beside the loops, one after {slowest:?}");
+}
+
 #[tokio::test]
 async fn a_path_stays_below_its_endpoint_whatever_its_segments_hold() {
     let backend = Backend::json("{}").await;
@@ -169,6 +208,35 @@ async fn an_adapter_that_has_seen_a_request_cannot_say_another_host() {
         }
     }
     assert_eq!((backend.requests().len(), other.requests()), (4, Vec::new()));
+}
+
+#[tokio::test]
+async fn an_adapter_that_misbehaves_when_it_is_asked_for_a_probe_is_not_ready_and_nothing_else() {
+    let ways = [
+        ("probe-trap", "trapped: wasm `unreachable` instruction executed"),
+        ("probe-loop", "ran longer than its limit of 100 ms for one call"),
+        ("probe-grow", "wanted more than its limit of 16 MiB of memory"),
+    ];
+    let backend = Backend::json("{}").await;
+    let host = host(&backend.url, ways.iter().map(|(way, _)| *way));
+    let ready = host
+        .handle(Request {
+            method: "GET".into(),
+            path: "/ready".into(),
+            query: String::new(),
+            headers: vec![],
+            body: Bytes::new(),
+        })
+        .await;
+    let Body::Whole(body) = ready.body else { panic!("a stream") };
+    let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((ready.status, &told["providers"]["good"]), (200, &"ready".into()), "{told}");
+    for (way, why) in ways {
+        let said = told["providers"][way].as_str().unwrap();
+        assert!(said.contains("adapter \"evil\"") && said.contains(why), "{way}: {said}");
+        // It is asked for nothing that it does wrong otherwise.
+        assert_eq!(ask(&host, &format!("{way}/m"), false).await.0, 200, "{way}");
+    }
 }
 
 /// Ways of a policy to misbehave, and what the client is told of each.
@@ -258,29 +326,82 @@ async fn a_trusted_adapter_keeps_its_instance_until_it_traps() {
     assert_eq!(counts, ["1", "2", "3", "4", "1"]);
 }
 
+/// A component with further memories or tables: behind its own sections come a core module, and so many instances of it.
+fn with_more(component: &[u8], module: &str, instances: u8) -> Vec<u8> {
+    let mut modules = 0;
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { .. } => {
+                modules += u8::from(depth == 0);
+                depth += 1;
+            }
+            wasmparser::Payload::ComponentSection { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    let instances: Vec<u8> = std::iter::once(instances).chain((0..instances).flat_map(|_| [0, modules, 0])).collect();
+    let section = |id: u8, content: &[u8]| {
+        // Numbers of one byte.
+        assert!(content.len() < 128 && modules < 128);
+        [&[id, content.len() as u8], content].concat()
+    };
+    [component, &section(1, &wat(module)), &section(2, &instances)].concat()
+}
+
+#[test]
+fn an_adapter_with_a_table_beyond_its_limit_is_refused_and_another_has_its_own_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide = with_more(&kit_bytes(), "(module (table 30000 funcref))", 1);
+    std::fs::write(folder.path().join("wide.wasm"), wide).unwrap();
+    let toml = |limit: u32| {
+        format!(
+            "[adapters.one]\npath = \"wide.wasm\"\nmax_table_elements = 40000\n[providers.one]\nadapter = \"one\"\n\
+             endpoint = \"http://127.0.0.1:1\"\n[adapters.two]\npath = \"wide.wasm\"\nmax_table_elements = {limit}\n\
+             [providers.two]\nadapter = \"two\"\nendpoint = \"http://127.0.0.1:1\"\n"
+        )
+    };
+    let build = |limit| kit::builder(&toml(limit)).base_dir(folder.path()).build();
+    build(30_000).unwrap_or_else(|error| panic!("{error}"));
+    let Err(BuildError::Config(problems)) = build(29_999) else { panic!("it was accepted") };
+    let told = problems.to_string();
+    assert!(told.contains("adapter \"two\" wanted more than its limit of 29999 elements in a table"), "{told}");
+    assert!(!told.contains("adapter \"one\""), "{told}");
+}
+
 #[test]
 fn as_many_instances_can_be_held_as_requests_are_served_at_once() {
-    let host = kit::host(&format!(
-        "[providers.a]\nadapter = {:?}\nendpoint = \"http://127.0.0.1:1\"\n",
-        kit::component("tests/hostile.wasm")
-    ));
-    let adapter = host.adapters()[0].component.clone();
-    let mut held = Vec::new();
-    for at in 0..host.config().limits.max_concurrent_requests {
-        let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
-        let adapter = adapter.session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
-        held.push((normaliser, adapter));
+    let folder = tempfile::tempdir().unwrap();
+    // As many memories as an adapter may have.
+    std::fs::write(folder.path().join("large.wasm"), with_more(&kit_bytes(), "(module (memory 1))", 3)).unwrap();
+    let small = format!("{:?}", kit::component("tests/hostile.wasm"));
+    for (adapter, memories) in [(small.as_str(), 1), ("\"large.wasm\"", 4)] {
+        let toml = format!("[providers.a]\nadapter = {adapter}\nendpoint = \"http://127.0.0.1:1\"\n");
+        let host = kit::builder(&toml).base_dir(folder.path()).build().unwrap_or_else(|error| panic!("{error}"));
+        let adapter = host.adapters()[0].component.clone();
+        let mut held = Vec::new();
+        for at in 0..host.config().limits.max_concurrent_requests {
+            let normaliser = host.normaliser().session().unwrap_or_else(|fault| panic!("{at}: {fault}"));
+            let adapter = adapter.session().unwrap_or_else(|fault| panic!("{at} of {memories} memories: {fault}"));
+            held.push((normaliser, adapter));
+        }
+        assert!(held.len() > 1000);
     }
-    assert!(held.len() > 1000);
 }
 
 /// What is wrong with a configuration whose one adapter is this component.
 fn refusal(name: &str, wasm: &[u8]) -> String {
+    let toml =
+        "[adapters.bad]\npath = \"bad.wasm\"\n[providers.p]\nadapter = \"bad\"\nendpoint = \"http://127.0.0.1:1\"\n";
+    refusal_of(toml, name, wasm)
+}
+
+/// What is wrong with a configuration that names this component `bad.wasm`.
+fn refusal_of(toml: &str, name: &str, wasm: &[u8]) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("refusal-{name}"));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("bad.wasm"), wasm).unwrap();
-    let toml =
-        "[adapters.bad]\npath = \"bad.wasm\"\n[providers.p]\nadapter = \"bad\"\nendpoint = \"http://127.0.0.1:1\"\n";
     match kit::builder(toml).base_dir(folder).build() {
         Err(BuildError::Config(problems)) => problems.to_string(),
         Err(other) => panic!("{other}"),
@@ -353,6 +474,30 @@ fn a_component_that_imports_anything_but_types_is_refused_by_name() {
             "{told}"
         );
         assert!(told.contains("test.toml:1:11: adapters.bad: "), "{told}");
+    }
+}
+
+#[test]
+fn a_policy_that_imports_anything_but_types_is_refused_by_name() {
+    let toml = "[policies.bad]\ncomponent = \"bad.wasm\"\n[providers.p]\nadapter = \"stub\"\n";
+    let cases = [
+        (
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "f" (func)))))"#,
+            "wasi:cli/environment@0.2.0",
+        ),
+        (r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#, "wasi:clocks/wall-clock@0.2.0"),
+        (r#"(component (import "log" (func (param "m" string))))"#, "log"),
+        (
+            r#"(component (import "witgate:policy/types@0.1.0" (instance (export "f" (func)))))"#,
+            "witgate:policy/types@0.1.0",
+        ),
+        // The gateway's own types are a policy's to import, and the normaliser's are not.
+        (r#"(component (import "witgate:normaliser/types@0.1.0" (instance)))"#, "witgate:normaliser/types@0.1.0"),
+    ];
+    for (at, (text, import)) in cases.iter().enumerate() {
+        let told = refusal_of(toml, &format!("policy-import-{at}"), &wat(text));
+        let message = format!("policy \"bad\" imports {import}: a component may import nothing but types");
+        assert!(told.contains(&message) && told.contains("policies.bad: "), "{told}");
     }
 }
 

@@ -368,9 +368,28 @@ async fn a_program_reads_its_configuration_as_it_likes() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_a_program_makes_without_a_text_is_taken_over_each_time() {
+    let bytes = Arc::new(AtomicUsize::new(10_000));
+    let of = Arc::clone(&bytes);
+    let read = move || -> Result<Config, BuildError> {
+        let mut config = Config::builtin();
+        config.limits.max_body_bytes = of.load(Ordering::Relaxed);
+        Ok(config)
+    };
+    let host = Host::from_fn(None, read).cache_dir(Some(kit::cache())).build().unwrap();
+    assert_eq!(ask(&host, "stub/m", false).await.0, 200);
+    bytes.store(10, Ordering::Relaxed);
+    assert_eq!(host.reload().await, Ok(Reloaded::Changed));
+    assert_eq!(ask(&host, "stub/m", false).await.0, 413);
+    // One that was given as a value cannot change.
+    let host = Host::builder(Config::builtin()).cache_dir(Some(kit::cache())).build().unwrap();
+    assert_eq!(host.reload().await, Ok(Reloaded::Unchanged));
+}
+
+#[tokio::test]
 async fn what_a_component_does_wrong_is_counted_by_its_kind() {
     let backend = Backend::json("{}").await;
-    let ways = [("trap", "trap"), ("loop", "time"), ("grow", "memory"), ("flood", "output")];
+    let ways = [("trap", "trap"), ("loop", "time"), ("grow", "memory"), ("flood", "output"), ("aliased", "output")];
     let mut toml = format!(
         "{KEYS}[adapters.evil]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"100ms\"\n",
         kit::component("tests/hostile.wasm")
@@ -382,15 +401,19 @@ async fn what_a_component_does_wrong_is_counted_by_its_kind() {
         );
     }
     let host = kit::host(&toml);
-    for (way, _) in ways {
+    let evil = async || {
+        let (_, told) = json(&host, "GET", "/admin/adapters").await;
+        told["data"].as_array().unwrap().iter().find(|one| one["name"] == "evil").unwrap().clone()
+    };
+    for (way, kind) in ways {
+        let before = evil().await["failures"][kind].as_u64().unwrap();
         assert_eq!(ask(&host, &format!("{way}/m"), false).await.0, 502, "{way}");
+        let after = evil().await["failures"].clone();
+        assert!(after[kind].as_u64().unwrap() > before, "{way}: {after}");
     }
-    let (_, told) = json(&host, "GET", "/admin/adapters").await;
-    let evil = told["data"].as_array().unwrap().iter().find(|one| one["name"] == "evil").unwrap().clone();
-    for (_, kind) in ways {
-        assert!(evil["failures"][kind].as_u64().unwrap() >= 1, "{kind}: {evil}");
-    }
+    let evil = evil().await;
     assert!(evil["calls"]["encode"]["p99_us"].as_f64().unwrap() > 90_000.0, "the loop: {evil}");
     assert!(evil["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20, "{evil}");
     assert_eq!(evil["memory"]["limit_bytes"], 16 << 20);
+    assert_eq!(evil["tables"]["limit_elements"], 20_000);
 }

@@ -540,3 +540,83 @@ fn files_urls_and_policies_are_added_too_and_what_is_wrong_with_them_is_said() {
     assert!(err(&output).contains(&format!("has the digest {digest}, not {wrong}")), "{}", err(&output));
     assert_eq!((place.read("witgate.toml"), place.read("witgate.lock")), before);
 }
+
+#[test]
+fn what_is_to_be_run_for_a_lock_names_the_file_that_is_read() {
+    let adapter = "[adapters.mine]\noci = \"localhost:1/acme/mine:1\"\n";
+    let help = |host: witgate_host::Builder| match host.cache_dir(Some(kit::cache())).build() {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it was accepted"),
+    };
+    let place = Place::new("");
+    place.write("other.toml", format!("{adapter}{PROVIDER}"));
+    let told = help(witgate_host::Host::from_file(place.path().join("other.toml")));
+    let command = format!("run witgate adapters add --config {} mine oci:", place.path().join("other.toml").display());
+    assert!(told.contains(&command), "{told}");
+    // A text that is in no file.
+    let told = help(witgate_host::Host::from_toml(format!("{adapter}{PROVIDER}")).base_dir(place.path()));
+    let lock = place.path().join("configuration.lock");
+    assert!(told.contains(&format!("name its witgate.lock {}", lock.display())), "{told}");
+}
+
+#[test]
+fn what_others_change_while_an_adapter_is_fetched_stays() {
+    let guard = std::fs::read(kit::component("policy-guard.wasm")).unwrap();
+    let toml = "[providers.p]\nadapter = \"stub\"\nendpoint = \"stub:\"\n";
+    let place = Place::new(toml);
+    std::fs::copy(kit::component("adapter-stub.wasm"), place.path().join("mine.wasm")).unwrap();
+    let (witgate, folder) = (env!("CARGO_BIN_EXE_witgate"), place.path().to_owned());
+    let served = guard.clone();
+    let web = Web::new(move |_| {
+        // Another command, and a person with an editor, before the answer comes.
+        let added = Command::new(witgate)
+            .args(["adapters", "add", "mine", "mine.wasm"])
+            .current_dir(&folder)
+            .env_clear()
+            .env("WITGATE_CACHE_DIR", kit::cache())
+            .output();
+        assert_eq!(added.unwrap().status.code(), Some(0));
+        let file = folder.join("witgate.toml");
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "# Ours.\n").unwrap();
+        ok(&served)
+    });
+    let url = web.url("/guard.wasm");
+    let output = place.witgate(&["adapters", "add", "ours", &url], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let is = place.read("witgate.toml");
+    for part in ["[adapters.mine]\npath = \"mine.wasm\"\n", "# Ours.\n", &format!("[policies.ours]\nurl = \"{url}\"\n")]
+    {
+        assert!(is.contains(part), "{part:?} is not in {is}");
+    }
+    let lock = place.read("witgate.lock");
+    assert!(lock.contains("name = \"mine\"") && lock.contains("name = \"ours\""), "{lock}");
+}
+
+#[test]
+fn two_policies_of_one_source_with_other_bytes_are_not_composed_as_one() {
+    let first = std::fs::read(kit::component("tests/hostile-policy.wasm")).unwrap();
+    // A section that nobody reads: the same policy by other bytes.
+    let second = [first.as_slice(), &[0, 2, 1, b'x']].concat();
+    let (one, two) = (first.clone(), second.clone());
+    let web = Web::new(move |path| ok(if path.ends_with("?two") { &two } else { &one }));
+    let toml = |query: &str, digest: Digest| {
+        let url = web.url("/policy.wasm");
+        let first = Digest::of(&first);
+        format!(
+            "[providers.stub]\nadapter = \"stub\"\n[policies.a]\nurl = \"{url}?one\"\ndigest = \"{first}\"\n\
+             [policies.b]\nurl = \"{url}{query}\"\ndigest = \"{digest}\"\n"
+        )
+    };
+    let place = Place::new(&toml("?two", Digest::of(&second)));
+    // The host runs each by its own bytes.
+    let output = place.witgate(&["check"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let output = place.witgate(&["compose"], &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let told = err(&output);
+    assert!(told.contains("policies.b: ") && told.contains("another component here than in policies.a"), "{told}");
+    assert!(!place.path().join("composed").exists(), "something was written");
+    place.write("witgate.toml", toml("?one", Digest::of(&first)));
+    let output = place.witgate(&["compose"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}

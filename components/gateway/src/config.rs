@@ -28,8 +28,11 @@ pub fn load() -> Option<Rc<Shared>> {
     let adapters = composition::adapters();
     let composed = !adapters.is_empty();
     let slots = Slots::new(adapters);
-    let policies = policies::Slots::new(composed.then(composition::policies));
-    let read = read().and_then(|config| check(config, &slots, &policies, composed));
+    let mut policies = policies::Slots::new(composed.then(composition::policies));
+    let read = read().and_then(|config| {
+        policies.assign(&config);
+        check(config, &slots, &policies, composed)
+    });
     let opened = read.and_then(|config| match crate::store::open(&config) {
         Ok(state) => Ok((config, state)),
         Err(problem) => Err(vec![problem.to_string()]),
@@ -72,9 +75,7 @@ pub fn variable(name: &str) -> Option<String> {
 fn check(config: Config, slots: &Slots, policies: &policies::Slots, composed: bool) -> Result<Config, Vec<String>> {
     let mut problems = config.check_component();
     for (name, policy) in &config.policies {
-        if policies.of(policy).is_none() {
-            let help = "run `witgate compose` with this configuration".to_owned();
-            let message = "the policy was not composed into this component".to_owned();
+        if let Some((message, help)) = policies.missing(policy) {
             problems.push(config.problem(&format!("policies.{name}"), message, Some(help)));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use witgate_config::{PolicyConfig, PolicySource};
+use witgate_config::{Config, PolicyConfig, PolicySource};
 use witgate_gateway::{Fault, Policy};
 use witgate_model::policy::{Context, Decision, Filtered};
 use witgate_model::{Error, Event, Request};
@@ -27,6 +27,20 @@ macro_rules! slots {
                     $($name => Some(Slot::$variant),)*
                     _ => None,
                 }
+            }
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Slot::$variant => $name,)*
+                }
+            }
+
+            /// Whether nothing is in it: what stands there instead has no id.
+            fn is_empty(self) -> bool {
+                let id = match self {
+                    $(Slot::$variant => crate::bindings::$module::describe().id,)*
+                };
+                id.is_empty()
             }
 
             fn on_request(self, settings: &str, context: &Context, request: &Request) -> Result<Decision, Error> {
@@ -60,25 +74,68 @@ slots! {
     CustomPolicy3 = custom_policy3 "custom-policy3",
 }
 
+/// The slots for components of the operator's own, in the order in which they are given away.
+const SPARE: [Slot; 3] = [Slot::CustomPolicy, Slot::CustomPolicy2, Slot::CustomPolicy3];
+
 /// Which slot holds which policy.
-pub struct Slots(Option<HashMap<String, Slot>>);
+pub struct Slots {
+    /// By the names or sources of policies. None: each slot holds what it is called after.
+    placed: Option<HashMap<String, Slot>>,
+    /// The operator's own components by their sources, where nothing says which slot holds them.
+    own: HashMap<String, Slot>,
+}
 
 impl Slots {
-    /// What `placed` says, the names or files of policies and their slots. None: each slot holds what it is called after,
-    /// and a file of the operator's own is the one in the first spare slot.
+    /// What `placed` says, the names or sources of policies and their slots. None: each slot holds what it is called after,
+    /// and the spare ones hold the operator's own, see [`Slots::assign`].
     pub fn new(placed: Option<Vec<(String, String)>>) -> Self {
         let slot = |(policy, name): (String, String)| Some((policy, Slot::of(&name)?));
-        Slots(placed.map(|placed| placed.into_iter().filter_map(slot).collect()))
+        Slots { placed: placed.map(|placed| placed.into_iter().filter_map(slot).collect()), own: HashMap::new() }
+    }
+
+    /// Where nothing says which slot holds what, the operator's own components are in the spare ones, each once, in the
+    /// order of the policies that first name them.
+    pub fn assign(&mut self, config: &Config) {
+        for policy in config.policies.values().filter(|_| self.placed.is_none()) {
+            let PolicySource::Component(component) = &policy.source else { continue };
+            let source = component.source.to_string();
+            if !self.own.contains_key(&source)
+                && let Some(slot) = SPARE.get(self.own.len())
+            {
+                self.own.insert(source, *slot);
+            }
+        }
     }
 
     /// The slot of a policy.
     pub fn of(&self, config: &PolicyConfig) -> Option<Slot> {
-        match (&self.0, &config.source) {
+        match (&self.placed, &config.source) {
             (Some(placed), PolicySource::Builtin(name)) => placed.get(name).copied(),
             (Some(placed), PolicySource::Component(own)) => placed.get(&own.source.to_string()).copied(),
             (None, PolicySource::Builtin(name)) => Slot::of(name),
-            (None, PolicySource::Component(_)) => Some(Slot::CustomPolicy),
+            (None, PolicySource::Component(own)) => self.own.get(&own.source.to_string()).copied(),
             (_, PolicySource::Native(_)) => None,
+        }
+    }
+
+    /// Why a policy cannot be had, and what would be right.
+    pub fn missing(&self, config: &PolicyConfig) -> Option<(String, String)> {
+        let compose = "run `witgate compose` with this configuration";
+        let of_ours = self.placed.is_none();
+        match self.of(config) {
+            None if of_ours => {
+                let count = SPARE.len();
+                let message = format!("spin.toml has {count} slots for components of your own, and this is one more");
+                Some((message, compose.to_owned()))
+            }
+            None => Some(("the policy was not composed into this component".to_owned(), compose.to_owned())),
+            Some(slot) if of_ours && slot.is_empty() => {
+                let spare = SPARE.map(Slot::name).join(", ");
+                let help =
+                    format!("put the component there: yours are in {spare}, in the order of the policies' names");
+                Some((format!("the slot {} of spin.toml is empty", slot.name()), help))
+            }
+            Some(_) => None,
         }
     }
 }

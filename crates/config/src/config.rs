@@ -213,6 +213,9 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The most elements of a table of a component, where it has no limit of its own.
+    pub const TABLE_ELEMENTS: u32 = 20_000;
+
     /// The values where nothing is configured.
     pub const DEFAULT: Self = Self {
         max_body_bytes: 10 * MIB as usize,
@@ -422,6 +425,8 @@ pub struct AdapterConfig {
     pub trusted: bool,
     /// Most memory of one instance, in bytes.
     pub max_memory_bytes: usize,
+    /// Most elements of one table of an instance.
+    pub max_table_elements: usize,
     /// Longest time of one call.
     pub call_timeout: Duration,
 }
@@ -474,15 +479,11 @@ impl Config {
         Some(Digest::of_sum(self.digests?.text).hex().to_owned())
     }
 
-    /// Whether it was read from the same text, with the same values of the environment variables that the text names. Two
-    /// without a text are the same where both are from the environment, or both built in: a program does not change its
-    /// environment. What was changed after the reading is not looked at.
+    /// Whether it was read from the same text, with the same values of the environment variables that the text names. Of two
+    /// without a text, from the environment or made by a program, that cannot be said: they are not. What was changed after
+    /// the reading is not looked at.
     pub fn is_same(&self, other: &Config) -> bool {
-        match (self.digests, other.digests) {
-            (Some(own), Some(other)) => own.all == other.all,
-            (None, None) => self.origin == other.origin && !matches!(self.origin, Origin::File(_)),
-            _ => false,
-        }
+        self.digests.zip(other.digests).is_some_and(|(own, other)| own.all == other.all)
     }
 
     /// Reads the environment variables of the services that witgate replaces. Several groups may be set at once; each adds

@@ -521,6 +521,8 @@ table! {
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
         max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        /// Most elements of one table of an instance: the functions that it calls by number.
+        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=1_000_000;
         /// Longest time of one call. Default: limits.adapter_call_timeout.
         call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
     }
@@ -818,6 +820,7 @@ fn resolve(table: FileTable, file: &str, native: &Native, reader: &mut Reader<'_
             component,
             trusted: value.trusted.is_some_and(|at| at.value),
             max_memory_bytes: value.max_memory_bytes.map_or(limits.max_instance_memory_bytes, |at| at.value as usize),
+            max_table_elements: value.max_table_elements.map_or(Limits::TABLE_ELEMENTS, |at| at.value) as usize,
             call_timeout: value.call_timeout.map_or(limits.adapter_call_timeout, |at| at.value),
         };
         adapters.insert(name, config);

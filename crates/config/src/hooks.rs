@@ -11,7 +11,7 @@ use crate::component::{ComponentConfig, Given, Plugins};
 use crate::config::Limits;
 use crate::file::is_component;
 use crate::names::{did_you_mean, list, quote};
-use crate::read::{Anything, At, Entry, Flag, Reader, Size, Text, Time, Word, join, table};
+use crate::read::{Anything, At, Count, Entry, Flag, Reader, Size, Text, Time, Word, join, table};
 use crate::units::{GIB, MIB};
 
 /// The policies that come with witgate, by the names that configurations use.
@@ -35,6 +35,8 @@ pub struct PolicyConfig {
     pub trusted: bool,
     /// Most memory of one instance, in bytes.
     pub max_memory_bytes: usize,
+    /// Most elements of one table of an instance.
+    pub max_table_elements: usize,
     /// Longest time of one call.
     pub call_timeout: Duration,
 }
@@ -49,6 +51,7 @@ impl PolicyConfig {
             trusted: !matches!(source, PolicySource::Component(_)),
             source,
             max_memory_bytes: limits.max_instance_memory_bytes,
+            max_table_elements: Limits::TABLE_ELEMENTS as usize,
             call_timeout: limits.adapter_call_timeout,
         }
     }
@@ -88,6 +91,8 @@ table! {
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
         max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        /// Most elements of one table of an instance: the functions that it calls by number.
+        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=1_000_000;
         /// Longest time of one call. Default: limits.adapter_call_timeout.
         call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, Duration::from_millis(1)..=Duration::from_secs(60);
     }
@@ -167,6 +172,9 @@ pub(crate) fn policies(
         }
         if let Some(at) = value.max_memory_bytes {
             policy.max_memory_bytes = at.value as usize;
+        }
+        if let Some(at) = value.max_table_elements {
+            policy.max_table_elements = at.value as usize;
         }
         if let Some(at) = value.call_timeout {
             policy.call_timeout = at.value;

@@ -117,6 +117,7 @@ fn every_key_is_read() {
         [adapters.stub]
         path = "adapters/stub.wasm"
         max_memory_bytes = "16MiB"
+        max_table_elements = 30000
         call_timeout = "5s"
         "#,
     );
@@ -166,6 +167,7 @@ fn every_key_is_read() {
     assert_eq!((mine.max_memory_bytes, mine.call_timeout), (134_217_728, Duration::from_millis(250)));
     let stub = &config.adapters["stub"];
     assert_eq!((stub.trusted, stub.max_memory_bytes, stub.call_timeout), (false, 16 << 20, Duration::from_secs(5)));
+    assert_eq!((mine.max_table_elements, stub.max_table_elements), (20_000, 30_000));
 }
 
 #[test]

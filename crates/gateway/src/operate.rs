@@ -81,6 +81,8 @@ pub struct ComponentState {
     pub memory_peak: u64,
     /// The most that one may have, in bytes.
     pub memory_limit: u64,
+    /// The most elements that one of its tables may have.
+    pub table_limit: u64,
     /// The longest that one call may take.
     pub call_time: Duration,
 }
@@ -139,6 +141,7 @@ impl ComponentState {
             "kind": self.kind, "name": self.name, "sha256": self.digest, "calls": calls, "failures": failures,
             "refusals": self.refusals, "instances": self.instances,
             "memory": {"peak_bytes": self.memory_peak, "limit_bytes": self.memory_limit},
+            "tables": {"limit_elements": self.table_limit},
             "call_limit_ms": self.call_time.as_secs_f64() * 1e3,
         })
     }

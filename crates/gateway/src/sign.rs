@@ -36,7 +36,7 @@ pub(crate) fn webhook(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -
     Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
 }
 
-/// Headers that are the gateway's own.
+/// Headers that are the gateway's own: those by which HTTP is framed, and those that hold secrets.
 const OURS: [&str; 13] = [
     "host",
     "content-length",
@@ -46,12 +46,15 @@ const OURS: [&str; 13] = [
     "te",
     "trailer",
     "upgrade",
-    "proxy-authorization",
     "proxy-connection",
-    "authorization",
-    "x-api-key",
-    "api-key",
+    AUTH[0],
+    AUTH[1],
+    AUTH[2],
+    AUTH[3],
 ];
+
+/// Those of them in which an adapter may have a secret put.
+const AUTH: [&str; 4] = ["authorization", "proxy-authorization", "x-api-key", "api-key"];
 
 /// The most that an adapter may hand to its own decoder, in bytes.
 const MAX_CONTEXT: usize = 64 * 1024;
@@ -171,6 +174,10 @@ pub(crate) fn prepare(
         Auth::Header(header) => {
             if !is_header_name(&header.name) || !is_header_value(&header.prefix) {
                 return Err(broke(format!("asked for the authentication header {:?}", clip(&header.name))));
+            }
+            let name = header.name.as_str();
+            if OURS.contains(&name) && !AUTH.contains(&name) {
+                return Err(broke(format!("asked for a secret in the header {name}, which is the gateway's")));
             }
             let one = provider.api_keys.get(key).filter(|_| header.slot == "api_key");
             if let Some(secret) = one.or_else(|| provider.secrets.get(&header.slot)) {
@@ -375,6 +382,26 @@ mod tests {
         let Auth::Header(auth) = &mut request.auth else { unreachable!() };
         auth.slot = "other".into();
         assert!(sign(&provider(), "http://h", request, None).unwrap().headers.is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_put_in_no_header_by_which_http_is_framed() {
+        let with = |name: &str| {
+            let mut request = request(&["v1"]);
+            let auth = HeaderAuth { name: name.into(), prefix: String::new(), slot: "api_key".into() };
+            request.auth = Auth::Header(auth);
+            sign(&provider(), "http://h", request, None)
+        };
+        for name in OURS.into_iter().filter(|name| !AUTH.contains(name)) {
+            let fault = with(name).unwrap_err().to_string();
+            assert!(
+                fault.ends_with(&format!("asked for a secret in the header {name}, which is the gateway's")),
+                "{fault}"
+            );
+        }
+        for name in AUTH.into_iter().chain(["x-acme-key"]) {
+            assert_eq!(with(name).unwrap().headers, [(name.to_owned(), "sk-secret".to_owned())]);
+        }
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl PolicyRun<'_> {
             on_failure: OnFailure::Closed,
             trusted: false,
             max_memory_bytes: self.options.bounds.memory_bytes,
+            max_table_elements: self.options.bounds.table_elements,
             call_timeout: self.options.bounds.call_time,
         };
         config.policies.insert("conformance".to_owned(), policy);

@@ -166,7 +166,7 @@ impl Sources {
         let source = &component.source;
         let key = kind.key(source);
         let refuse = |key, message: String, help: Option<String>| Err(Refusal { key, message, help });
-        let add = || format!("run witgate adapters add {}{name} {source}", kind.flag());
+        let add = || self.add(kind, name, source);
         let shown = source.to_string();
         let locked = self.lock.get(kind, name);
         let entry = locked.filter(|entry| entry.source == shown);
@@ -237,6 +237,23 @@ impl Sources {
             _ => by,
         };
         Ok(fetched)
+    }
+
+    /// What pins a component: the command, and where its lock is to be.
+    fn add(&self, kind: Kind, name: &str, source: &ComponentSource) -> String {
+        let (file, flag) = (self.lock.file(), kind.flag());
+        let configuration = file.with_extension("toml");
+        if file.file_name().is_some_and(|name| name == "witgate.lock") {
+            format!("run witgate adapters add {flag}{name} {source}")
+        } else if configuration.is_file() {
+            format!("run witgate adapters add --config {} {flag}{name} {source}", configuration.display())
+        } else {
+            // The text of a program is in no file.
+            let file = file.display();
+            format!(
+                "run witgate adapters add {flag}{name} {source} beside a witgate.toml, and name its witgate.lock {file}"
+            )
+        }
     }
 
     /// Fetches a component as it is now, and keeps it where it has the digest that is wanted.
@@ -342,18 +359,52 @@ pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
     fs::read(file)
 }
 
-/// Writes a file, all of it or nothing, with the permissions of the one that it replaces.
+/// Writes a file, all of it or nothing, with the permissions of the one that it replaces and, where that is allowed, its
+/// owner.
 pub fn replace(file: &Path, text: &str) -> io::Result<()> {
     // What a link names is replaced, not the link.
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let temporary = file.with_file_name(name);
-    fs::write(&temporary, text)?;
-    if let Ok(about) = fs::metadata(&file) {
-        fs::set_permissions(&temporary, about.permissions())?;
+    // One of a process that was killed.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    fs::rename(&temporary, &file)
+    let written = write_new(&temporary, text, fs::metadata(&file).ok().as_ref());
+    let written = written.and_then(|()| fs::rename(&temporary, &file));
+    if written.is_err() {
+        // It holds what the file was to hold. Where it cannot be taken away, the first error says more.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Writes a new file, like an `old` one. Until its permissions are the old one's nobody else may read it.
+fn write_new(file: &Path, text: &str, old: Option<&fs::Metadata>) -> io::Result<()> {
+    use io::Write as _;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if old.is_some() {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let mut new = options.open(file)?;
+    new.write_all(text.as_bytes())?;
+    if let Some(old) = old {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, fchown};
+            let is = new.metadata()?;
+            if (is.uid(), is.gid()) != (old.uid(), old.gid()) {
+                // Root may do that, others may not: then it is the owner's who runs this.
+                let _ = fchown(&new, Some(old.uid()), Some(old.gid()));
+            }
+        }
+        new.set_permissions(old.permissions())?;
+    }
+    new.sync_all()
 }
 
 /// Runs a future on a thread of its own: the caller may be a runtime's, or none.
@@ -361,8 +412,74 @@ fn blocking<T: Send>(future: impl Future<Output = Result<T, String>> + Send) -> 
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| error.to_string())?.block_on(future)
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            let result = runtime.block_on(future);
+            // Without waiting for what hangs: a name that is looked up, a helper of docker's.
+            runtime.shutdown_background();
+            result
         });
         thread.join().unwrap_or_else(|_| Err("fetching it panicked".to_owned()))
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_replaces_a_file_has_its_mode_and_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("witgate.toml");
+        replace(&file, "first").unwrap();
+        for mode in [0o666, 0o640, 0o400] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let before = fs::metadata(&file).unwrap();
+            replace(&file, "second").unwrap();
+            let after = fs::metadata(&file).unwrap();
+            assert_eq!(after.permissions().mode() & 0o777, mode);
+            assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+            assert_eq!(fs::read_to_string(&file).unwrap(), "second");
+        }
+        assert_eq!(names(folder.path()), ["witgate.toml"]);
+    }
+
+    #[test]
+    fn where_a_file_cannot_be_replaced_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        // No file takes the place of a folder that has something in it.
+        let file = folder.path().join("witgate.toml");
+        fs::create_dir(&file).unwrap();
+        fs::write(file.join("inside"), "").unwrap();
+        assert!(replace(&file, "text").is_err());
+        assert_eq!(names(folder.path()), ["witgate.toml"]);
+    }
+
+    #[test]
+    fn what_a_call_that_was_given_up_still_does_is_not_waited_for() {
+        let (release, hangs) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let caller = std::thread::spawn(move || {
+            let result: Result<(), String> = blocking(async move {
+                // As docker's credential helper: begun, and given up at its limit.
+                drop(tokio::task::spawn_blocking(move || hangs.recv()));
+                Err("given up".to_owned())
+            });
+            tell.send(result)
+        });
+        let result = told.recv_timeout(Duration::from_secs(30));
+        drop(release);
+        assert_eq!(result.expect("an answer"), Err("given up".to_owned()));
+        caller.join().unwrap().unwrap();
+    }
 }

@@ -118,7 +118,7 @@ async fn an_adapter_that_has_seen_a_request_cannot_say_another_host() {
 /// Each takes its instance with it, and what that serves; the next request has another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_traps_ends_its_instance_and_the_next_request_is_served() {
-    let ways = ["trap", "panic", "recurse", "grow", "large", "gib", "bad-utf8"];
+    let ways = ["trap", "panic", "recurse", "grow", "many", "aliased", "large", "gib", "bad-utf8"];
     let backend = Backend::start().await;
     // Less than `large` returns; without a limit that would be a request like any other.
     let options = Options { max_memory: Some(32 << 20), ..Options::default() };
@@ -129,6 +129,43 @@ async fn what_traps_ends_its_instance_and_the_next_request_is_served() {
         // Either the runtime answers for the instance that is gone, or the gateway, which was given too much.
         assert!(status >= 500, "{way}: {status} {body}");
         assert!(begun.elapsed() < Duration::from_secs(15), "{way} took {:?}", begun.elapsed());
+        serves(&gateway, way).await;
+    }
+}
+
+/// What the gateway finds in an answer, it finds here too; the rest takes the instance with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_adapter_does_wrong_with_an_answer_fails_the_request() {
+    // How many events a frame may give the host bounds alone: what is flooded here has no `started`.
+    let checked = [
+        ("bad-framing", "asked for a framing"),
+        ("no-start", "sent an event before `started`"),
+        ("no-block", "added to block 7, which is not open"),
+        ("early-done", "ended an answer that has no finish or an open block"),
+        ("after-done", "sent an event after the last one"),
+        ("flood", "sent an event before `started`"),
+        ("blocks", "started block 0; 1 was next"),
+    ];
+    let ends = ["start-trap", "feed-trap", "feed-grow", "finish-trap", "finish-grow", "text-utf8"];
+    let loops = ["start-loop", "feed-loop", "finish-loop"];
+    let ways: Vec<_> = checked.iter().map(|(way, _)| *way).chain(ends).chain(loops).collect();
+    let mut backend = Backend::start().await;
+    let options = Options { max_memory: Some(32 << 20), timeout: Some(Duration::from_secs(2)), ..Options::default() };
+    let gateway = gateway(config(&backend, &ways), options).await;
+    for way in ways {
+        let mut client = ask(&gateway, &format!("{way}/m")).await;
+        // Refused where the answer begins, not before the request is sent.
+        let mut upstream = backend.request().await;
+        upstream.whole("fine").await;
+        let (status, _, body) = client.whole().await;
+        match checked.iter().find(|(checked, _)| *checked == way) {
+            Some((_, told)) => {
+                assert_eq!(status, 502, "{way}: {body}");
+                assert!(body.contains("component_fault") && body.contains("adapter \\\"custom\\\""), "{way}: {body}");
+                assert!(body.contains(told), "{way}: {body}");
+            }
+            None => assert!(status >= 500, "{way}: {status} {body}"),
+        }
         serves(&gateway, way).await;
     }
 }

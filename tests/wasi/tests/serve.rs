@@ -203,6 +203,43 @@ async fn another_adapter_takes_a_slot_by_one_line() {
     assert_eq!((status, answer["choices"][0]["message"]["content"].as_str()), (200, Some("QUIET WORDS")));
 }
 
+/// In the order of the policies' names; two policies of one file share its slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_of_ones_own_take_the_slots_one_after_another() {
+    let mut changed = manifest();
+    for (slot, file) in [("custom-policy", "policy-redactor.wasm"), ("custom-policy2", "tests/hostile-policy.wasm")] {
+        let ours = format!("{slot} = {{ path = \"target/components/absent.wasm\"");
+        assert!(changed.contains(&ours), "spin.toml has no line {ours}");
+        changed = changed.replace(&ours, &format!("{slot} = {{ path = \"target/components/{file}\""));
+    }
+    let component = component(&changed);
+    let config = "[providers.stub]\nadapter = \"stub\"\n[models.one]\ntarget = \"stub\"\npolicies = [\"a\", \"c\"]\n\
+                  [models.m]\ntarget = \"stub\"\npolicies = [\"a\", \"b\", \"c\"]\n\
+                  [policies.a]\ncomponent = \"z.wasm\"\n[policies.c]\ncomponent = \"z.wasm\"\n\
+                  [policies.b]\ncomponent = \"y.wasm\"\nsettings.do = \"bad-tag\"\n";
+    let start =
+        async |config: String| Gateway::start(&component, Options { config: Some(config), ..Options::default() }).await;
+    let gateway = start(config.to_owned()).await;
+    let body = r#"{"model":"one","messages":[{"role":"user","content":"hello there"}]}"#;
+    let (status, answer) = gateway.post("/v1/chat/completions", body).await.json().await;
+    assert_eq!(status, 200, "{answer}");
+    let (status, answer) = gateway.chat(false).await.json().await;
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(status == 502 && message.contains("policy \"b\"") && message.contains("tags"), "{status} {answer}");
+    // What is in no slot is told, and not left out.
+    let third = format!("{config}[policies.d]\ncomponent = \"x.wasm\"\n");
+    let fourth = format!("{third}[policies.e]\ncomponent = \"w.wasm\"\n");
+    for (config, told) in [
+        (third, "policies.d: the slot custom-policy3 of spin.toml is empty"),
+        (fourth, "policies.e: spin.toml has 3 slots for components of your own"),
+    ] {
+        let gateway = start(config).await;
+        assert_eq!(gateway.chat(false).await.json().await.0, 500);
+        let line = gateway.logged("misconfigured").await;
+        assert!(line.contains(told), "{line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn variables_come_from_the_runtime_and_a_secret_goes_to_its_backend_alone() {
     let mut backend = Backend::start().await;

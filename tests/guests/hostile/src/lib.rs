@@ -51,6 +51,14 @@ fn malformed() -> String {
     unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xc0, b'b']) }
 }
 
+/// Many texts that are all the same bytes: small in the guest, large where each is copied.
+fn aliased() -> Vec<String> {
+    let text = "x".repeat(1 << 14).leak();
+    let (at, length) = (text.as_mut_ptr(), text.len());
+    // SAFETY: it is not, since each of them owns these bytes; what reads them must not trust us.
+    (0..100_000).map(|_| unsafe { String::from_raw_parts(at, length, length) }).collect()
+}
+
 fn misbehave(what: &str) {
     match what {
         "trap" => std::process::abort(),
@@ -114,8 +122,9 @@ impl Guest for Hostile {
             "bad-method" => http.method = "GET / HTTP/1.1\r\n".into(),
             "bad-auth" => http.headers.push(("authorization".into(), "Bearer stolen".into())),
             "bad-framing" => http.framing = Framing::Other("morse".into()),
-            // The same MiB, named again and again: small in the guest, large in the host.
+            // Copies of a text: each is small.
             "many" => http.path = vec!["x".repeat(1 << 14); 2000],
+            "aliased" => http.path = aliased(),
             "large" => http.body = vec![b' '; 40 << 20],
             "gib" => http.body = vec![b' '; 1 << 30],
             // Each slot of a secret that there might be; its own provider has none of them.
