@@ -644,18 +644,21 @@ fn reset(time: Duration) -> String {
     text
 }
 
-/// The most that the targets of a route may ask for so many tokens, in nano-dollars; none where one has no price and that
-/// is not free.
-fn dearest(config: &Config, route: &Route<'_>, tokens: &Tokens) -> Option<u64> {
+/// The most that the targets of a route may ask for so many tokens, of whichever kind, in nano-dollars; none where one has
+/// no price and that is not free. `name` is the model as the client wrote it: targets without a name of their own are asked
+/// for it.
+fn dearest(config: &Config, route: &Route<'_>, name: &str, input: u64, output: u64) -> Option<u64> {
     let fallback = route.model.map(|model| &model.fallback);
     let lists = fallback.into_iter().flat_map(|lists| [&lists.any, &lists.context_length, &lists.content_policy]);
     let mut most = 0;
     for target in route.targets.iter().chain(lists.flatten()) {
-        let model = target.model.as_deref();
-        // The name as the client wrote it, where the target has none of its own.
-        let name = model.or_else(|| route.model.map(|model| model.alias.as_str())).unwrap_or_default();
-        match config.access.price(&target.provider, name) {
-            Some(price) => most = most.max(price.cost(tokens)),
+        match config.access.price(&target.provider, target.model.as_deref().unwrap_or(name)) {
+            Some(price) => {
+                let all = Tokens { input, output, ..Tokens::default() };
+                let cache_write = if price.cache_write > price.input { input } else { 0 };
+                let reasoning = if price.reasoning > price.output { output } else { 0 };
+                most = most.max(price.cost(&Tokens { cache_write, reasoning, ..all }));
+            }
             None if config.access.unpriced == Unpriced::Refuse => return None,
             None => {}
         }
@@ -697,16 +700,16 @@ impl Gateway {
         flight.bill.id = http::id(flight.ports.random());
         flight.bill.told = Some(Arc::clone(&self.ledger.told));
         if client.has_key && access.admin_key.is_some() {
-            let model = alias.unwrap_or(name);
+            // The alias for whatever has none says nothing of what was asked for.
+            let model = alias.filter(|alias| *alias != "*").unwrap_or(name);
             flight.bill.spend = Some(client.spending.of(now, access.keep_spend, &client, model));
         }
         let of_model = alias.and_then(|alias| self.ledger.models.get(alias)).map_or(&[][..], Vec::as_slice);
         if client.meters.is_empty() && of_model.is_empty() {
             return Ok(());
         }
-        let tokens = Tokens { input, output, ..Tokens::default() };
         let money = client.meters.iter().any(|meter| meter.measure.is_money());
-        let cost = if money { dearest(&self.config, &route, &tokens) } else { Some(0) };
+        let cost = if money { dearest(&self.config, &route, &request.model, input, output) } else { Some(0) };
         let Some(cost) = cost else {
             let message = format!("no price is known for the model \"{name}\", and the API key has a budget");
             return Err(Failed::ours(403, "permission_error", "model_not_priced", message));
