@@ -274,6 +274,8 @@ pub(crate) struct Bill {
     /// When it was taken, since 1970.
     taken: Duration,
     holds: Vec<Hold>,
+    /// It was refused, and costs nothing: whatever was taken for it, the request itself included, is given back.
+    refused: bool,
     /// The estimate of the prompt, in tokens.
     prompt: u64,
     /// The bytes of the answer that have come, of the current try.
@@ -412,6 +414,7 @@ impl Bill {
         let reserved = !self.holds.is_empty();
         for hold in self.holds.drain(..) {
             let amount = match hold.meter.measure {
+                Measure::Requests if self.refused => 0,
                 Measure::Requests | Measure::Places => continue,
                 Measure::Tokens => used,
                 _ => self.cost,
@@ -740,18 +743,22 @@ impl Gateway {
         }
         let ports = Arc::clone(&flight.ports);
         let lease = now + self.ledger.longest;
+        // Before the store is asked: whoever stops waiting for it, what it has taken is given back.
+        flight.bill.holds = holds;
         match within(ports.as_ref(), ports.state().take(now, &flight.bill.id, lease, &charges)).await {
             Ok(Taken::All(used)) => {
+                let holds = &mut flight.bill.holds;
                 for (hold, used) in holds.iter_mut().zip(&used) {
                     hold.is_near = used.saturating_mul(100) >= hold.meter.limit.saturating_mul(THRESHOLDS[0]);
                 }
                 flight.bill.limits = limits(now, holds.iter().zip(&used));
-                flight.bill.holds = holds;
                 Ok(())
             }
             Ok(Taken::Refused { charge, used, after }) => {
                 flight.bill.spend = None;
-                let Some(hold) = holds.into_iter().nth(charge) else { return Err(unavailable()) };
+                let Some(hold) = std::mem::take(&mut flight.bill.holds).into_iter().nth(charge) else {
+                    return Err(unavailable());
+                };
                 if hold.meter.measure.is_money()
                     && let Err(error) =
                         hold.tell(ports.as_ref(), &self.ledger.told, now, used, &flight.record.request_id).await
@@ -764,12 +771,13 @@ impl Gateway {
             Err(error) => {
                 ports.warn(&Warning::State { why: &error });
                 match access.on_failure {
-                    OnFailure::Open => {
-                        // Nobody knows whether it was taken: what is used counts, as soon as that can be told.
-                        flight.bill.holds = holds;
-                        Ok(())
+                    // Nobody knows whether it was taken: what is used counts, as soon as that can be told.
+                    OnFailure::Open => Ok(()),
+                    // Where it was, all of it is given back.
+                    OnFailure::Closed => {
+                        flight.bill.refused = true;
+                        Err(unavailable())
                     }
-                    OnFailure::Closed => Err(unavailable()),
                 }
             }
         }
