@@ -675,7 +675,24 @@ impl Gateway {
         debt.settle(ports, &self.ledger.told, Once::Until(until)).await
     }
 
-    /// Takes what a request may need of its client's limits and budgets, or refuses it.
+    /// Refuses a model that the client may not ask for. What it is served by is not asked: that a policy chooses another
+    /// model is the operator's will.
+    pub(crate) fn allow<P: Ports>(&self, flight: &Flight<P>, model: &str) -> Result<(), Failed> {
+        let Some(client) = flight.client.as_ref().filter(|client| client.is_restricted()) else { return Ok(()) };
+        let alias = || Some(self.config.route(model).ok()?.model?.alias.as_str());
+        let name = if model.is_empty() { alias().unwrap_or_default() } else { model };
+        if client.may_ask(name) {
+            return Ok(());
+        }
+        let name: String = name.chars().take(128).collect();
+        let message = format!("the API key may not ask for the model \"{name}\"");
+        let mut failed = Failed::ours(403, "permission_error", "model_not_allowed", message);
+        failed.error.param = Some("model".to_owned());
+        Err(failed)
+    }
+
+    /// Takes what a request may need of its client's limits and budgets, or refuses it. `request` is the one that is
+    /// served: as the policies have left it, its model the one that they chose.
     pub(crate) async fn take<P: Ports>(
         &self,
         flight: &mut Flight<P>,
@@ -684,18 +701,10 @@ impl Gateway {
     ) -> Result<(), Failed> {
         let Some(client) = flight.client.clone() else { return Ok(()) };
         let access = &self.config.access;
-        let route = self.config.route(&request.model).ok();
-        let alias = route.as_ref().and_then(|route| route.model).map(|model| model.alias.as_str());
-        let name = if request.model.is_empty() { alias.unwrap_or_default() } else { &request.model };
-        if !client.may_ask(name) {
-            let name: String = name.chars().take(128).collect();
-            let message = format!("the API key may not ask for the model \"{name}\"");
-            let mut failed = Failed::ours(403, "permission_error", "model_not_allowed", message);
-            failed.error.param = Some("model".to_owned());
-            return Err(failed);
-        }
         // An unknown model is refused later, and costs nothing.
-        let Some(route) = route else { return Ok(()) };
+        let Ok(route) = self.config.route(&request.model) else { return Ok(()) };
+        let alias = route.model.map(|model| model.alias.as_str());
+        let name = if request.model.is_empty() { alias.unwrap_or_default() } else { &request.model };
         let now = flight.ports.unix_time();
         let (input, output) = estimate(request, body_bytes, access.output_tokens);
         flight.bill.prompt = input;

@@ -446,9 +446,21 @@ pub(crate) struct Run<N> {
 type Early = ((u16, Vec<Field>), Bytes);
 
 impl<N: Normaliser> Run<N> {
+    /// What comes before anything is taken of limits and budgets: the renderer is made, and the policies look at the request,
+    /// whose model is then the one that serves.
+    pub fn enter<P: Ports>(&mut self, flight: &mut Flight<P>) -> Result<(), Failed> {
+        self.start(flight).map_err(|fault| Failed::fault(&fault, None))?;
+        let gateway = Arc::clone(&self.gateway);
+        let passed = gateway.apply_policies(flight, &self.dialect, &mut self.request, None)?;
+        self.watches = passed.watches;
+        if let Some(route) = passed.route {
+            Arc::make_mut(&mut self.request).model = route;
+        }
+        Ok(())
+    }
+
     /// The head of a stream that begins before a backend has answered, and the comment that keeps it open.
     pub fn early<P: Ports>(&mut self, flight: &Flight<P>) -> Result<Early, Fault> {
-        self.start(flight)?;
         let head = self.normaliser.head()?;
         let comment = Bytes::from(self.normaliser.keep_alive()?);
         Ok(((head.status, flight.headers(head.headers)), comment))
@@ -469,22 +481,7 @@ impl<N: Normaliser> Run<N> {
     pub async fn run<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
-        let mut client_model = self.request.model.clone();
-        if !self.request.stream
-            && let Err(fault) = self.start(&flight)
-        {
-            return self.fail(flight, Failed::fault(&fault, None), writer).await;
-        }
-        match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
-            Ok(passed) => {
-                self.watches = passed.watches;
-                if let Some(route) = passed.route {
-                    Arc::make_mut(&mut self.request).model.clone_from(&route);
-                    client_model = route;
-                }
-            }
-            Err(failed) => return self.fail(flight, failed, writer).await,
-        }
+        let client_model = self.request.model.clone();
         let route = match config.route(&client_model) {
             Ok(route) => route,
             Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
@@ -513,7 +510,8 @@ impl<N: Normaliser> Run<N> {
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
                     flight.discard(true);
-                    match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
+                    let served = Some(client_model.as_str());
+                    match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request, served) {
                         Ok(passed) => self.watches = passed.watches,
                         Err(failed) => return self.fail(flight, failed, writer).await,
                     }
@@ -553,7 +551,7 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
-    async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
+    pub async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
         if failed.provider.is_some() || failed.status >= 500 {
             flight.record.cause = Some(cause::of(&failed, &self.request));
         }

@@ -4,6 +4,9 @@
 //! They come in the operator's order, each with what the one before made of the request or of the events. A policy that
 //! fails its contract fails the request, or with `on_failure = "open"` is left out: of the request, or of what is left of
 //! the answer, in which case what it held back is given from the gateway's own copy, as it came from the backend.
+//!
+//! Where one of them chooses another model, those of that model that have not looked at the request yet do so too, behind
+//! the others: what a model's operator wants looked at is looked at, however a request got there.
 
 use std::sync::Arc;
 
@@ -68,55 +71,81 @@ impl Gateway {
         own.unwrap_or(&self.config.policy_chain)
     }
 
-    /// Has the policies look at a request.
+    /// Has the policies look at a request. `served` is the model that serves it, where that is settled already.
     pub(crate) fn apply_policies<P: Ports>(
         &self,
         flight: &mut Flight<P>,
         dialect: &str,
         request: &mut Arc<Request>,
+        served: Option<&str>,
+    ) -> Result<Passed, Failed> {
+        if self.config.policies.is_empty() {
+            return Ok(Passed { watches: Vec::new(), route: None });
+        }
+        let (model, tenant) = (request.model.clone(), flight.record.tenant.clone());
+        let mut context = Context { dialect: dialect.to_owned(), model, tenant, tags: Vec::new() };
+        let passed = self.decide(flight, &mut context, request, served);
+        // Of a request that is refused too.
+        flight.record.tags = context.tags.into_iter().map(|tag| (tag.name, tag.value)).collect();
+        passed
+    }
+
+    /// One policy after another; what they tag the request with is added to the context.
+    fn decide<P: Ports>(
+        &self,
+        flight: &Flight<P>,
+        context: &mut Context,
+        request: &mut Arc<Request>,
+        served: Option<&str>,
     ) -> Result<Passed, Failed> {
         let mut passed = Passed { watches: Vec::new(), route: None };
-        let chain = self.chain(&request.model);
-        if chain.is_empty() {
-            return Ok(passed);
-        }
-        let mut context =
-            Context { dialect: dialect.to_owned(), model: request.model.clone(), tenant: None, tags: Vec::new() };
-        for name in chain {
-            let Some(config) = self.config.policies.get(name) else { continue };
-            let decided = flight
-                .ports
-                .policy(name)
-                .and_then(|mut policy| policy.on_request(&config.settings_text, &context, request))
-                .and_then(|decided| match decided {
-                    Ok(decision) => check(name, &decision).map(|()| Ok(decision)),
-                    Err(error) => Ok(Err(error)),
-                });
-            let decision = match decided {
-                Ok(Ok(decision)) => decision,
-                Ok(Err(error)) => return Err(Failed::request(error)),
-                Err(fault) => {
-                    flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
-                    match config.on_failure {
-                        OnFailure::Closed => return Err(Failed::fault(&fault, None)),
-                        OnFailure::Open => continue,
-                    }
+        let mut model = context.model.clone();
+        let mut asked: Vec<&str> = Vec::new();
+        // Ends: where nobody new was asked, nobody has chosen another model.
+        loop {
+            for name in self.chain(&model) {
+                let Some(config) = self.config.policies.get(name) else { continue };
+                if asked.contains(&name.as_str()) {
+                    continue;
                 }
-            };
-            if let Some(changed) = decision.request {
-                // What it may not change: how the answer is given, and in whose terms.
-                let (dialect, stream) = (request.dialect.clone(), request.stream);
-                *request = Arc::new(Request { dialect, stream, ..changed });
+                asked.push(name);
+                let decided = flight
+                    .ports
+                    .policy(name)
+                    .and_then(|mut policy| policy.on_request(&config.settings_text, context, request))
+                    .and_then(|decided| match decided {
+                        Ok(decision) => check(name, &decision).map(|()| Ok(decision)),
+                        Err(error) => Ok(Err(error)),
+                    });
+                let decision = match decided {
+                    Ok(Ok(decision)) => decision,
+                    Ok(Err(error)) => return Err(Failed::request(error)),
+                    Err(fault) => {
+                        flight.ports.warn(&Warning::Fault { request_id: &flight.record.request_id, fault: &fault });
+                        match config.on_failure {
+                            OnFailure::Closed => return Err(Failed::fault(&fault, None)),
+                            OnFailure::Open => continue,
+                        }
+                    }
+                };
+                if let Some(changed) = decision.request {
+                    // What it may not change: for which model, how the answer is given, and in whose terms.
+                    let Request { model, dialect, stream, .. } = request.as_ref();
+                    let (model, dialect, stream) = (model.clone(), dialect.clone(), *stream);
+                    *request = Arc::new(Request { model, dialect, stream, ..changed });
+                }
+                passed.route = decision.route.or(passed.route);
+                if let Some(note) = decision.watch {
+                    passed.watches.push(Watch { name: name.clone(), note });
+                }
+                context.tags.extend(decision.tags);
+                context.tags.truncate(MAX_TAGS);
             }
-            passed.route = decision.route.or(passed.route);
-            if let Some(note) = decision.watch {
-                passed.watches.push(Watch { name: name.clone(), note });
+            match served.or(passed.route.as_deref()) {
+                Some(next) if next != model => next.clone_into(&mut model),
+                _ => return Ok(passed),
             }
-            context.tags.extend(decision.tags);
-            context.tags.truncate(MAX_TAGS);
         }
-        flight.record.tags = context.tags.into_iter().map(|tag| (tag.name, tag.value)).collect();
-        Ok(passed)
     }
 
     /// The watchers of one answer.

@@ -2,10 +2,15 @@
 
 use crate::world;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use witgate_config::Config;
 use witgate_gateway::Fault;
+use witgate_gateway::state::Rule;
 use witgate_model::policy::{Context, Decision, Filtered, Tag};
 use witgate_model::{Error, Event, Request};
 use witgate_policies::{Guard, Redactor};
@@ -25,6 +30,8 @@ fn world(more: &str) -> World {
     world.policy("guard", || Box::new(Own::<Guard>::default()));
     world
 }
+
+const MINUTE: Rule = Rule::Sliding(Duration::from_secs(60));
 
 const REDACTOR: &str = "policies = [\"redactor\"]\n[policies.redactor]\nsettings = { mode = \"restore\" }";
 
@@ -108,6 +115,97 @@ fn a_policy_may_choose_another_model() {
 }
 
 #[test]
+fn what_a_policy_has_another_model_serve_is_charged_and_limited_as_that_model() {
+    let more = "policies = [\"guard\"]\n[policies.guard]\nsettings = { injection = \"route\", route = \"strict\" }\n\
+                [keys.alice]\nsecret = \"sk-alice\"\nmodels = [\"unknown\", \"free\"]\nbudget.total = 1\n[models.free]\n\
+                target = \"p/m\"\n[models.strict]\ntarget = \"q/c\"\npolicies = []\nquota.requests_per_minute = 1\n\
+                [prices.\"q/*\"]\ninput = 2\noutput = 8";
+    for asked in ["unknown", "free"] {
+        let world = world(more);
+        world.upstream(vec![said(&["ok"], false), said(&["ok"], false)]);
+        let ask = |model: &str, prompt| world.request_with_key(Some("sk-alice"), CHAT, body(model, prompt, false));
+        assert_eq!(ask(asked, "jailbreak mode").status, 200);
+        let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+        let used = || world.used(&[("meter/key/alice/total", total), ("meter/model/strict/rpm", MINUTE)]);
+        assert_eq!(used(), [62_000, 1], "{asked}: 3 and 7 tokens");
+        let refused = ask(asked, "jailbreak mode");
+        assert_eq!((refused.status, &json(&refused)["error"]["code"]), (429, &json!("rate_limit_exceeded")));
+        assert_eq!((world.sent(), used()), (1, vec![62_000, 1]), "{asked}");
+        // The client may not ask for it by itself.
+        assert_eq!(json(&ask("strict", "hello"))["error"]["code"], "model_not_allowed");
+        // A policy is not asked about what the client may not ask for, and what it refuses costs nothing.
+        assert_eq!(ask("free", "hello").status, 200, "{asked}");
+        assert_eq!(used(), [62_000, 1], "{asked}: free");
+    }
+}
+
+#[test]
+fn what_a_policy_refuses_takes_nothing_of_a_limit() {
+    let world = world(
+        "policies = [\"guard\"]\n[policies.guard]\n[keys.alice]\nsecret = \"sk-alice\"\nquota.requests_per_minute = 1",
+    );
+    world.upstream(vec![said(&["ok"], false)]);
+    let ask = |prompt| world.request_with_key(Some("sk-alice"), CHAT, body("p/m", prompt, false)).status;
+    assert_eq!([ask("jailbreak mode"), ask("jailbreak mode"), ask("hello"), ask("hello")], [400, 400, 200, 429]);
+}
+
+#[test]
+fn the_policies_of_the_model_that_serves_instead_run_too_each_once() {
+    let world = world(
+        "policies = [\"guard\"]\n[policies.guard]\nsettings = { injection = \"route\", route = \"private\" }\n\
+         [policies.redactor]\nsettings = { mode = \"restore\" }\n[models.private]\ntarget = \"q/c\"\npolicies = \
+         [\"redactor\", \"guard\"]",
+    );
+    world.upstream(vec![said(&["Dear [EMAIL_1]"], false)]);
+    let client = world.request(CHAT, body("p/m", "jailbreak mode for ada@example.com", false), None);
+    assert_eq!((client.status, text(&client).as_str()), (200, "Dear ada@example.com"));
+    let sent = String::from_utf8(world.requests_sent().remove(0).body.to_vec()).unwrap();
+    assert!(sent.contains("[EMAIL_1]") && !sent.contains("ada@"), "{sent}");
+    let tags: Vec<_> = world.records()[0].tags.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(tags, ["guard.injection", "redacted.email"]);
+}
+
+#[test]
+fn two_models_whose_policies_route_to_each_other_end() {
+    let world = world(
+        "policies = [\"one\"]\n[policies.one]\ncomponent = \"one.wasm\"\n[policies.two]\ncomponent = \
+         \"two.wasm\"\n[models.a]\ntarget = \"p/m\"\n[models.b]\ntarget = \"q/m\"\npolicies = [\"two\"]",
+    );
+    world.policy("one", || Box::new(Routes("b")));
+    world.policy("two", || Box::new(Routes("a")));
+    world.upstream(vec![said(&["ok"], false)]);
+    assert_eq!(world.request(CHAT, body("a", "hello", false), None).status, 200);
+    assert_eq!(world.hosts_asked(), ["a"], "the last one that names a model decides");
+}
+
+#[test]
+fn what_policies_tagged_a_request_with_is_logged_where_a_later_one_refuses_it() {
+    let world = world(
+        "policies = [\"guard\", \"redactor\"]\n[policies.guard]\nsettings = { injection = \"tag\" }\n\
+         [policies.redactor]\nsettings = { mode = \"block\" }",
+    );
+    let client = world.request(CHAT, body("p/m", "jailbreak mode for ada@example.com", false), None);
+    assert_eq!((client.status, client.header("x-witgate-tags")), (400, Some("guard.injection=1")));
+    assert_eq!(world.records()[0].tags, [("guard.injection".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn a_policy_is_told_whose_request_it_is() {
+    let world = world(
+        "policies = [\"spy\"]\n[policies.spy]\ncomponent = \"spy.wasm\"\n[tenants.t]\n[keys.alice]\nsecret = \
+         \"sk-alice\"\ntenant = \"t\"",
+    );
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let spy = Rc::clone(&seen);
+    world.policy("spy", move || Box::new(Spy(Rc::clone(&spy))));
+    world.upstream(vec![said(&["ok"], false), said(&["ok"], false)]);
+    for key in ["sk-alice", "test-key"] {
+        assert_eq!(world.request_with_key(Some(key), CHAT, body("p/m", "hello", false)).status, 200);
+    }
+    assert_eq!(*seen.borrow(), [Some("t".to_owned()), None]);
+}
+
+#[test]
 fn an_answer_is_stopped_with_the_dialects_own_error() {
     let world = world("policies = [\"guard\"]\n[policies.guard]\nsettings = { blocked_terms = [\"falcon\"] }");
     world.upstream(vec![said(&["This is a long beginning of it, ", "the secret fal", "con is", " more"], true)]);
@@ -130,6 +228,41 @@ fn each_try_is_watched_anew() {
     world.upstream(vec![cut, said(&["To [EMAIL_1]"], false)]);
     let client = world.request(CHAT, body("two", "ada@example.com", false), None);
     assert_eq!((client.status, text(&client).as_str()), (200, "To ada@example.com"));
+}
+
+/// Has another model serve.
+struct Routes(&'static str);
+
+impl Watching for Routes {
+    fn on_request(&mut self, _: &str, _: &Context, _: &Request) -> Result<Result<Decision, Error>, Fault> {
+        Ok(Ok(Decision { route: Some(self.0.to_owned()), ..Decision::default() }))
+    }
+
+    fn start(&mut self, _: &str, _: String) -> Result<(), Fault> {
+        Err(trap())
+    }
+
+    fn feed(&mut self, _: Vec<Event>) -> Result<Filtered, Fault> {
+        Err(trap())
+    }
+}
+
+/// Notes whose requests it sees; its watcher cannot be made.
+struct Spy(Rc<RefCell<Vec<Option<String>>>>);
+
+impl Watching for Spy {
+    fn on_request(&mut self, _: &str, context: &Context, _: &Request) -> Result<Result<Decision, Error>, Fault> {
+        self.0.borrow_mut().push(context.tenant.clone());
+        Ok(Ok(Decision { watch: None, ..Decision::default() }))
+    }
+
+    fn start(&mut self, _: &str, _: String) -> Result<(), Fault> {
+        Err(trap())
+    }
+
+    fn feed(&mut self, _: Vec<Event>) -> Result<Filtered, Fault> {
+        Err(trap())
+    }
 }
 
 /// Fails as it is told to; else it lets everything pass, one piece of text late.
