@@ -601,7 +601,7 @@ impl<N: Normaliser> Run<N> {
         if let Some((recorder, _)) = &mut self.recorder {
             recorder.restart();
         }
-        let watchers = gateway.watchers(ports.as_ref(), &self.watches);
+        let watchers = gateway.watchers(ports.as_ref(), &request_id, &self.watches, &self.request.input);
         let mut sink = Sink {
             order: Order::new(&self.request.input),
             watchers: watchers.map_err(|fault| Attempt::Before(call.fault(&fault)))?,

@@ -346,6 +346,37 @@ fn in_the_midst_of_an_answer_open_loses_nothing_and_closed_ends_it() {
     }
 }
 
+#[test]
+fn what_is_held_back_of_several_blocks_at_once_is_lost_to_nobody_s_guess() {
+    // Two choices at once: how much of each is held back nobody knows, so that open is closed here.
+    let chunk = |choice: u32, delta: Value, finish: Value| {
+        let choice = json!({"index": choice, "delta": delta, "finish_reason": finish});
+        let chunk =
+            json!({"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]});
+        (5, Act::Bytes(Bytes::from(format!("data: {chunk}\n\n"))))
+    };
+    let pieces = || {
+        let mut acts = vec![(1, Act::Head(200, "text/event-stream"))];
+        let said = [(0, "a one "), (1, "b one "), (0, "a two"), (1, "b two")];
+        acts.extend(said.map(|(choice, text)| chunk(choice, json!({"content": text}), Value::Null)));
+        acts.extend([0, 1].map(|choice| chunk(choice, json!({}), "stop".into())));
+        acts.extend([(0, Act::Bytes(Bytes::from("data: [DONE]\n\n"))), (0, Act::End)]);
+        Script::new(acts)
+    };
+    let ask = |nth| {
+        let world = bad("open", false, nth);
+        world.upstream(vec![pieces()]);
+        let body = json!({"model": "p/m", "stream": true, "n": 2, "messages": [{"role": "user", "content": "Hi"}]});
+        let client = world.request(CHAT, Bytes::from(body.to_string()), None);
+        String::from_utf8(client.body).unwrap()
+    };
+    // One block alone is open: it is left out, and nothing is lost.
+    let body = ask(2);
+    assert!(["a one ", "b one ", "a two", "b two"].iter().all(|text| body.matches(text).count() == 1), "{body}");
+    let body = ask(3);
+    assert!(body.contains("policy \\\"bad\\\" trapped") && !body.contains("[DONE]"), "{body}");
+}
+
 /// Returns what breaks the rules.
 struct Rude(u32);
 
@@ -357,13 +388,16 @@ impl Watching for Rude {
     }
 
     fn start(&mut self, _: &str, _: String) -> Result<(), Fault> {
-        Ok(())
+        if self.0 == 4 { Err(trap()) } else { Ok(()) }
     }
 
     fn feed(&mut self, events: Vec<Event>) -> Result<Filtered, Fault> {
         Ok(match self.0 {
             1 => Filtered { events: vec![Event::text(9, "no such block")], held: 0 },
-            2 => Filtered { events: Vec::new(), held: 0 },
+            2 => {
+                let events = events.into_iter().filter(|event| !matches!(event, Event::Done));
+                Filtered { events: events.collect(), held: 0 }
+            }
             _ => Filtered { events, held: 1 << 20 },
         })
     }
@@ -381,6 +415,22 @@ fn a_policy_that_breaks_the_contract_is_named() {
         });
         let client = world.request(CHAT, body("p/m", "hello", false), None);
         assert_eq!(client.status, 502, "{how}");
-        assert!(json(&client)["error"]["message"].as_str().unwrap().contains(words), "{}", json(&client));
+        let message = json(&client)["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("policy \"bad\" ") && message.contains(words), "{message}");
+    }
+}
+
+#[test]
+fn a_policy_that_breaks_the_contract_is_left_out_and_told_of_where_it_is_open() {
+    for how in 0..5 {
+        for stream in [false, true] {
+            let world = world("policies = [\"bad\"]\n[policies.bad]\ncomponent = \"bad.wasm\"\non_failure = \"open\"");
+            world.policy("bad", move || Box::new(Rude(how)));
+            world.upstream(vec![said(&["one ", "two"], stream)]);
+            let client = world.request(CHAT, body("p/m", "hello", stream), None);
+            assert_eq!((client.status, text(&client).as_str()), (200, "one two"), "{how} {stream}");
+            let told = world.warnings();
+            assert!(told.len() == 1 && told[0].contains("policy \\\"bad\\\""), "{how} {stream}: {told:?}");
+        }
     }
 }
