@@ -136,6 +136,12 @@ impl Failed {
         !own && self.error.code.as_deref() != Some("component_fault") && self.provider.is_some() && self.may_fall_back()
     }
 
+    /// Whether another model of the same provider is likely to fail in the same way. Not where the request is at fault, or
+    /// the account, or where one model has had enough requests.
+    pub fn is_of_provider(&self) -> bool {
+        self.may_pass_elsewhere() && self.error.kind != ErrorKind::RateLimited
+    }
+
     /// Whether the time for the whole request ran out.
     pub fn is_total_timeout(&self) -> bool {
         self.error.code.as_deref() == Some("total_timeout")

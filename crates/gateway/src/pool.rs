@@ -375,7 +375,12 @@ impl Pool {
         self.state().budget.first(&self.retry);
     }
 
-    /// Whether the budget has a further try.
+    /// Whether the budget has a further try for later.
+    pub fn has_further_try(&self, now: Duration) -> bool {
+        self.state().budget.has_now(&self.retry, now)
+    }
+
+    /// Takes a further try of the budget, where it has one.
     pub fn further_try(&self, now: Duration) -> bool {
         self.state().budget.take(&self.retry, now)
     }
