@@ -539,6 +539,30 @@ fn a_further_try_that_is_never_made_is_not_counted() {
 }
 
 #[test]
+fn who_waits_for_a_place_gets_that_of_an_endpoint_that_has_rested_or_was_probed() {
+    for (health, watched) in [("rest = \"10s\"", false), ("rest = \"60s\", probe_interval = \"5s\"", true)] {
+        let more = format!(
+            "strategy = \"round-robin\"\nretry = {{ attempts = 1, failover = 0 }}\nhealth = {{ failures = 1, {health} }}\n\
+             concurrency = {{ max = 1, queue = 5, wait = \"50s\" }}"
+        );
+        let world = World::new(1, config(&endpoints("ab", &more)));
+        let down = Cell::new(true);
+        world.serve(move |host, _| match host {
+            "a" => good(40_000, false),
+            _ if down.replace(false) => refuse(),
+            _ => good(1, false),
+        });
+        // One at each endpoint; the third finds the first busy and the second resting.
+        let at = |ms| (Duration::from_millis(ms), chat_body("p/m", false), None);
+        let requests = vec![at(0), at(10), at(20)];
+        let clients = if watched { world.bodies_watched(requests) } else { world.bodies(requests) };
+        assert_eq!(clients.iter().map(|client| client.status).collect::<Vec<_>>(), [200, 502, 200]);
+        let third = &world.records()[1];
+        assert!(third.status == 200 && third.latency < Duration::from_secs(12), "{health}: {third:?}");
+    }
+}
+
+#[test]
 fn a_stream_that_fails_before_its_first_content_goes_to_another_endpoint_and_after_it_never() {
     let stream = text_stream();
     let first_content = String::from_utf8_lossy(&stream).find("Hel").unwrap();
