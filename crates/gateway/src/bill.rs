@@ -32,6 +32,7 @@ use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::jobs;
+use crate::keep::Keep;
 use crate::keys::{Client, unavailable, within};
 use crate::metrics::{Threshold, Thresholds};
 use crate::path::Flight;
@@ -403,7 +404,7 @@ impl Bill {
     /// What is to be done now that the request has ended; none where nothing is.
     pub fn work(&mut self, request_id: &str) -> Option<Work> {
         let debt = self.debt(request_id)?;
-        Some(Work { debt, told: self.told.take().unwrap_or_default() })
+        Some(Work(Kind::Settle { debt, told: self.told.take().unwrap_or_default() }))
     }
 
     /// What it owes now that the request has ended; none where nothing was taken or is to be counted.
@@ -472,9 +473,12 @@ pub(crate) struct Debt {
 
 /// What remains to be done for a request that has ended, whoever has left: see [`Ports::after`].
 #[derive(Debug)]
-pub struct Work {
-    debt: Debt,
-    told: Arc<Told>,
+pub struct Work(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Settle { debt: Debt, told: Arc<Told> },
+    Keep(Keep),
 }
 
 /// One settlement that is tried again.
@@ -496,12 +500,26 @@ impl Drop for Trying<'_> {
 }
 
 impl Work {
-    /// Does it. Where the state store cannot be asked, the operator is told, and it is tried again for half a minute; what
-    /// was reserved is given back when its lease is over.
+    pub(crate) fn keep(keep: Keep) -> Self {
+        Work(Kind::Keep(keep))
+    }
+
+    /// Does it. Where a settlement's state store cannot be asked, the operator is told, and it is tried again for half a
+    /// minute; what was reserved is given back when its lease is over.
     pub async fn run<P: Ports>(self, ports: &P) {
-        let raised = self.told.raised();
-        let Err(error) = self.debt.settle(ports, &self.told, Once::First).await else {
-            if let Some(webhook) = self.told.webhook.as_ref().filter(|_| self.told.raised() != raised)
+        match self.0 {
+            Kind::Settle { debt, told } => debt.settle_for_sure(ports, &told).await,
+            Kind::Keep(mut keep) => keep.write(ports).await,
+        }
+    }
+}
+
+impl Debt {
+    /// Settles it, now or soon.
+    async fn settle_for_sure<P: Ports>(&self, ports: &P, told: &Told) {
+        let raised = told.raised();
+        let Err(error) = self.settle(ports, told, Once::First).await else {
+            if let Some(webhook) = told.webhook.as_ref().filter(|_| told.raised() != raised)
                 && let Err(error) = jobs::send(ports, webhook).await
             {
                 ports.warn(&Warning::State { why: &error });
@@ -510,18 +528,16 @@ impl Work {
         };
         ports.warn(&Warning::State { why: &error });
         // What was not reserved cannot be told from what was counted already.
-        let Some(_trying) = Trying::new(&self.told).filter(|_| self.debt.reserved) else { return };
+        let Some(_trying) = Trying::new(told).filter(|_| self.reserved) else { return };
         for pause in AGAIN {
             ports.sleep_until(ports.now() + pause).await;
-            match self.debt.settle(ports, &self.told, Once::Again).await {
+            match self.settle(ports, told, Once::Again).await {
                 Ok(()) => return,
                 Err(error) => ports.warn(&Warning::State { why: &error }),
             }
         }
     }
-}
 
-impl Debt {
     /// Settles it, and tells of thresholds that were reached.
     async fn settle<P: Ports>(&self, ports: &P, told: &Told, once: Once) -> Result<(), StateError> {
         let state = ports.state();

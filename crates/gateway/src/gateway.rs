@@ -850,6 +850,7 @@ impl Gateway {
             watches: Vec::new(),
             wish,
             recorder: None,
+            keep: Vec::new(),
         };
         let writer = Writer::default();
         let entered = match run.enter(&mut flight) {

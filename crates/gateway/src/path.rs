@@ -24,6 +24,7 @@ use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
 use crate::jobs::{self, Slot};
+use crate::keep::{Keep, Keeping};
 use crate::keys;
 use crate::policies::{Watch, Watchers};
 use crate::pool::Lease;
@@ -440,6 +441,8 @@ pub(crate) struct Run<N> {
     pub wish: Option<Wish>,
     /// What is to be kept of the answer, and for how long.
     pub recorder: Option<(Recorder, Duration)>,
+    /// The documents that are to be kept of the answer.
+    pub keep: Vec<Document>,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
@@ -524,9 +527,16 @@ impl<N: Normaliser> Run<N> {
                     return self.fail(flight, Failed::fault(&fault, None), writer).await;
                 }
                 Ok(ended) => {
-                    self.keep(&flight, &mut found).await;
+                    let fresh = self.fresh(&flight, &mut found);
                     let status = if flight.record.status == 0 { 200 } else { flight.record.status };
+                    // It is complete, whether or not its client waits for what is kept of it.
                     flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
+                    let documents = std::mem::take(&mut self.keep);
+                    if fresh.is_some() || !documents.is_empty() {
+                        let (request_id, _place) = (flight.record.request_id.clone(), flight.place.take());
+                        let keep = Keep { gateway, request_id, documents, fresh, _place };
+                        Keeping::new(Arc::clone(&flight.ports), keep).end().await;
+                    }
                     return ended;
                 }
                 Err(failed) => {
@@ -625,24 +635,14 @@ impl<N: Normaliser> Run<N> {
             }
         }
         let whole = sink.body.take();
-        self.ended(flight, whole).await.map_err(|fault| sink.attempt(call.fault(&fault)))
+        self.ended(flight, whole).map_err(|fault| sink.attempt(call.fault(&fault)))
     }
 
     /// The answer is complete: what remains to be done. `whole` is one that is not streamed.
-    pub(crate) async fn ended<P: Ports>(
-        &mut self,
-        flight: &mut Flight<P>,
-        whole: Option<Bytes>,
-    ) -> Result<Ended, Fault> {
+    pub(crate) fn ended<P: Ports>(&mut self, flight: &mut Flight<P>, whole: Option<Bytes>) -> Result<Ended, Fault> {
         if self.follow {
             let ending = self.normaliser.end()?;
-            for document in ending.keep {
-                let document = Document { at: flight.own(document.at), ..document };
-                // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = documents::keep(&self.gateway, flight.ports.as_ref(), document).await {
-                    flight.ports.warn(&Warning::Store { request_id: &flight.record.request_id, why: &why });
-                }
-            }
+            self.keep.extend(ending.keep.into_iter().map(|kept| Document { at: flight.own(kept.at), ..kept }));
             if let Some(again) = ending.again.filter(|_| !self.request.stream) {
                 return Ok(Ended::Again(Box::new(again)));
             }
