@@ -3,9 +3,9 @@
 //! The targets of an alias are a group, in the order that its strategy gives, those that are not well last. One that
 //! fails before any content is followed by the next: first other endpoints of its provider, then the group's other
 //! targets, without a wait. When all have failed, those whose failure may pass are tried again, each after a wait of its
-//! own, within the total timeout and the budget. Then comes the alias's `fallback`, a group too. A prompt that does not fit, or a filter
-//! that refuses, ends the group and leads to the list for that case, where there is one; any other mistake of the
-//! request's own ends it all. The client is told of the failure that explains most.
+//! own, within the total timeout and the budget. Then comes the alias's `fallback`, a group too. A prompt that does not
+//! fit, or a filter that refuses, ends the group and leads to the list for that case, where there is one; any other
+//! mistake of the request's own ends it all. The client is told of the failure that explains most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Told {
 /// A target that is asked again.
 struct Again {
     at: usize,
-    /// The how manieth time.
+    /// Which of its tries that is, from 1.
     round: u32,
     due: Duration,
 }

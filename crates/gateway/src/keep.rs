@@ -25,12 +25,12 @@ pub(crate) struct Keep {
     pub documents: Vec<Document>,
     /// The answer, for the cache.
     pub fresh: Option<Fresh>,
-    /// Of the request: as long as this is written, there is one more.
+    /// The request's place among the concurrent ones, until all is written.
     pub _place: Option<Place>,
 }
 
 impl Keep {
-    /// Writes it, what was written before left out.
+    /// Writes what of it is not written yet.
     pub async fn write<P: Ports>(&mut self, ports: &P) {
         let deadline = ports.now() + LONGEST;
         if before(ports, deadline, self.try_write(ports)).await.is_none() {
