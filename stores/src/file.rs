@@ -7,7 +7,8 @@
 //! call that took something returns when that is on the disk, and so does a settlement that is remembered in any case.
 //!
 //! No disk is touched on an async thread, and no call takes longer than [`FileOptions::timeout`]. When the disk fails, so does
-//! every call from then on, until the process is started anew: what is on the disk then, nobody knows.
+//! every call from then on, those that only count in memory too, until a write succeeds again. As redb writes nothing more after
+//! an error, that is when the process is started anew: what is on the disk then, nobody knows.
 //!
 //! [`Memory`]: witgate_gateway::state::Memory
 
@@ -102,6 +103,8 @@ struct Tracked {
     sweep: Duration,
     /// The latest time that a call has brought.
     now: Duration,
+    /// Why the last write failed; none where it did not.
+    error: Option<StateError>,
 }
 
 /// A meter, and who holds a place of it.
@@ -324,8 +327,16 @@ impl File {
         if wanted { self.ask(Message::Flush).await } else { Ok(()) }
     }
 
-    fn meters<T>(&self, now: Duration, work: impl FnOnce(&mut Tracked) -> T) -> T {
+    fn meters<T>(
+        &self,
+        now: Duration,
+        work: impl FnOnce(&mut Tracked) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
         let mut tracked = self.shared.meters();
+        // What is counted now would be lost, and pile up until then.
+        if let Some(error) = &tracked.error {
+            return Err(error.clone());
+        }
         tracked.now = tracked.now.max(now);
         if now >= tracked.sweep {
             tracked.sweep = now + SWEEP;
@@ -491,13 +502,21 @@ impl Writer {
             }
         }
         let meters = due || !flushes.is_empty();
-        let snapshot = if meters { self.shared.meters().snapshot() } else { Snapshot::default() };
-        if writes.is_empty() && snapshot.is_empty() {
+        let (snapshot, failing) = match meters {
+            true => {
+                let mut tracked = self.shared.meters();
+                (tracked.snapshot(), tracked.error.is_some())
+            }
+            false => (Snapshot::default(), false),
+        };
+        // Where the last write failed one of nothing finds out whether the next one would.
+        if writes.is_empty() && snapshot.is_empty() && !failing {
             flushes.into_iter().for_each(|done| drop(done.send(Ok(()))));
             return;
         }
         match self.transaction(&writes, &snapshot) {
             Ok(done) => {
+                self.shared.meters().error = None;
                 for (write, done) in writes.into_iter().zip(done) {
                     let _ = write.done.send(done);
                 }
@@ -505,9 +524,13 @@ impl Writer {
             }
             Err(error) => {
                 let error = failed(&self.shared.path, &error);
+                {
+                    let mut tracked = self.shared.meters();
+                    snapshot.back(&mut tracked.changed);
+                    tracked.error = Some(error.clone());
+                }
                 writes.into_iter().for_each(|write| drop(write.done.send(Err(error.clone()))));
                 flushes.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));
-                snapshot.back(&mut self.shared.meters().changed);
             }
         }
     }

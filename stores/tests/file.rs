@@ -98,6 +98,57 @@ fn a_call_takes_no_longer_than_its_limit() {
     assert!(late);
 }
 
+/// The process whose files may not be larger than a few megabytes: the disk that it has is full some time.
+#[test]
+#[ignore = "the next test runs it, in a process of its own"]
+fn filler() {
+    let folder = std::env::var("WITGATE_TEST_FOLDER").expect("the next test sets it");
+    let store = File::open(&options(Path::new(&folder), Duration::from_millis(20))).unwrap();
+    runtime().block_on(async {
+        let charges = [charge("day", DAY, 100, 1)];
+        let uses = [used("day", DAY, 1)];
+        assert_eq!(store.take(s(1), "a", s(1_000), &charges).await, Ok(Taken::All(vec![1])));
+        let value = Bytes::from(vec![7; 256 << 10]);
+        let mut error = None;
+        for at in 0..200 {
+            error = store.set(s(1), &format!("k{at}"), Some(value.clone()), None, Expect::Absent).await.err();
+            if error.is_some() {
+                break;
+            }
+        }
+        let error = error.expect("the file has a largest size").to_string();
+        assert!(error.contains("state.redb") && !error.contains("it may hold"), "{error}");
+        // What only counts in memory says so too, now and later.
+        for _ in 0..3 {
+            assert!(store.take(s(2), "b", s(1_000), &charges).await.is_err());
+            assert!(store.settle(s(1), "a", s(1), &uses, Once::First).await.is_err());
+            assert!(store.used(s(2), &[("day".into(), DAY)]).await.is_err());
+            assert!(store.set(s(2), "k", None, None, Expect::Anything).await.is_err());
+        }
+    });
+}
+
+#[test]
+#[cfg(unix)]
+fn when_the_disk_has_failed_so_does_every_call_that_only_counts_until_the_process_is_started_anew() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    // Without the trap a file that would become too large ends the process.
+    let status = Command::new("sh")
+        .args(["-c", "trap '' XFSZ && ulimit -f 16384 && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "filler", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("WITGATE_TEST_FOLDER", folder.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let store = File::open(&options(folder.path(), s(1))).unwrap();
+    runtime.block_on(async {
+        assert!(store.get(s(2), "k0").await.unwrap().is_some());
+        assert!(store.take(s(2), "b", s(1_000), &[charge("day", DAY, 100, 1)]).await.is_ok());
+    });
+}
+
 /// A generator of numbers that look random: the same ones for the same seed.
 struct Numbers(u64);
 

@@ -32,6 +32,7 @@ use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::jobs;
+use crate::keep::Keep;
 use crate::keys::{Client, unavailable, within};
 use crate::metrics::{Threshold, Thresholds};
 use crate::path::Flight;
@@ -274,6 +275,8 @@ pub(crate) struct Bill {
     /// When it was taken, since 1970.
     taken: Duration,
     holds: Vec<Hold>,
+    /// It was refused, and costs nothing: whatever was taken for it, the request itself included, is given back.
+    refused: bool,
     /// The estimate of the prompt, in tokens.
     prompt: u64,
     /// The bytes of the answer that have come, of the current try.
@@ -401,7 +404,7 @@ impl Bill {
     /// What is to be done now that the request has ended; none where nothing is.
     pub fn work(&mut self, request_id: &str) -> Option<Work> {
         let debt = self.debt(request_id)?;
-        Some(Work { debt, told: self.told.take().unwrap_or_default() })
+        Some(Work(Kind::Settle { debt, told: self.told.take().unwrap_or_default() }))
     }
 
     /// What it owes now that the request has ended; none where nothing was taken or is to be counted.
@@ -412,6 +415,7 @@ impl Bill {
         let reserved = !self.holds.is_empty();
         for hold in self.holds.drain(..) {
             let amount = match hold.meter.measure {
+                Measure::Requests if self.refused => 0,
                 Measure::Requests | Measure::Places => continue,
                 Measure::Tokens => used,
                 _ => self.cost,
@@ -469,9 +473,12 @@ pub(crate) struct Debt {
 
 /// What remains to be done for a request that has ended, whoever has left: see [`Ports::after`].
 #[derive(Debug)]
-pub struct Work {
-    debt: Debt,
-    told: Arc<Told>,
+pub struct Work(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Settle { debt: Debt, told: Arc<Told> },
+    Keep(Keep),
 }
 
 /// One settlement that is tried again.
@@ -493,12 +500,26 @@ impl Drop for Trying<'_> {
 }
 
 impl Work {
-    /// Does it. Where the state store cannot be asked, the operator is told, and it is tried again for half a minute; what
-    /// was reserved is given back when its lease is over.
+    pub(crate) fn keep(keep: Keep) -> Self {
+        Work(Kind::Keep(keep))
+    }
+
+    /// Does it. Where a settlement's state store cannot be asked, the operator is told, and it is tried again for half a
+    /// minute; what was reserved is given back when its lease is over.
     pub async fn run<P: Ports>(self, ports: &P) {
-        let raised = self.told.raised();
-        let Err(error) = self.debt.settle(ports, &self.told, Once::First).await else {
-            if let Some(webhook) = self.told.webhook.as_ref().filter(|_| self.told.raised() != raised)
+        match self.0 {
+            Kind::Settle { debt, told } => debt.settle_for_sure(ports, &told).await,
+            Kind::Keep(mut keep) => keep.write(ports).await,
+        }
+    }
+}
+
+impl Debt {
+    /// Settles it, now or soon.
+    async fn settle_for_sure<P: Ports>(&self, ports: &P, told: &Told) {
+        let raised = told.raised();
+        let Err(error) = self.settle(ports, told, Once::First).await else {
+            if let Some(webhook) = told.webhook.as_ref().filter(|_| told.raised() != raised)
                 && let Err(error) = jobs::send(ports, webhook).await
             {
                 ports.warn(&Warning::State { why: &error });
@@ -507,18 +528,16 @@ impl Work {
         };
         ports.warn(&Warning::State { why: &error });
         // What was not reserved cannot be told from what was counted already.
-        let Some(_trying) = Trying::new(&self.told).filter(|_| self.debt.reserved) else { return };
+        let Some(_trying) = Trying::new(told).filter(|_| self.reserved) else { return };
         for pause in AGAIN {
             ports.sleep_until(ports.now() + pause).await;
-            match self.debt.settle(ports, &self.told, Once::Again).await {
+            match self.settle(ports, told, Once::Again).await {
                 Ok(()) => return,
                 Err(error) => ports.warn(&Warning::State { why: &error }),
             }
         }
     }
-}
 
-impl Debt {
     /// Settles it, and tells of thresholds that were reached.
     async fn settle<P: Ports>(&self, ports: &P, told: &Told, once: Once) -> Result<(), StateError> {
         let state = ports.state();
@@ -644,18 +663,21 @@ fn reset(time: Duration) -> String {
     text
 }
 
-/// The most that the targets of a route may ask for so many tokens, in nano-dollars; none where one has no price and that
-/// is not free.
-fn dearest(config: &Config, route: &Route<'_>, tokens: &Tokens) -> Option<u64> {
+/// The most that the targets of a route may ask for so many tokens, of whichever kind, in nano-dollars; none where one has
+/// no price and that is not free. `name` is the model as the client wrote it: targets without a name of their own are asked
+/// for it.
+fn dearest(config: &Config, route: &Route<'_>, name: &str, input: u64, output: u64) -> Option<u64> {
     let fallback = route.model.map(|model| &model.fallback);
     let lists = fallback.into_iter().flat_map(|lists| [&lists.any, &lists.context_length, &lists.content_policy]);
     let mut most = 0;
     for target in route.targets.iter().chain(lists.flatten()) {
-        let model = target.model.as_deref();
-        // The name as the client wrote it, where the target has none of its own.
-        let name = model.or_else(|| route.model.map(|model| model.alias.as_str())).unwrap_or_default();
-        match config.access.price(&target.provider, name) {
-            Some(price) => most = most.max(price.cost(tokens)),
+        match config.access.price(&target.provider, target.model.as_deref().unwrap_or(name)) {
+            Some(price) => {
+                let all = Tokens { input, output, ..Tokens::default() };
+                let cache_write = if price.cache_write > price.input { input } else { 0 };
+                let reasoning = if price.reasoning > price.output { output } else { 0 };
+                most = most.max(price.cost(&Tokens { cache_write, reasoning, ..all }));
+            }
             None if config.access.unpriced == Unpriced::Refuse => return None,
             None => {}
         }
@@ -669,7 +691,24 @@ impl Gateway {
         debt.settle(ports, &self.ledger.told, Once::Until(until)).await
     }
 
-    /// Takes what a request may need of its client's limits and budgets, or refuses it.
+    /// Refuses a model that the client may not ask for. What it is served by is not asked: that a policy chooses another
+    /// model is the operator's will.
+    pub(crate) fn allow<P: Ports>(&self, flight: &Flight<P>, model: &str) -> Result<(), Failed> {
+        let Some(client) = flight.client.as_ref().filter(|client| client.is_restricted()) else { return Ok(()) };
+        let alias = || Some(self.config.route(model).ok()?.model?.alias.as_str());
+        let name = if model.is_empty() { alias().unwrap_or_default() } else { model };
+        if client.may_ask(name) {
+            return Ok(());
+        }
+        let name: String = name.chars().take(128).collect();
+        let message = format!("the API key may not ask for the model \"{name}\"");
+        let mut failed = Failed::ours(403, "permission_error", "model_not_allowed", message);
+        failed.error.param = Some("model".to_owned());
+        Err(failed)
+    }
+
+    /// Takes what a request may need of its client's limits and budgets, or refuses it. `request` is the one that is
+    /// served: as the policies have left it, its model the one that they chose.
     pub(crate) async fn take<P: Ports>(
         &self,
         flight: &mut Flight<P>,
@@ -678,18 +717,10 @@ impl Gateway {
     ) -> Result<(), Failed> {
         let Some(client) = flight.client.clone() else { return Ok(()) };
         let access = &self.config.access;
-        let route = self.config.route(&request.model).ok();
-        let alias = route.as_ref().and_then(|route| route.model).map(|model| model.alias.as_str());
-        let name = if request.model.is_empty() { alias.unwrap_or_default() } else { &request.model };
-        if !client.may_ask(name) {
-            let name: String = name.chars().take(128).collect();
-            let message = format!("the API key may not ask for the model \"{name}\"");
-            let mut failed = Failed::ours(403, "permission_error", "model_not_allowed", message);
-            failed.error.param = Some("model".to_owned());
-            return Err(failed);
-        }
         // An unknown model is refused later, and costs nothing.
-        let Some(route) = route else { return Ok(()) };
+        let Ok(route) = self.config.route(&request.model) else { return Ok(()) };
+        let alias = route.model.map(|model| model.alias.as_str());
+        let name = if request.model.is_empty() { alias.unwrap_or_default() } else { &request.model };
         let now = flight.ports.unix_time();
         let (input, output) = estimate(request, body_bytes, access.output_tokens);
         flight.bill.prompt = input;
@@ -697,16 +728,16 @@ impl Gateway {
         flight.bill.id = http::id(flight.ports.random());
         flight.bill.told = Some(Arc::clone(&self.ledger.told));
         if client.has_key && access.admin_key.is_some() {
-            let model = alias.unwrap_or(name);
+            // The alias for whatever has none says nothing of what was asked for.
+            let model = alias.filter(|alias| *alias != "*").unwrap_or(name);
             flight.bill.spend = Some(client.spending.of(now, access.keep_spend, &client, model));
         }
         let of_model = alias.and_then(|alias| self.ledger.models.get(alias)).map_or(&[][..], Vec::as_slice);
         if client.meters.is_empty() && of_model.is_empty() {
             return Ok(());
         }
-        let tokens = Tokens { input, output, ..Tokens::default() };
         let money = client.meters.iter().any(|meter| meter.measure.is_money());
-        let cost = if money { dearest(&self.config, &route, &tokens) } else { Some(0) };
+        let cost = if money { dearest(&self.config, &route, &request.model, input, output) } else { Some(0) };
         let Some(cost) = cost else {
             let message = format!("no price is known for the model \"{name}\", and the API key has a budget");
             return Err(Failed::ours(403, "permission_error", "model_not_priced", message));
@@ -737,18 +768,22 @@ impl Gateway {
         }
         let ports = Arc::clone(&flight.ports);
         let lease = now + self.ledger.longest;
+        // Before the store is asked: whoever stops waiting for it, what it has taken is given back.
+        flight.bill.holds = holds;
         match within(ports.as_ref(), ports.state().take(now, &flight.bill.id, lease, &charges)).await {
             Ok(Taken::All(used)) => {
+                let holds = &mut flight.bill.holds;
                 for (hold, used) in holds.iter_mut().zip(&used) {
                     hold.is_near = used.saturating_mul(100) >= hold.meter.limit.saturating_mul(THRESHOLDS[0]);
                 }
                 flight.bill.limits = limits(now, holds.iter().zip(&used));
-                flight.bill.holds = holds;
                 Ok(())
             }
             Ok(Taken::Refused { charge, used, after }) => {
                 flight.bill.spend = None;
-                let Some(hold) = holds.into_iter().nth(charge) else { return Err(unavailable()) };
+                let Some(hold) = std::mem::take(&mut flight.bill.holds).into_iter().nth(charge) else {
+                    return Err(unavailable());
+                };
                 if hold.meter.measure.is_money()
                     && let Err(error) =
                         hold.tell(ports.as_ref(), &self.ledger.told, now, used, &flight.record.request_id).await
@@ -761,12 +796,13 @@ impl Gateway {
             Err(error) => {
                 ports.warn(&Warning::State { why: &error });
                 match access.on_failure {
-                    OnFailure::Open => {
-                        // Nobody knows whether it was taken: what is used counts, as soon as that can be told.
-                        flight.bill.holds = holds;
-                        Ok(())
+                    // Nobody knows whether it was taken: what is used counts, as soon as that can be told.
+                    OnFailure::Open => Ok(()),
+                    // Where it was, all of it is given back.
+                    OnFailure::Closed => {
+                        flight.bill.refused = true;
+                        Err(unavailable())
                     }
-                    OnFailure::Closed => Err(unavailable()),
                 }
             }
         }

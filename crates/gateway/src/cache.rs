@@ -164,18 +164,20 @@ impl Cache {
     }
 
     /// Keeps an answer, and forgets older ones where that is too much.
-    async fn put<P: Ports>(&self, flight: &Flight<P>, key: Key, value: Bytes, ttl: Duration) {
-        let (now, size) = (flight.ports.unix_time(), value.len());
-        let state = flight.ports.state();
-        match state.set(now, &name(&key), Some(value), Some(now + ttl), Expect::Anything).await {
+    pub async fn put<P: Ports>(&self, ports: &P, request_id: &str, fresh: &Fresh) {
+        let Fresh { lead: Lead { key, .. }, value, ttl } = fresh;
+        let warn = |why: &str| ports.warn(&Warning::Store { request_id, why });
+        let (now, size) = (ports.unix_time(), value.len());
+        let state = ports.state();
+        match state.set(now, &name(key), Some(value.clone()), Some(now + *ttl), Expect::Anything).await {
             Ok(_) => {}
             // The answer is good all the same.
-            Err(why) => return flight.warn(&why.to_string()),
+            Err(why) => return warn(&why.to_string()),
         }
-        let over = self.index().add(key, size, now + ttl, now);
+        let over = self.index().add(*key, size, now + *ttl, now);
         for key in over {
             if let Err(why) = state.set(now, &name(&key), None, None, Expect::Anything).await {
-                flight.warn(&why.to_string());
+                warn(&why.to_string());
             }
         }
     }
@@ -529,6 +531,20 @@ impl Drop for Lead {
     }
 }
 
+/// An answer that is to be kept.
+pub(crate) struct Fresh {
+    lead: Lead,
+    value: Bytes,
+    ttl: Duration,
+}
+
+impl Fresh {
+    /// Gives it to those that wait for it.
+    pub fn give(mut self) {
+        self.lead.end(|_| Stage::Done(self.value));
+    }
+}
+
 /// Waits for the answer of another one.
 struct Follower {
     flights: Arc<Flights>,
@@ -688,23 +704,23 @@ impl<N: Normaliser> Run<N> {
             let events = reads.into_iter().flatten().collect();
             whole = Some(Bytes::from(self.normaliser.feed(events).map_err(|error| fault(error, flight))?));
         }
-        self.ended(flight, whole).await.map_err(|error| fault(error, flight))
+        self.ended(flight, whole).map_err(|error| fault(error, flight))
     }
 
-    /// The answer is complete: keeps it, and gives it to those that wait.
-    pub(crate) async fn keep<P: Ports>(&mut self, flight: &Flight<P>, found: &mut Found) {
-        let (Some(mut lead), Some((recorder, ttl))) = (found.lead.take(), self.recorder.take()) else { return };
+    /// The answer is complete: what is to be kept of it, for those that wait too.
+    pub(crate) fn fresh<P: Ports>(&mut self, flight: &Flight<P>, found: &mut Found) -> Option<Fresh> {
+        let (mut lead, (recorder, ttl)) = (found.lead.take()?, self.recorder.take()?);
         let head = Head {
             at: flight.ports.unix_time().as_secs(),
             provider: flight.record.provider.clone().unwrap_or_default(),
             dropped: flight.record.dropped.clone(),
         };
         match recorder.value(&head) {
-            Some(value) => {
-                self.gateway.cache.put(flight, lead.key, value.clone(), ttl).await;
-                lead.end(|_| Stage::Done(value));
+            Some(value) => Some(Fresh { lead, value, ttl }),
+            None => {
+                lead.end(|_| Stage::Dissolved);
+                None
             }
-            None => lead.end(|_| Stage::Dissolved),
         }
     }
 

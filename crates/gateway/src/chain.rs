@@ -2,12 +2,13 @@
 //!
 //! The targets of an alias are a group, in the order that its strategy gives, those that are not well last. One that
 //! fails before any content is followed by the next: first other endpoints of its provider, then the group's other
-//! targets, without a wait. When all have failed, those whose failure may pass are tried again after a wait, within the
-//! total timeout and the budget. Then comes the alias's `fallback`, a group too. A prompt that does not fit, or a filter
-//! that refuses, ends the group and leads to the list for that case, where there is one; any other mistake of the
-//! request's own ends it all. The client is told of the failure that explains most.
+//! targets, without a wait. When all have failed, those whose failure may pass are tried again, each after a wait of its
+//! own, within the total timeout and the budget. Then comes the alias's `fallback`, a group too. A prompt that does not
+//! fit, or a filter that refuses, ends the group and leads to the list for that case, where there is one; any other
+//! mistake of the request's own ends it all. The client is told of the failure that explains most.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use witgate_config::{Model, Provider, Route, Target};
 use witgate_model::ErrorKind;
@@ -63,17 +64,41 @@ pub(crate) struct Around<'a> {
     pub client_model: &'a str,
 }
 
-/// The failure that is told.
+/// What has failed so far.
 #[derive(Default)]
-pub(crate) struct Told(Option<Failed>);
+pub(crate) struct Told {
+    /// The failure that is told.
+    failed: Option<Failed>,
+    /// The pools that may be down.
+    down: Vec<Arc<Pool>>,
+}
 
 impl Told {
     /// The first of those that explain most.
     pub fn hear(&mut self, failed: &Failed) {
-        if self.0.as_ref().is_none_or(|known| failed.explains() > known.explains()) {
-            self.0 = Some(failed.clone());
+        if self.failed.as_ref().is_none_or(|known| failed.explains() > known.explains()) {
+            self.failed = Some(failed.clone());
         }
     }
+
+    /// A try at this pool has failed.
+    fn at(&mut self, pool: &Arc<Pool>, failed: &Failed) {
+        if failed.is_of_provider() && !self.has_failed_at(pool) {
+            self.down.push(Arc::clone(pool));
+        }
+    }
+
+    fn has_failed_at(&self, pool: &Arc<Pool>) -> bool {
+        self.down.iter().any(|down| Arc::ptr_eq(down, pool))
+    }
+}
+
+/// A target that is asked again.
+struct Again {
+    at: usize,
+    /// Which of its tries that is, from 1.
+    round: u32,
+    due: Duration,
 }
 
 /// Why a group has no answer.
@@ -125,7 +150,7 @@ impl<N: Normaliser> Run<N> {
             sequence = gateway.sequence(flight.ports.as_ref(), group, None, &self.headers, &self.request);
         }
         let none = || Failed::ours(500, "api_error", "no_target", format!("model \"{client_model}\" has no target"));
-        Err(told.0.unwrap_or_else(none))
+        Err(told.failed.unwrap_or_else(none))
     }
 
     /// Asks the targets of one group, some of them again.
@@ -139,12 +164,16 @@ impl<N: Normaliser> Run<N> {
     ) -> Result<Ended, Over> {
         let gateway = Arc::clone(&self.gateway);
         let ports = Arc::clone(&flight.ports);
-        // Those to be asked in this round: a bit for each.
-        let mut asked = u64::MAX;
-        let mut round = 1;
+        // Those to be asked again, each at its own time, and those of them whose time has come. First all are asked.
+        let (mut again, mut due) = (Vec::new(), Vec::<Again>::new());
+        let mut is_first = true;
         loop {
-            let (mut again, mut pause) = (0_u64, None);
-            for at in sequence.iter().filter(|at| asked & 1 << at != 0) {
+            for at in sequence.iter() {
+                let round = match due.iter().find(|again| again.at == at) {
+                    Some(again) => again.round,
+                    None if is_first => 1,
+                    None => continue,
+                };
                 let Some((target, (provider, pool))) = group.get(at).and_then(|t| Some((t, gateway.place(t)?))) else {
                     continue;
                 };
@@ -157,7 +186,8 @@ impl<N: Normaliser> Run<N> {
                     target.model.clone().unwrap_or_else(|| client_model.to_owned());
                 let around = Around { gateway: &gateway, group, sequence, target, provider, model, client_model };
                 let failed = match self.target(flight, told, (&around, pool), round, writer).await {
-                    Ok(ended) => return Ok(ended),
+                    Ok(Some(ended)) => return Ok(ended),
+                    Ok(None) => continue,
                     Err(Attempt::After(failed)) => return Err(Over::After(failed)),
                     Err(Attempt::Before(failed)) => failed,
                 };
@@ -165,11 +195,8 @@ impl<N: Normaliser> Run<N> {
                 let wait = (round < pool.retry.attempts)
                     .then(|| retry::wait(&pool.retry, &failed, round + 1, ports.random() as u64))
                     .flatten()
-                    .filter(|wait| now + *wait < deadline && pool.further_try(now));
-                if let Some(wait) = wait {
-                    again |= 1 << at;
-                    pause = Some(pause.map_or(now + wait, |until| (now + wait).min(until)));
-                }
+                    .filter(|wait| now + *wait < deadline && pool.has_further_try(now));
+                again.extend(wait.map(|wait| Again { at, round: round + 1, due: now + wait }));
                 match failed.error.kind {
                     ErrorKind::ContextLength => return Err(Over::ContextLength),
                     ErrorKind::ContentFiltered => return Err(Over::ContentPolicy),
@@ -178,14 +205,15 @@ impl<N: Normaliser> Run<N> {
                     _ => return Err(Over::Request),
                 }
             }
-            let Some(until) = pause else { return Err(Over::Failed) };
-            ports.sleep_until(until).await;
-            asked = again;
-            round += 1;
+            let Some(next) = again.iter().map(|again| again.due).min() else { return Err(Over::Failed) };
+            ports.sleep_until(next).await;
+            let now = ports.now();
+            (due, again) = again.into_iter().partition(|again| again.due <= now);
+            is_first = false;
         }
     }
 
-    /// Asks one target, at one endpoint after another.
+    /// Asks one target, at one endpoint after another. None where that would be a further try, and the budget has none.
     async fn target<P: Ports>(
         &mut self,
         flight: &mut Flight<P>,
@@ -193,7 +221,7 @@ impl<N: Normaliser> Run<N> {
         (around, pool): (&Around<'_>, &Arc<Pool>),
         round: u32,
         writer: &Writer,
-    ) -> Result<Ended, Attempt> {
+    ) -> Result<Option<Ended>, Attempt> {
         let (gateway, provider) = (around.gateway, around.provider);
         let ports = Arc::clone(&flight.ports);
         let settings = gateway.settings(provider, around.target);
@@ -208,9 +236,12 @@ impl<N: Normaliser> Run<N> {
         };
         let mut last: Option<Failed> = None;
         let mut hops = 0;
+        // Another model of a provider that is down is one more try at it.
+        let is_further = round > 1 || told.has_failed_at(pool);
         loop {
             let mut lease = match (pool.acquire(ports.as_ref(), want).await, last.take()) {
                 (Ok(_), Some(failed)) if !pool.further_try(ports.now()) => return Err(Attempt::Before(failed)),
+                (Ok(_), None) if is_further && !pool.further_try(ports.now()) => return Ok(None),
                 (Ok(lease), _) => lease,
                 (Err(_), Some(failed)) => return Err(Attempt::Before(failed)),
                 (Err(none), None) => {
@@ -220,7 +251,7 @@ impl<N: Normaliser> Run<N> {
                     return Err(Attempt::Before(failed));
                 }
             };
-            if round == 1 && hops == 0 {
+            if !is_further && hops == 0 {
                 pool.first_try();
             }
             if let Some(before) = flight.tried.last() {
@@ -272,7 +303,7 @@ impl<N: Normaliser> Run<N> {
                     if let Some(keys) = keys.filter(|_| flight.record.hedged != Some(true)) {
                         keys.served(key);
                     }
-                    return Ok(ended);
+                    return Ok(Some(ended));
                 }
                 Err(attempt) => {
                     let (Attempt::Before(failed) | Attempt::After(failed)) = &attempt;
@@ -283,6 +314,7 @@ impl<N: Normaliser> Run<N> {
                     let Attempt::Before(failed) = attempt else { return Err(attempt) };
                     flight.failed(&failed, provider, &self.request.model);
                     told.hear(&failed);
+                    told.at(pool, &failed);
                     want.tried.add(lease.at());
                     if hops >= pool.retry.failover || !failed.may_pass_elsewhere() || ports.now() >= want.deadline {
                         return Err(Attempt::Before(failed));

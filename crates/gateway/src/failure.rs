@@ -136,6 +136,12 @@ impl Failed {
         !own && self.error.code.as_deref() != Some("component_fault") && self.provider.is_some() && self.may_fall_back()
     }
 
+    /// Whether another model of the same provider is likely to fail in the same way. Not where the request is at fault, or
+    /// the account, or where one model has had enough requests.
+    pub fn is_of_provider(&self) -> bool {
+        self.may_pass_elsewhere() && self.error.kind != ErrorKind::RateLimited
+    }
+
     /// Whether the time for the whole request ran out.
     pub fn is_total_timeout(&self) -> bool {
         self.error.code.as_deref() == Some("total_timeout")
@@ -186,6 +192,8 @@ impl Failed {
     pub fn retry_after(&self) -> Option<u64> {
         match self.error.retry {
             Retry::SameTarget(Some(ms)) => Some(ms.div_ceil(1000).max(1)),
+            // What passes by itself, where nobody has said when.
+            Retry::SameTarget(None) if self.status == 429 => Some(1),
             _ if self.status == 503 => Some(1),
             _ => None,
         }
@@ -246,5 +254,18 @@ mod tests {
             assert_eq!(failed.may_pass_elsewhere(), falls_back);
             assert_eq!(failed.upstream(), None);
         }
+    }
+
+    #[test]
+    fn a_client_that_may_try_again_is_told_when_also_where_the_backend_said_nothing() {
+        let config = witgate_config::Config::builtin();
+        let after = |kind: ErrorKind, retry: Retry| {
+            Failed::provider(Error::new(kind, "x").with_retry(retry), &config.providers["stub"]).retry_after()
+        };
+        assert_eq!(after(ErrorKind::RateLimited, Retry::SameTarget(None)), Some(1));
+        assert_eq!(after(ErrorKind::RateLimited, Retry::SameTarget(Some(2_001))), Some(3));
+        assert_eq!(after(ErrorKind::Overloaded, Retry::OtherTarget), Some(1));
+        assert_eq!(after(ErrorKind::QuotaExhausted, Retry::Never), None);
+        assert_eq!(after(ErrorKind::UpstreamFailure, Retry::SameTarget(None)), None);
     }
 }

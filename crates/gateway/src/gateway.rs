@@ -829,7 +829,7 @@ impl Gateway {
         {
             request.model.clone_from(model);
         }
-        if let Err(failed) = self.take(&mut flight, &request, body_bytes).await {
+        if let Err(failed) = self.allow(&flight, &request.model) {
             return flight.refuse(self, &dialect, failed).response();
         }
         let gateway = Arc::clone(self);
@@ -850,8 +850,21 @@ impl Gateway {
             watches: Vec::new(),
             wish,
             recorder: None,
+            keep: Vec::new(),
         };
         let writer = Writer::default();
+        let entered = match run.enter(&mut flight) {
+            Ok(()) => self.take(&mut flight, &run.request, body_bytes).await,
+            Err(failed) => {
+                return match run.fail(flight, failed, &writer).await {
+                    Ended::Whole(whole) => whole.response(),
+                    _ => unreachable!("nothing was given to the client"),
+                };
+            }
+        };
+        if let Err(failed) = entered {
+            return flight.refuse(self, &run.dialect, failed).response();
+        }
         if !run.request.stream {
             return match run.run(flight, &writer).await {
                 Ended::Whole(whole) => whole.response(),

@@ -85,6 +85,11 @@ impl Health {
         now >= self.limited && self.resting.is_none_or(|until| now >= until && !self.probing)
     }
 
+    /// From when on it may, as far as is known.
+    pub fn rested_at(&self) -> Duration {
+        self.limited.max(self.resting.unwrap_or_default())
+    }
+
     /// Whether it rests, or its next request finds out.
     pub fn is_resting(&self) -> bool {
         self.resting.is_some()

@@ -356,6 +356,6 @@ impl<N: Normaliser> Run<N> {
         let events: Vec<Event> = reads.into_iter().flatten().collect();
         events.iter().for_each(|event| flight.note(&self.dialect, &self.request.dialect, event));
         let body = Bytes::from(self.normaliser.feed(events).map_err(Ok)?);
-        self.ended(flight, Some(body)).await.map_err(Ok)
+        self.ended(flight, Some(body)).map_err(Ok)
     }
 }

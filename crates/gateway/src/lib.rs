@@ -26,6 +26,7 @@ mod health;
 mod hedge;
 mod http;
 mod jobs;
+mod keep;
 mod keys;
 pub mod kv;
 mod metrics;

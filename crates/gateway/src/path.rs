@@ -24,6 +24,7 @@ use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
 use crate::jobs::{self, Slot};
+use crate::keep::{Keep, Keeping};
 use crate::keys;
 use crate::policies::{Watch, Watchers};
 use crate::pool::Lease;
@@ -445,15 +446,29 @@ pub(crate) struct Run<N> {
     pub wish: Option<Wish>,
     /// What is to be kept of the answer, and for how long.
     pub recorder: Option<(Recorder, Duration)>,
+    /// The documents that are to be kept of the answer.
+    pub keep: Vec<Document>,
 }
 
 /// Status and headers of a stream's head, and its keep-alive comment.
 type Early = ((u16, Vec<Field>), Bytes);
 
 impl<N: Normaliser> Run<N> {
+    /// What comes before anything is taken of limits and budgets: the renderer is made, and the policies look at the request,
+    /// whose model is then the one that serves.
+    pub fn enter<P: Ports>(&mut self, flight: &mut Flight<P>) -> Result<(), Failed> {
+        self.start(flight).map_err(|fault| Failed::fault(&fault, None))?;
+        let gateway = Arc::clone(&self.gateway);
+        let passed = gateway.apply_policies(flight, &self.dialect, &mut self.request, None)?;
+        self.watches = passed.watches;
+        if let Some(route) = passed.route {
+            Arc::make_mut(&mut self.request).model = route;
+        }
+        Ok(())
+    }
+
     /// The head of a stream that begins before a backend has answered, and the comment that keeps it open.
     pub fn early<P: Ports>(&mut self, flight: &Flight<P>) -> Result<Early, Fault> {
-        self.start(flight)?;
         let head = self.normaliser.head()?;
         let comment = Bytes::from(self.normaliser.keep_alive()?);
         Ok(((head.status, flight.headers(head.headers)), comment))
@@ -474,22 +489,7 @@ impl<N: Normaliser> Run<N> {
     pub async fn run<P: Ports>(mut self, mut flight: Flight<P>, writer: &Writer) -> Ended {
         let gateway = Arc::clone(&self.gateway);
         let config = Arc::clone(&gateway.config);
-        let mut client_model = self.request.model.clone();
-        if !self.request.stream
-            && let Err(fault) = self.start(&flight)
-        {
-            return self.fail(flight, Failed::fault(&fault, None), writer).await;
-        }
-        match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
-            Ok(passed) => {
-                self.watches = passed.watches;
-                if let Some(route) = passed.route {
-                    Arc::make_mut(&mut self.request).model.clone_from(&route);
-                    client_model = route;
-                }
-            }
-            Err(failed) => return self.fail(flight, failed, writer).await,
-        }
+        let client_model = self.request.model.clone();
         let route = match config.route(&client_model) {
             Ok(route) => route,
             Err(_) => return self.fail(flight, gateway.unknown_model(&client_model), writer).await,
@@ -518,7 +518,8 @@ impl<N: Normaliser> Run<N> {
                     self.request = Arc::new(parsed.request);
                     self.render = parsed.render;
                     flight.discard(true);
-                    match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request) {
+                    let served = Some(client_model.as_str());
+                    match gateway.apply_policies(&mut flight, &self.dialect, &mut self.request, served) {
                         Ok(passed) => self.watches = passed.watches,
                         Err(failed) => return self.fail(flight, failed, writer).await,
                     }
@@ -531,9 +532,16 @@ impl<N: Normaliser> Run<N> {
                     return self.fail(flight, Failed::fault(&fault, None), writer).await;
                 }
                 Ok(ended) => {
-                    self.keep(&flight, &mut found).await;
+                    let fresh = self.fresh(&flight, &mut found);
                     let status = if flight.record.status == 0 { 200 } else { flight.record.status };
+                    // It is complete, whether or not its client waits for what is kept of it.
                     flight.end(status, if status < 400 { Outcome::Complete } else { Outcome::Failed });
+                    let documents = std::mem::take(&mut self.keep);
+                    if fresh.is_some() || !documents.is_empty() {
+                        let (request_id, _place) = (flight.record.request_id.clone(), flight.place.take());
+                        let keep = Keep { gateway, request_id, documents, fresh, _place };
+                        Keeping::new(Arc::clone(&flight.ports), keep).end().await;
+                    }
                     return ended;
                 }
                 Err(failed) => {
@@ -558,7 +566,7 @@ impl<N: Normaliser> Run<N> {
     }
 
     /// Tells the client of a failure: as an answer of its own where nothing has been given yet, else in the stream.
-    async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
+    pub async fn fail<P: Ports>(mut self, mut flight: Flight<P>, failed: Failed, writer: &Writer) -> Ended {
         if failed.provider.is_some() || failed.status >= 500 {
             flight.record.cause = Some(cause::of(&failed, &self.request));
         }
@@ -608,7 +616,7 @@ impl<N: Normaliser> Run<N> {
         if let Some((recorder, _)) = &mut self.recorder {
             recorder.restart();
         }
-        let watchers = gateway.watchers(ports.as_ref(), &self.watches);
+        let watchers = gateway.watchers(ports.as_ref(), &request_id, &self.watches, &self.request.input);
         let mut sink = Sink {
             order: Order::new(&self.request.input),
             watchers: watchers.map_err(|fault| Attempt::Before(call.fault(&fault)))?,
@@ -632,24 +640,14 @@ impl<N: Normaliser> Run<N> {
             }
         }
         let whole = sink.body.take();
-        self.ended(flight, whole).await.map_err(|fault| sink.attempt(call.fault(&fault)))
+        self.ended(flight, whole).map_err(|fault| sink.attempt(call.fault(&fault)))
     }
 
     /// The answer is complete: what remains to be done. `whole` is one that is not streamed.
-    pub(crate) async fn ended<P: Ports>(
-        &mut self,
-        flight: &mut Flight<P>,
-        whole: Option<Bytes>,
-    ) -> Result<Ended, Fault> {
+    pub(crate) fn ended<P: Ports>(&mut self, flight: &mut Flight<P>, whole: Option<Bytes>) -> Result<Ended, Fault> {
         if self.follow {
             let ending = self.normaliser.end()?;
-            for document in ending.keep {
-                let document = Document { at: flight.own(document.at), ..document };
-                // The answer is good all the same; who asks for the document later is told that it is not there.
-                if let Err(why) = documents::keep(&self.gateway, flight.ports.as_ref(), document).await {
-                    flight.ports.warn(&Warning::Store { request_id: &flight.record.request_id, why: &why });
-                }
-            }
+            self.keep.extend(ending.keep.into_iter().map(|kept| Document { at: flight.own(kept.at), ..kept }));
             if let Some(again) = ending.again.filter(|_| !self.request.stream) {
                 return Ok(Ended::Again(Box::new(again)));
             }

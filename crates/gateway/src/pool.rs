@@ -280,9 +280,16 @@ impl Pool {
             }
         }
         let deadline = (now + self.queue.1).min(want.deadline);
-        match before(ports, deadline, Waiting { pool: self, ports, want, ticket: None }).await {
-            Some(result) => result,
-            None => Err(NoPlace::Waited(deadline.saturating_sub(now))),
+        let mut waiting = Waiting { pool: self, ports, want, ticket: None, until: deadline };
+        loop {
+            let until = waiting.until;
+            match before(ports, until, &mut waiting).await {
+                Some(Waited::Over(result)) => return result,
+                Some(Waited::Sooner) => {}
+                // An endpoint has rested.
+                None if until < deadline => waiting.until = deadline,
+                None => return Err(NoPlace::Waited(deadline.saturating_sub(now))),
+            }
         }
     }
 
@@ -323,9 +330,21 @@ impl Pool {
 
     fn endpoint(&self, at: usize, change: impl FnOnce(&mut Endpoint, &HealthRules)) {
         let Some((place, _)) = self.endpoints.get(at) else { return };
-        if let Some(endpoint) = self.state().endpoints.get_mut(*place) {
-            change(endpoint, &self.health);
-        }
+        let next = {
+            let mut state = self.state();
+            if let Some(endpoint) = state.endpoints.get_mut(*place) {
+                change(endpoint, &self.health);
+            }
+            state.first()
+        };
+        // It may be well now.
+        next.into_iter().for_each(Waker::wake);
+    }
+
+    /// When the next of its endpoints has rested that the request has not been at.
+    fn rested(&self, state: &State, want: &Want, now: Duration) -> Option<Duration> {
+        let all = self.all(state).enumerate().filter(|(at, _)| !want.tried.has(*at));
+        all.map(|(_, (endpoint, _))| endpoint.health.rested_at()).filter(|at| *at > now).min()
     }
 
     fn lease(self: &Arc<Self>, at: usize, probe: bool, since: Duration) -> Lease {
@@ -375,7 +394,12 @@ impl Pool {
         self.state().budget.first(&self.retry);
     }
 
-    /// Whether the budget has a further try.
+    /// Whether the budget has a further try for later.
+    pub fn has_further_try(&self, now: Duration) -> bool {
+        self.state().budget.has_now(&self.retry, now)
+    }
+
+    /// Takes a further try of the budget, where it has one.
     pub fn further_try(&self, now: Duration) -> bool {
         self.state().budget.take(&self.retry, now)
     }
@@ -399,28 +423,45 @@ struct Waiting<'p, P: Ports> {
     ports: &'p P,
     want: Want,
     ticket: Option<u64>,
+    /// When it is polled at the latest.
+    until: Duration,
+}
+
+/// How waiting went.
+enum Waited {
+    Over(Result<Lease, NoPlace>),
+    /// It goes on, but is to be polled sooner than was known.
+    Sooner,
 }
 
 impl<P: Ports> Future for Waiting<'_, P> {
-    type Output = Result<Lease, NoPlace>;
+    type Output = Waited;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Waited> {
         let this = &mut *self;
         let now = this.ports.now();
         let pool = this.pool;
         let mut state = pool.state();
         let queue = state.queues.entry(pool.id).or_default();
         let ticket = *this.ticket.get_or_insert_with(|| queue.join(cx.waker().clone()));
-        let place = if queue.is_first(ticket) {
-            pool.place(&mut state, &this.want, now, || this.ports.random() as u64)
-        } else {
-            Place::Full
+        let is_first = queue.is_first(ticket);
+        let place = match is_first {
+            true => pool.place(&mut state, &this.want, now, || this.ports.random() as u64),
+            false => Place::Full,
         };
+        // Nobody wakes it when an endpoint has rested.
+        let rested = is_first.then(|| pool.rested(&state, &this.want, now)).flatten();
         let queue = state.queues.entry(pool.id).or_default();
         let result = match place {
             Place::Full => {
                 queue.wait(ticket, cx.waker());
-                return Poll::Pending;
+                return match rested.filter(|rested| *rested < this.until) {
+                    Some(rested) => {
+                        this.until = rested;
+                        Poll::Ready(Waited::Sooner)
+                    }
+                    None => Poll::Pending,
+                };
             }
             Place::Exhausted => Err(NoPlace::Exhausted),
             Place::At(at, probe) => Ok((at, probe)),
@@ -433,7 +474,7 @@ impl<P: Ports> Future for Waiting<'_, P> {
         if let Some(next) = next {
             next.wake();
         }
-        Poll::Ready(result.map(|(at, probe)| pool.lease(at, probe, now)))
+        Poll::Ready(Waited::Over(result.map(|(at, probe)| pool.lease(at, probe, now))))
     }
 }
 

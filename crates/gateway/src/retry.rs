@@ -98,6 +98,15 @@ impl Budget {
 
     /// Takes a further try; false where none is left.
     pub fn take(&mut self, rules: &Rules, now: Duration) -> bool {
+        let enough = self.has_now(rules, now);
+        if enough {
+            self.left -= 100;
+        }
+        enough
+    }
+
+    /// Whether there is a further try left.
+    pub fn has_now(&mut self, rules: &Rules, now: Duration) -> bool {
         let reserve = u64::from(rules.reserve) * 100;
         let gone = u64::try_from(now.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
         let more = (u128::from(gone) * u128::from(reserve) / 60_000).min(u128::from(reserve)) as u64;
@@ -105,11 +114,7 @@ impl Budget {
             self.at = now;
             self.left = self.left.max((self.left + more).min(reserve));
         }
-        let enough = self.has();
-        if enough {
-            self.left -= 100;
-        }
-        enough
+        self.has()
     }
 }
 

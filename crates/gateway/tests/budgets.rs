@@ -185,6 +185,36 @@ fn the_dearest_target_is_reserved_and_the_one_that_answers_is_charged() {
 }
 
 #[test]
+fn what_the_alias_for_all_other_models_serves_is_priced_charged_and_recorded_by_the_name_that_was_asked_for() {
+    let all = "[providers.r]\nadapter = \"openai\"\nendpoint = \"http://r/v1\"\n[models.\"*\"]\ntarget = \"r\"\n\
+               [prices.gold]\ninput = 2\noutput = 8\n[accounting]\nunpriced = \"refuse\"";
+    let world = world(&format!("budget.total = 0.00006\n{all}"));
+    let ask = |model: &str| {
+        let client = world.request(CHAT, bounded(model, 7), None);
+        (client.status, json_of(&client)["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ask("lead"), (403, "model_not_priced".to_owned()));
+    assert_eq!(ask("gold"), (200, String::new()));
+    assert_eq!(world.used(&[("meter/key/alice/total", TOTAL)]), [COST]);
+    assert_eq!(ask("gold"), (402, "budget_exceeded".to_owned()));
+    let told = spend(&world, "group_by=model");
+    let models: Vec<_> = told["data"].as_array().unwrap().iter().map(|entry| &entry["model"]).collect();
+    assert_eq!(models, ["gold"]);
+}
+
+#[test]
+fn reserved_is_the_price_of_the_dearest_kind_of_token() {
+    // What is written to a cache, and reasoning, cost more than plain tokens here.
+    let special = "[prices.\"p/special\"]\ninput = 2\noutput = 8\ncache_write = 20\nreasoning = 80";
+    let world = world(&format!("budget.total = 0.001\n{special}"));
+    let body = bounded("p/special", 7);
+    let worth = 20_000 * body.len().div_ceil(4) as u64 + 80_000 * 7;
+    let clients = world.requests(CHAT, &body, 10);
+    let good = clients.iter().filter(|client| client.status == 200).count() as u64;
+    assert_eq!(good, 1_000_000_u64.div_ceil(worth));
+}
+
+#[test]
 fn cached_and_reasoning_tokens_are_charged_by_their_own_prices() {
     let special = "[prices.special]\ninput = 3\noutput = 15\ncache_read = 0.3\nreasoning = 30";
     let own = 1_000 * 2_000 + 100 * 8_000;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use witgate_config::Config;
-use world::{Act, Client, Script, World, answer_text, text_stream, whole_answer};
+use world::{Act, Client, Script, StoreIs, World, answer_text, text_stream, whole_answer};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -426,4 +426,44 @@ fn bed_r8_whatever_happens_a_hit_is_a_whole_answer() {
         assert_eq!((world.open_bodies(), world.in_flight()), (0, 0), "seed {seed}");
     }
     assert!(hits > 2_000, "{hits}");
+}
+
+#[test]
+fn the_keys_of_one_tenant_share_answers_and_those_of_two_do_not() {
+    let key = |name: &str, tenant: &str| format!("[keys.{name}]\nsecret = \"sk-{name}\"\n{tenant}\n");
+    let keys = [("a", "tenant = \"t\""), ("b", "tenant = \"t\""), ("c", "tenant = \"u\""), ("d", ""), ("e", "")];
+    let keys: String = keys.iter().map(|(name, tenant)| key(name, tenant)).collect();
+    let world = World::new(1, config_with("", &format!("[tenants.t]\n[tenants.u]\n{keys}")));
+    world.serve(|_, _| good(5));
+    let found = ["a", "b", "c", "d", "e"].map(|name| {
+        let client = world.request_with_key(Some(&format!("sk-{name}")), CHAT, chat(json!({})));
+        told(&client).unwrap_or_default().to_owned()
+    });
+    assert_eq!(found, ["miss", "hit", "miss", "miss", "miss"]);
+    assert_eq!(world.sent(), 4);
+}
+
+#[test]
+fn an_answer_is_complete_and_kept_though_its_client_leaves_before_that_is_written() {
+    let world = world("");
+    world.serve(|_, _| streamed());
+    // To look takes a second, and to keep does: the client has its answer, and is gone between.
+    world.store_is(StoreIs::Slow(1_000));
+    let client = world.request(CHAT, chat(json!({"stream": true})), Some(Duration::from_millis(1_500)));
+    assert!(client.left && String::from_utf8_lossy(&client.body).contains("[DONE]"), "{client:?}");
+    let record = world.records().remove(0);
+    assert_eq!((record.outcome.as_str(), record.status), ("complete", 200));
+    assert_eq!(record.usage.and_then(|usage| usage.output_tokens), Some(7));
+    assert_eq!(world.in_flight(), 1, "it has its place until all is written");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.in_flight(), 0);
+    world.store_is(StoreIs::Well);
+    let again = ask(&world, chat(json!({})));
+    assert_eq!((told(&again), world.sent()), (Some("hit"), 1));
+    // A store that never answers holds up nobody for long.
+    world.store_is(StoreIs::Hanging);
+    let asked = world.elapsed();
+    let no_cache = [("cache-control", "no-cache")];
+    assert_eq!(ask_with(&world, &no_cache, chat(json!({"stream": true}))).status, 200);
+    assert!(world.elapsed() - asked < Duration::from_secs(40) && world.in_flight() == 0);
 }

@@ -267,3 +267,22 @@ fn a_burst_never_exceeds_any_limit_and_everybody_is_answered() {
     assert_eq!(clients.iter().filter(|client| client.status == 200).count(), 50);
     assert_eq!(world.used(&[("meter/key/alice/rpm", MINUTE)]), [50]);
 }
+
+#[test]
+fn what_was_taken_for_a_request_that_never_learnt_of_it_is_given_back() {
+    // Its client leaves while the store is asked; or the store answers too late, and it is refused.
+    for (leaves, status, counted) in [(Some(Duration::from_millis(100)), 0, 1), (None, 503, 0)] {
+        let closed = "budget.total = 1\n[prices.\"p/*\"]\ninput = 2\noutput = 8\n[state]\non_failure = \"closed\"";
+        let world = world("quota = { requests_per_minute = 9, concurrent_requests = 9 }", closed);
+        let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+        let meters = [("meter/key/alice/rpm", MINUTE), ("meter/key/alice/at-once", Rule::Held)];
+        world.kept().kill_after(0, true);
+        let client = world.request(CHAT, chat_body("p/m", false), leaves);
+        assert_eq!((client.left, client.status, world.sent()), (leaves.is_some(), status, 0));
+        assert_eq!(world.used(&meters), [1, 1], "the store took it");
+        world.kept().revive();
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.used(&meters), [counted, 0], "{leaves:?}");
+        assert_eq!(world.used(&[("meter/key/alice/total", total)]), [0], "{leaves:?}");
+    }
+}

@@ -187,6 +187,27 @@ fn bed_r4_what_the_backend_says_of_the_wait_counts() {
 }
 
 #[test]
+fn each_target_of_a_group_is_tried_again_after_its_own_wait() {
+    let text = format!("{}[models.m]\ntargets = [\"a/x\", \"b/y\"]\n[retry]\nattempts = 3\n", providers(&["a", "b"]));
+    let world = World::new(1, config(&text));
+    let (asked, times) = (Rc::new(RefCell::new(Vec::new())), Cell::new(0));
+    let seen = Rc::clone(&asked);
+    world.serve(move |host, now| {
+        seen.borrow_mut().push((host.to_owned(), now));
+        match host {
+            "a" if times.replace(1) == 0 => error(429, &[("retry-after", "3")]),
+            "a" => good(1, false),
+            _ => error(500, &[]),
+        }
+    });
+    assert_eq!(ask(&world, "m").status, 200);
+    let asked = asked.borrow();
+    let hosts: Vec<_> = asked.iter().map(|(host, _)| host.as_str()).collect();
+    assert_eq!(hosts, ["a", "b", "b", "b", "a"]);
+    assert!(asked[3].1 < Duration::from_secs(2) && asked[4].1 >= Duration::from_secs(3), "{asked:?}");
+}
+
+#[test]
 fn bed_r4_the_backend_says_whether_to_try_again() {
     for (status, should, sent) in [(503, "false", 1), (400, "true", 2), (400, "false", 1)] {
         let world = World::new(1, config(&providers(&["p"])));
@@ -470,6 +491,75 @@ fn in_an_outage_the_budget_bounds_the_extra_load() {
     let requests = (0..2_000).map(|i| (Duration::from_millis(i * 5), "p/m".to_owned(), false)).collect();
     assert!(world.load(requests).iter().all(|client| client.status == 503));
     assert!((2_300..=2_420).contains(&world.sent()), "{}", world.sent());
+}
+
+#[test]
+fn another_model_of_a_provider_that_is_down_is_a_further_try_at_it() {
+    let text = |more: &str| {
+        let retry =
+            format!("[retry]\nattempts = 1\nfailover = 0\n{more}\n[models.m]\ntargets = [\"p/a\", \"p/b\", \"p/c\"]\n");
+        format!("{}{retry}[models.l]\ntarget = \"p/a\"\nfallback_on_context_length = [\"p/b\"]\n", providers(&["p"]))
+    };
+    let world = World::new(1, config(&text("")));
+    world.serve(|_, _| refuse());
+    let requests = (0..2_000).map(|i| (Duration::from_millis(i * 5), "m".to_owned(), false)).collect();
+    assert!(world.load(requests).iter().all(|client| client.status == 502));
+    assert!((2_300..=2_420).contains(&world.sent()), "{}", world.sent());
+    // What one model had enough of, or cannot take, another one of the provider's may: that is no further try.
+    let too_long =
+        r#"{"error":{"message":"too long","type":"invalid_request_error","code":"context_length_exceeded"}}"#;
+    for (model, status, body) in [("m", 429, r#"{"error":{"message":"slow down"}}"#), ("l", 400, too_long)] {
+        let world = World::new(1, config(&text("budget = 0\nreserve = 0")));
+        world.serve_requests(move |request| match String::from_utf8_lossy(&request.body).contains("\"model\":\"a\"") {
+            true => error_with(status, &[], body),
+            false => good(1, false),
+        });
+        (0..5).for_each(|_| assert_eq!(ask(&world, model).status, 200, "{model}"));
+        assert_eq!(world.sent(), 10);
+    }
+}
+
+#[test]
+fn a_further_try_that_is_never_made_is_not_counted() {
+    let text = format!(
+        "{}[retry]\nattempts = 2\nfailover = 0\nbudget = 0\nreserve = 1\n[health]\nrest = \"0s\"\n[models.m]\ntargets = \
+         [\"a/x\", \"b/y\"]\n",
+        providers(&["a", "b"])
+    );
+    let world = World::new(1, config(&text));
+    let failures = Cell::new(6);
+    world.serve(move |host, _| match host {
+        "a" if failures.replace(failures.get().max(1) - 1) > 0 => error(503, &[]),
+        _ => good(1, false),
+    });
+    // The other target answers before it would be tried again.
+    (0..5).for_each(|_| assert_eq!(ask(&world, "m").status, 200));
+    assert_eq!(ask(&world, "a/x").status, 200);
+    assert_eq!(world.sent_to("a"), 7);
+}
+
+#[test]
+fn who_waits_for_a_place_gets_that_of_an_endpoint_that_has_rested_or_was_probed() {
+    for (health, watched) in [("rest = \"10s\"", false), ("rest = \"60s\", probe_interval = \"5s\"", true)] {
+        let more = format!(
+            "strategy = \"round-robin\"\nretry = {{ attempts = 1, failover = 0 }}\nhealth = {{ failures = 1, {health} }}\n\
+             concurrency = {{ max = 1, queue = 5, wait = \"50s\" }}"
+        );
+        let world = World::new(1, config(&endpoints("ab", &more)));
+        let down = Cell::new(true);
+        world.serve(move |host, _| match host {
+            "a" => good(40_000, false),
+            _ if down.replace(false) => refuse(),
+            _ => good(1, false),
+        });
+        // One at each endpoint; the third finds the first busy and the second resting.
+        let at = |ms| (Duration::from_millis(ms), chat_body("p/m", false), None);
+        let requests = vec![at(0), at(10), at(20)];
+        let clients = if watched { world.bodies_watched(requests) } else { world.bodies(requests) };
+        assert_eq!(clients.iter().map(|client| client.status).collect::<Vec<_>>(), [200, 502, 200]);
+        let third = &world.records()[1];
+        assert!(third.status == 200 && third.latency < Duration::from_secs(12), "{health}: {third:?}");
+    }
 }
 
 #[test]

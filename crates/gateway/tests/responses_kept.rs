@@ -2,9 +2,12 @@
 
 use crate::world;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
-use world::{Act, Client, Script, World, answer_text, config, text_stream, whole_answer};
+use witgate_config::Config;
+use world::{Act, Client, Script, StoreIs, World, answer_text, config, text_stream, whole_answer};
 
 const RESPONSES: &str = "/v1/responses";
 
@@ -161,4 +164,25 @@ fn the_query_pages_the_items_and_streams_a_kept_response_again() {
     assert_eq!(behind, all[3..]);
     let wrong = get(&world, &format!("{RESPONSES}/{id}?include=secrets"));
     assert_eq!((wrong.status, &body(&wrong)["error"]["param"]), (400, &json!("include")));
+}
+
+#[test]
+fn a_response_is_kept_though_its_client_leaves_before_that_is_written() {
+    let text = "[server]\napi_keys = [\"test-key\"]\n[state]\nstore = \"redis\"\nurl = \"redis://h\"\n[providers.p]\nadapter \
+                = \"openai\"\nendpoint = \"http://p/v1\"";
+    let config = Config::from_toml(text, "kept.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let world = World::new(1, config);
+    let stream = Act::Bytes(Bytes::from(text_stream()));
+    world.upstream(vec![Script::new(vec![(1, Act::Head(200, "text/event-stream")), (1, stream), (1, Act::End)])]);
+    world.store_is(StoreIs::Slow(1_000));
+    let request = json!({"model": "p/m", "input": "Hi", "stream": true});
+    let client = world.request(RESPONSES, Bytes::from(request.to_string()), Some(Duration::from_millis(500)));
+    let completed = events(&client).pop().unwrap();
+    assert!(client.left && completed["type"] == "response.completed", "{client:?}");
+    let record = world.records().remove(0);
+    assert_eq!((record.outcome.as_str(), record.status), ("complete", 200));
+    world.pass(Duration::from_secs(5));
+    world.store_is(StoreIs::Well);
+    let path = format!("{RESPONSES}/{}", completed["response"]["id"].as_str().unwrap());
+    assert_eq!(body(&get(&world, &path))["output"][0]["content"][0]["text"], answer_text());
 }
