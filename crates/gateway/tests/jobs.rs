@@ -960,7 +960,7 @@ fn awa_17_a_job_does_not_fall_back_on_its_own_mistake() {
 }
 
 #[test]
-fn a_job_is_charged_for_the_answer_that_is_kept_and_one_without_an_answer_costs_nothing() {
+fn a_job_is_charged_for_the_answer_that_is_kept_and_one_that_is_cancelled_before_any_came_costs_nothing() {
     let more = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\n[prices.\"p/*\"]\ninput = 2\noutput = 8";
     let world = World::new(1, config_with("", more));
     world.serve(|_, now| if now < Duration::from_secs(60) { good(20_000) } else { error(400) });

@@ -374,7 +374,8 @@ impl Gateway {
     pub(super) async fn run_batch<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, mut claimed: Claimed, id: &str) {
         let store = Store(ports.as_ref());
         let job = claimed.job.clone();
-        match self.hold(ports, &mut claimed, self.perform_batch(ports, &job, id)).await {
+        // Nothing of a line's answer is seen before it is kept.
+        match self.hold(ports, &mut claimed, &Slot::default(), self.perform_batch(ports, &job, id)).await {
             None => {}
             Some(Ok(())) => {
                 let now = store.now();
@@ -388,7 +389,7 @@ impl Gateway {
                         callback.due = millis(now);
                     }
                 });
-                if let Some(job) = ended.await {
+                if let Ok(job) = ended.await {
                     self.jobs.bells.ring(&job.id);
                     if let Err(error) = self.leave(ports.as_ref(), &job, &claimed.entry).await {
                         warn(ports.as_ref(), &job.request_id, &error);

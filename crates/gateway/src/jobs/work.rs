@@ -48,6 +48,23 @@ pub(super) struct Claimed {
     pub entry: String,
 }
 
+/// Why a job does not belong to a run any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its owner has cancelled or deleted it: nobody runs it again.
+    Ended,
+    /// Another run has it, or may have it.
+    Taken,
+}
+
+impl Lost {
+    /// `ours` is the job as this run had it, `known` as it is at `now`. Within a lease nobody but its owner ends it.
+    fn of(ours: &Job, known: Option<&Job>, now: u64) -> Self {
+        let is_ended = known.is_none_or(|known| known.status == Status::Cancelled);
+        if is_ended && now < ours.due { Lost::Ended } else { Lost::Taken }
+    }
+}
+
 /// What a worker does at one time.
 enum Duty {
     /// Looks for at most so many jobs.
@@ -397,16 +414,24 @@ impl Gateway {
         if let Work::Batch(id) = &job.work {
             return self.run_batch(ports, claimed, id).await;
         }
-        if let Some(performed) = self.hold(ports, &mut claimed, self.perform(ports, &job)).await {
-            self.keep_answer(ports, claimed, performed).await;
+        let slot = Slot::default();
+        if let Some(performed) = self.hold(ports, &mut claimed, &slot, self.perform(ports, &job, &slot)).await {
+            return self.keep_answer(ports, claimed, performed).await;
+        }
+        match slot.take() {
+            Some(told) if slot.is_ended() => self.tell(ports, told),
+            Some(told) => self.void(ports, told),
+            None => {}
         }
     }
 
-    /// Does `work` while the job belongs to this run. `None`: it no longer does, and the work was dropped.
+    /// Does `work` while the job belongs to this run. `None`: it no longer does, and the work was dropped; `slot` is told
+    /// before that where its owner has ended the job.
     pub(super) async fn hold<P: Ports, F: Future>(
         &self,
         ports: &Arc<P>,
         claimed: &mut Claimed,
+        slot: &Slot,
         work: F,
     ) -> Option<F::Output> {
         let lease = self.config.jobs.lease;
@@ -430,11 +455,16 @@ impl Gateway {
                 }
             };
             match renewed {
-                Ok(Some((job, bytes))) => {
+                Ok(Ok((job, bytes))) => {
                     (claimed.job, claimed.bytes) = (job, bytes);
                     pause = lease / 3;
                 }
-                Ok(None) => return None,
+                Ok(Err(lost)) => {
+                    if lost == Lost::Ended {
+                        slot.end();
+                    }
+                    return None;
+                }
                 Err(error) => {
                     warn(ports.as_ref(), &claimed.job.request_id, &error);
                     if millis(ports.unix_time()) >= claimed.job.due {
@@ -446,8 +476,13 @@ impl Gateway {
         }
     }
 
-    /// Lengthens the lease of a job; `None` where it belongs to this run no more.
-    async fn renew<P: Ports>(&self, ports: &P, job: &Job, bytes: &Bytes) -> Result<Option<(Job, Bytes)>, StateError> {
+    /// Lengthens the lease of a job, unless it belongs to this run no more.
+    async fn renew<P: Ports>(
+        &self,
+        ports: &P,
+        job: &Job,
+        bytes: &Bytes,
+    ) -> Result<Result<(Job, Bytes), Lost>, StateError> {
         let store = Store(ports);
         let (mut job, mut bytes) = (job.clone(), bytes.clone());
         loop {
@@ -458,22 +493,22 @@ impl Gateway {
                 next.attempts = 1;
             }
             if let Some(bytes) = store.swap_job(Some(&bytes), &next).await? {
-                return Ok(Some((next, bytes)));
+                return Ok(Ok((next, bytes)));
             }
             match store.job(&job.id).await? {
                 Some((known, now)) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
-                _ => return Ok(None),
+                known => return Ok(Err(Lost::of(&job, known.as_ref().map(|(known, _)| known), millis(store.now())))),
             }
         }
     }
 
-    /// Changes a job that belongs to this run; tries again while its lease lasts. `None` where it is this run's no more.
+    /// Changes a job that belongs to this run, unless it is this run's no more; tries again while its lease lasts.
     pub(super) async fn change_job<P: Ports>(
         &self,
         ports: &P,
         claimed: &Claimed,
         change: impl Fn(&mut Job),
-    ) -> Option<Job> {
+    ) -> Result<Job, Lost> {
         let store = Store(ports);
         let (mut job, mut bytes) = (claimed.job.clone(), claimed.bytes.clone());
         loop {
@@ -486,14 +521,16 @@ impl Gateway {
                 }
             };
             match tried.await {
-                Ok(Some(None)) => return Some(next),
+                Ok(Some(None)) => return Ok(next),
                 // A renewal whose end nobody saw.
                 Ok(Some(Some((known, now)))) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
-                Ok(_) => return None,
+                Ok(known) => {
+                    return Err(Lost::of(&job, known.flatten().as_ref().map(|(known, _)| known), millis(store.now())));
+                }
                 Err(error) => {
                     warn(ports, &job.request_id, &error);
                     if millis(ports.unix_time()) >= job.due {
-                        return None;
+                        return Err(Lost::Taken);
                     }
                     ports.sleep_until(ports.now() + AGAIN).await;
                 }
@@ -502,7 +539,7 @@ impl Gateway {
     }
 
     /// Asks what the job's client asked.
-    async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job) -> Performed {
+    async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job, told: &Slot) -> Performed {
         let store = Store(ports.as_ref());
         let client = loop {
             match self.client_of(ports.as_ref(), &job.owner).await {
@@ -539,7 +576,6 @@ impl Gateway {
                 }
             }
         };
-        let told = Slot::default();
         let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: later::Start::of(job) };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
@@ -614,7 +650,7 @@ impl Gateway {
                     job.due = due;
                 })
                 .await;
-            if let Some(job) = &changed {
+            if let Ok(job) = &changed {
                 // Were this to fail, the old entry would be found when the lease had ended.
                 let moved = async {
                     store.enter(&store::at("jobq", due, &job.id), job.expires()).await?;
@@ -660,8 +696,8 @@ impl Gateway {
                 })
                 .await;
             match &changed {
-                None => drop(store.remove_pieces(&pieces, answer.body.len()).await),
-                Some(job) => {
+                Err(_) => drop(store.remove_pieces(&pieces, answer.body.len()).await),
+                Ok(job) => {
                     self.jobs.bells.ring(&job.id);
                     if let Some(told) = &told {
                         self.tell_of(ports.as_ref(), &told.record);
@@ -671,14 +707,22 @@ impl Gateway {
                     }
                 }
             }
-            if changed.is_some() {
+            if changed.is_ok() {
                 return;
             }
-            None
+            if let (Err(Lost::Ended), Some(told), Some(owed)) = (&changed, &told, &owed) {
+                // It may have been kept, and paid by whoever deleted it, before that was seen here: it counts once.
+                self.tell_of(ports.as_ref(), &told.record);
+                if let Err(error) = self.pay(ports.as_ref(), owed, expires).await {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                }
+                return;
+            }
+            changed
         };
-        // What a run found out that has lost its job, nobody is told, nor charged for.
+        // What a run found out whose job another one has, nobody is told, nor charged for.
         match told {
-            Some(told) if changed.is_some() => self.tell(ports, told),
+            Some(told) if changed.as_ref().err() != Some(&Lost::Taken) => self.tell(ports, told),
             Some(told) => self.void(ports, told),
             None => {}
         }
