@@ -25,10 +25,15 @@ fn config(jobs: &str) -> Config {
 }
 
 fn config_with(jobs: &str, more: &str) -> Config {
+    leased("9s", jobs, more)
+}
+
+/// The same with leases of so long.
+fn leased(lease: &str, jobs: &str, more: &str) -> Config {
     let text = format!(
         "[server]\napi_keys = [\"test-key\", \"other-key\"]\n[limits]\nmax_body_bytes = \"2MiB\"\n[timeouts]\nconnect = \
          \"1s\"\nfirst_token = \"10s\"\nidle = \"5s\"\ntotal = \"60s\"\n[retry]\nattempts = 1\n[health]\nrest = \"0s\"\n\
-         [providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n{more}\n[jobs]\nlease = \"9s\"\ncallback_secret = \
+         [providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n{more}\n[jobs]\nlease = \"{lease}\"\ncallback_secret = \
          \"{SECRET}\"\n{jobs}"
     );
     Config::from_toml(&text, "jobs.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
@@ -985,4 +990,151 @@ fn a_job_is_charged_for_the_answer_that_is_kept_and_one_that_is_cancelled_before
     assert_eq!(used(&world), 62_000);
     let told: Vec<_> = world.records().into_iter().filter(|record| record.cost.is_some_and(|cost| cost > 0)).collect();
     assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")));
+}
+
+/// What an instance of the edge does: `script` beside the work that a request has left, which it outlives or not.
+async fn instance<T>(world: &World, script: impl Future<Output = T>) -> T {
+    join(script, world.work_off()).await.0
+}
+
+/// What becomes of an instance that lives for so long.
+fn lives(world: &World, time: Duration, script: impl Future<Output = ()>) {
+    world.drive(select(Box::pin(instance(world, script)), Box::pin(world.sleep(time))));
+}
+
+#[test]
+fn at_the_edge_a_job_whose_instance_died_is_taken_up_by_any_later_request() {
+    let mut world = World::new(1, config(""));
+    world.serve(|_, _| good(5_000));
+    let id = world.drive(submit(&world));
+    lives(&world, Duration::from_secs(2), async {});
+    assert_eq!((world.sent(), world.open_bodies()), (1, 0));
+    world.restart();
+    // The other's lease lasts: the work waits for its end.
+    let (job, passed) = world.drive(async {
+        assert_eq!(get(&world, "/health").await.status, 200);
+        assert!(world.pass_by().await);
+        let passed = world.elapsed();
+        assert!(world.pass_by().await, "none has looked for long");
+        (job(&world, &id).await, passed)
+    });
+    assert_eq!((&job["status"], &job["attempts"], world.sent()), (&json!("done"), &json!(2), 2));
+    assert!((Duration::from_secs(14)..Duration::from_secs(17)).contains(&passed), "{passed:?}");
+    world.drive(async {
+        assert!(!world.pass_by().await, "a moment ago");
+        let asked = world.store_calls();
+        let other = world.another();
+        assert!(other.pass_by().await);
+        assert_eq!(world.store_calls(), asked + 1, "another instance asks whether somebody has looked, no more");
+    });
+}
+
+#[test]
+fn at_the_edge_nobody_waits_for_what_is_due_in_more_than_half_a_minute() {
+    let world = World::new(1, config(""));
+    world.serve(|host, now| match host {
+        "hooks.example.com" if now < Duration::from_secs(90) => error(500),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        world.work_off().await;
+        // After 5, 10 and 20 seconds it was sent again; the next time is in 40.
+        assert!((Duration::from_secs(35)..Duration::from_secs(45)).contains(&world.elapsed()), "{:?}", world.elapsed());
+        let callback = job(&world, &id).await["callback"].clone();
+        assert_eq!((&callback["status"], &callback["attempts"]), (&json!("waiting"), &json!(4)));
+        world.sleep(Duration::from_secs(60)).await;
+        assert!(world.pass_by().await);
+        assert_eq!(job(&world, &id).await["callback"]["status"], "accepted");
+    });
+}
+
+#[test]
+fn at_the_edge_a_long_job_holds_nothing_else_up() {
+    let world = World::new(1, leased("120s", "concurrency = 2", ""));
+    world.serve(|host, now| match host {
+        "p" if now < Duration::from_secs(2) => good(50_000),
+        _ => good(5),
+    });
+    let long = world.drive(submit(&world));
+    world.drive(instance(&world, async {
+        world.sleep(Duration::from_secs(5)).await;
+        // Another instance takes a job, and ends before it has run it.
+        let other = world.another();
+        let submitted = submit_with(&other, chat_body("p/m", false), &[CALLBACK]).await;
+        let left = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        world.sleep(Duration::from_secs(3)).await;
+        assert_eq!((job(&world, &left).await["status"].clone(), callbacks(&world).len()), (json!("done"), 1));
+        assert_eq!(job(&world, &long).await["status"], "running");
+    }));
+    assert_eq!(world.drive(job(&world, &long))["status"], "done");
+    assert!(world.elapsed() < Duration::from_secs(55), "{:?}", world.elapsed());
+}
+
+#[test]
+fn at_the_edge_a_job_that_is_cancelled_while_it_waits_calls_back_at_once() {
+    let world = World::new(1, leased("120s", "", ""));
+    world.serve(|host, _| match host {
+        "p" => Script::new(vec![
+            (
+                1,
+                Act::HeadWith(
+                    503,
+                    vec![("content-type", "application/json".to_owned()), ("retry-after", "25".to_owned())],
+                ),
+            ),
+            (0, Act::Bytes(Bytes::from_static(b"{}"))),
+            (0, Act::End),
+        ]),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        instance(&world, async {
+            world.sleep(Duration::from_secs(5)).await;
+            assert_eq!(job(&world, &id).await["status"], "queued", "it waits for its second attempt");
+            let cancelled = world.ask("test-key", "POST", &format!("/v1/jobs/{id}/cancel"), &[], Bytes::new()).await;
+            assert_eq!(cancelled.status, 200);
+            world.sleep(Duration::from_secs(1)).await;
+            assert_eq!(callbacks(&world).len(), 1);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn at_the_edge_an_instance_that_runs_no_jobs_calls_back_all_the_same() {
+    let world = World::new(1, config(""));
+    world.serve(|host, now| match host {
+        "hooks.example.com" if now < Duration::from_secs(20) => error(500),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        select(Box::pin(world.work_off()), Box::pin(world.sleep(Duration::from_secs(2)))).await;
+        let queued = submit(&world).await;
+        world.sleep(Duration::from_secs(20)).await;
+        let none = world.reloaded(config("concurrency = 0"));
+        none.work_off().await;
+        assert_eq!(job(&none, &id).await["callback"]["status"], "accepted");
+        assert_eq!(job(&none, &queued).await["status"], "queued");
+    });
+}
+
+#[test]
+fn at_the_edge_a_job_that_a_request_leaves_wakes_who_waits_for_one() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    world.drive(async {
+        let mut next = Box::pin(world.next_job());
+        let early = select(&mut next, Box::pin(world.sleep(Duration::from_secs(1)))).await;
+        assert!(matches!(early, Either::Right(_)), "nobody has left one");
+        let id = submit(&world).await;
+        next.await;
+        world.work_off().await;
+        assert_eq!(job(&world, &id).await["status"], "done");
+    });
 }

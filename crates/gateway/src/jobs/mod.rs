@@ -72,6 +72,8 @@ const COUNTED_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Jobs {
     /// Rung when there is a new job.
     bell: Bell,
+    /// Rung when there is a new callback.
+    calls: Bell,
     /// Rung when a job has changed.
     bells: Bells,
     /// How many run: on one gateway and on those that it has replaced.

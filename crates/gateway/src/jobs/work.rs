@@ -121,7 +121,8 @@ impl Gateway {
     }
 
     /// Runs the jobs and sends the callbacks and notices that are due, or will be in half a minute, and then completes: for a
-    /// runtime that lives from one request to the next. Completes at once where the same process does so already.
+    /// runtime that lives from one request to the next. Completes at once where the same process does so already. With
+    /// `jobs.concurrency` 0 it runs no job, and does the rest.
     pub async fn work_off<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
         /// Says at its end that nobody works.
         struct Working<'j>(&'j AtomicBool);
@@ -130,7 +131,7 @@ impl Gateway {
                 self.0.store(false, Ordering::Release);
             }
         }
-        if self.config.jobs.concurrency == 0 || self.jobs.working.swap(true, Ordering::AcqRel) {
+        if self.jobs.working.swap(true, Ordering::AcqRel) {
             return;
         }
         let _working = Working(&self.jobs.working);
@@ -181,21 +182,23 @@ impl Gateway {
         let most = self.config.jobs.concurrency;
         let duty = |duty| self.duty(ports, duty);
         let mut tasks = FuturesUnordered::new();
-        let (mut running, mut looking, mut heard) = (0_usize, false, 0);
+        let (mut running, mut looking, mut heard, mut called) = (0_usize, false, 0, 0);
         // None: not before something happens.
         let (mut look_at, mut calling, mut call_at) = (Some(ports.now()), false, Some(ports.now()));
-        let again = |due: Due| {
+        let again = |due: Due, busy: bool| {
             let now = millis(ports.unix_time());
             let wait = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
-            match once {
+            // Beside what goes on there is time for what others leave.
+            match once && !busy {
                 true => wait.filter(|wait| *wait <= PATIENCE).map(|wait| ports.now() + wait),
                 false => Some(ports.now() + wait.unwrap_or(POLL).min(POLL)),
             }
         };
         loop {
-            let rung = self.jobs.bell.rung();
+            let (rung, rung_for_calls) = (self.jobs.bell.rung(), self.jobs.calls.rung());
             let retired = self.is_retired();
-            let done = once && look_at.is_none() && call_at.is_none() && heard == rung;
+            let looked = most == 0 || (look_at.is_none() && heard == rung);
+            let done = once && looked && call_at.is_none() && called == rung_for_calls;
             if (retired || done) && tasks.is_empty() {
                 return;
             }
@@ -209,6 +212,7 @@ impl Gateway {
                 continue;
             }
             if !calling && !retired && call_at.is_some_and(|at| ports.now() >= at) {
+                called = rung_for_calls;
                 calling = true;
                 tasks.push(duty(Duty::Call));
                 continue;
@@ -232,21 +236,31 @@ impl Gateway {
                         pending::<()>().await;
                     }
                 });
-                let call = pin!(sleep_until(call_at.filter(|_| !calling && !retired)));
+                let call_until = call_at;
+                let call = pin!(async {
+                    if calling || retired {
+                        pending::<()>().await;
+                    } else {
+                        select(pin!(sleep_until(call_until)), pin!(self.jobs.calls.after(called))).await;
+                    }
+                });
                 match select(done, select(look, call)).await {
                     Either::Left((done, _)) => Some(done),
                     Either::Right((Either::Left(_), _)) => {
                         look_at = Some(ports.now());
                         None
                     }
-                    Either::Right((Either::Right(_), _)) => None,
+                    Either::Right((Either::Right(_), _)) => {
+                        call_at = Some(ports.now());
+                        None
+                    }
                 }
             };
             match done {
                 None => {}
                 Some(Did::Called(due)) => {
                     calling = false;
-                    call_at = again(due);
+                    call_at = again(due, !tasks.is_empty());
                 }
                 Some(Did::Ran) => {
                     running -= 1;
@@ -255,7 +269,7 @@ impl Gateway {
                 Some(Did::Looked(claimed, due)) => {
                     looking = false;
                     running += claimed.len();
-                    look_at = if claimed.is_empty() { again(due) } else { Some(ports.now()) };
+                    look_at = if claimed.is_empty() { again(due, !tasks.is_empty()) } else { Some(ports.now()) };
                     for claimed in claimed {
                         tasks.push(duty(Duty::Run(Box::new(claimed), Running::new(&self.jobs))));
                     }
@@ -398,6 +412,7 @@ impl Gateway {
         let store = Store(ports);
         if let Some(callback) = job.callback.as_ref().filter(|callback| callback.state == Called::Waiting) {
             store.enter(&store::at("jobc", callback.due, &job.id), job.expires()).await?;
+            self.jobs.calls.ring();
         }
         if let Some(debt) = &job.owed {
             self.pay(ports, debt, job.expires()).await?;
