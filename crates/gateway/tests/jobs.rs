@@ -992,6 +992,35 @@ fn a_job_is_charged_for_the_answer_that_is_kept_and_one_that_is_cancelled_before
     assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")));
 }
 
+#[test]
+fn what_cannot_be_read_keeps_nothing_else_from_being_done() {
+    let world = World::new(1, with_webhook("https://hooks.example.com/budget", ""));
+    // The first notice is not accepted: a worker has to send it again.
+    let told = Cell::new(false);
+    world.serve_requests(move |request| match request.url.ends_with("/budget") && !told.replace(true) {
+        true => error(500),
+        false => good(5),
+    });
+    let strange = async |key: &str| {
+        let (now, value) = (world.unix_time(), Some(Bytes::from_static(b"strange")));
+        world.kept().set(now, key, value, None, witgate_gateway::state::Expect::Anything).await.unwrap();
+    };
+    with_worker(&world, async {
+        for entry in ["job/job_0", "jobq/0000000000000001-job_0", "jobc/0000000000000001-job_0"] {
+            strange(entry).await;
+        }
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        assert_eq!(ended(&world, json_of(&submitted)["id"].as_str().unwrap()).await["status"], "done");
+        for _ in 0..5 {
+            assert_eq!(ask_as_alice(&world).await, 200);
+        }
+        world.sleep(Duration::from_secs(10)).await;
+    });
+    let urls: Vec<_> = callbacks(&world).into_iter().map(|request| request.url).collect();
+    let budget = "https://hooks.example.com/budget";
+    assert_eq!(urls, [CALLBACK.1, budget, budget]);
+}
+
 /// What an instance of the edge does: `script` beside the work that a request has left, which it outlives or not.
 async fn instance<T>(world: &World, script: impl Future<Output = T>) -> T {
     join(script, world.work_off()).await.0

@@ -299,7 +299,10 @@ impl Gateway {
 
     /// Sends callbacks and notices that are due. When the next one is.
     async fn call<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<Due, StateError> {
-        let callback = self.call_back(ports).await?;
+        let callback = self.call_back(ports).await.unwrap_or_else(|error| {
+            warn(ports.as_ref(), "", &error);
+            None
+        });
         let notice = match &self.config.access.webhook {
             Some(webhook) => super::send(ports.as_ref(), webhook).await?,
             None => None,
@@ -327,7 +330,11 @@ impl Gateway {
                 if due > millis(store.now()) {
                     return Ok(Some(due));
                 }
-                claimed.extend(self.claim(ports, &entry, due, id).await?);
+                match self.claim(ports, &entry, due, id).await {
+                    Ok(job) => claimed.extend(job),
+                    // Those behind it are not to wait for that.
+                    Err(error) => warn(ports.as_ref(), "", &error),
+                }
                 if claimed.len() >= want {
                     return Ok(Some(due));
                 }
