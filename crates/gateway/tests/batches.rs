@@ -333,3 +333,15 @@ fn a_batch_whose_client_was_told_of_a_failure_is_found_by_its_idempotency_key() 
         assert_eq!(batch["status"], "completed", "{at}: {batch}");
     }
 }
+
+#[test]
+fn a_line_s_answer_is_kept_while_somebody_else_seems_to_write_it() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(10));
+    world.kept().block("batchd/", 3);
+    let batch = with_worker(&world, async {
+        let id = batch(&world, &[line("a", "p/m")]).await;
+        until_final(&world, &id).await
+    });
+    assert_eq!(batch["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+}

@@ -993,6 +993,96 @@ fn a_job_is_charged_for_the_answer_that_is_kept_and_one_that_is_cancelled_before
 }
 
 #[test]
+fn a_job_whose_submission_was_cut_short_is_run_when_its_idempotency_key_comes_again() {
+    for at in 0..6 {
+        let mut world = World::new(at, config(""));
+        world.serve(|_, _| good(5));
+        let key = ("idempotency-key", "order 66");
+        world.kept().kill_after(at, true);
+        world.drive(select(
+            Box::pin(submit_with(&world, chat_body("p/m", false), &[key])),
+            Box::pin(world.kept().died()),
+        ));
+        world.restart();
+        // Short of the time after which the key is free again, and long enough to look old.
+        world.pass(Duration::from_secs(59));
+        // A worker has the time to look at the queue before there is a job.
+        world.kept().delay("job/", Duration::from_secs(5));
+        let job = with_worker(&world, async {
+            let again = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(again.status, 202, "{at}: {again:?}");
+            let id = json_of(&again)["id"].as_str().unwrap().to_owned();
+            world.kept().delay("job/", Duration::ZERO);
+            ended(&world, &id).await
+        });
+        assert_eq!((&job["status"], world.sent()), (&json!("done"), 1), "{at}");
+    }
+}
+
+#[test]
+fn an_idempotency_key_whose_job_is_gone_makes_a_new_one_that_has_all_its_time() {
+    let world = World::new(1, config("run_within = \"100s\"\nkept_for = \"50s\""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        let key = ("idempotency-key", "order 66");
+        let mut ids = Vec::new();
+        let once = async || {
+            let submitted = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            let id = submitted.header("location").unwrap().strip_prefix("/v1/jobs/").unwrap().to_owned();
+            assert_eq!(ended(&world, &id).await["status"], "done");
+            id
+        };
+        ids.push(once().await);
+        assert_eq!(once().await, ids[0], "as long as the job is there");
+        // It is forgotten, and the time in which it could be begun is over.
+        world.sleep(Duration::from_secs(130)).await;
+        ids.push(once().await);
+        assert_eq!(
+            world.ask("test-key", "DELETE", &format!("/v1/jobs/{}", ids[1]), &[], Bytes::new()).await.status,
+            200
+        );
+        world.sleep(Duration::from_secs(110)).await;
+        ids.push(once().await);
+        assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    });
+    assert_eq!(world.sent(), 3);
+}
+
+#[test]
+fn an_idempotency_key_that_somebody_else_is_writing_is_waited_for() {
+    for (prefix, writes) in [("jobi/", 3), ("jobi/", 99), ("job/", 3)] {
+        let world = World::new(1, config(""));
+        world.serve(|_, _| good(5));
+        let key = ("idempotency-key", "order 66");
+        let job = with_worker(&world, async {
+            world.kept().block(prefix, writes);
+            let first = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(first.status, 202, "{prefix} {writes}: {first:?}");
+            let second = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(json_of(&first)["id"], json_of(&second)["id"], "{prefix} {writes}");
+            ended(&world, json_of(&first)["id"].as_str().unwrap()).await
+        });
+        assert_eq!((&job["status"], world.sent()), (&json!("done"), 1), "{prefix} {writes}");
+    }
+    // Not for ever.
+    let world = World::new(1, config(""));
+    world.kept().block("jobi/", u64::MAX);
+    let refused = world.drive(submit_with(&world, chat_body("p/m", false), &[("idempotency-key", "a")]));
+    assert_eq!((refused.status, &json_of(&refused)["error"]["code"]), (503, &json!("state_unavailable")));
+}
+
+#[test]
+fn a_job_that_runs_longer_than_it_may_wait_and_is_kept_is_not_lost() {
+    let world = World::new(1, config("run_within = \"1s\"\nkept_for = \"2s\""));
+    world.serve(|_, _| good(9_000));
+    let job = with_worker(&world, async {
+        let id = submit(&world).await;
+        ended(&world, &id).await
+    });
+    assert_eq!((&job["status"], world.sent()), (&json!("done"), 1));
+}
+
+#[test]
 fn what_cannot_be_read_keeps_nothing_else_from_being_done() {
     let world = World::new(1, with_webhook("https://hooks.example.com/budget", ""));
     // The first notice is not accepted: a worker has to send it again.

@@ -648,7 +648,7 @@ impl Gateway {
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
         let owed = told.as_ref().and_then(Told::debt);
         let kept = Line { run, bytes: bytes.len(), good, expired, owed };
-        if store.swap(&line_key(id, number), None, &kept, expires).await?.is_none() {
+        if store.first(&line_key(id, number), &kept, expires).await?.is_err() {
             if let Some(told) = told {
                 self.void(ports, told);
             }

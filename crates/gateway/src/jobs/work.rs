@@ -37,7 +37,7 @@ pub(super) const UNBORN: Duration = Duration::from_secs(60);
 /// The wait before a job's second attempt; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// The longest such wait, and the longest that a backend may ask for.
-const MAX_BACKOFF: Duration = Duration::from_secs(300);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// A job that belongs to this run.
 pub(super) struct Claimed {
