@@ -104,10 +104,16 @@ return 1
 ";
 
 /// KEYS: the stream, and where the answer goes or the stream again. ARGV: group, id, whether it stays, and the fields of the
-/// answer. Gives whether it was to be acknowledged.
+/// answer. Gives whether it was to be acknowledged. What it has done stays when a later step fails: so the answer comes first.
 const DONE: &str = r"
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+local known = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)
+if known.err then
+  if string.find(known.err, 'NOGROUP') then return 0 end
+  return known
+end
+if not known[1] then return 0 end
 if #ARGV > 3 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4)) end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 if ARGV[3] == '0' then redis.call('XDEL', KEYS[1], ARGV[2]) end
 return 1
 ";

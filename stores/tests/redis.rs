@@ -346,6 +346,33 @@ fn what_is_given_back_comes_after_its_pause_and_what_a_consumer_leaves_at_once()
 }
 
 #[test]
+fn a_message_stays_in_its_queue_until_its_answer_could_be_sent() {
+    let (runtime, server) = (runtime(), Server::start());
+    runtime.block_on(async {
+        let a = consumer(&server, "a");
+        add(&server, "one").await;
+        let received = receive(&a, 10).await;
+        let _: String = command(&server, &["SET", "answers", "no stream"]).await;
+        let (to, body) = ("answers".into(), Bytes::from_static(b"x"));
+        let parcel = Parcel { to, body, attributes: Vec::new(), once: "job".into() };
+        let error = a.send(&received[0], &parcel).await.unwrap_err().to_string();
+        assert!(error.contains("WRONGTYPE"), "{error}");
+        assert_eq!(a.extend(&received[0]).await, Ok(true), "it is still to be answered");
+        let _: u64 = command(&server, &["DEL", "answers"]).await;
+        a.send(&received[0], &parcel).await.unwrap();
+        a.send(&received[0], &parcel).await.unwrap();
+        assert_eq!(command::<u64>(&server, &["XLEN", "answers"]).await, 1);
+        assert_eq!(command::<u64>(&server, &["XLEN", "requests"]).await, 0);
+        // Nobody is to do anything about a message of a queue that was removed.
+        add(&server, "two").await;
+        let received = receive(&a, 10).await;
+        let _: String = command(&server, &["FLUSHALL"]).await;
+        a.send(&received[0], &parcel).await.unwrap();
+        assert_eq!(command::<u64>(&server, &["XLEN", "answers"]).await, 0);
+    });
+}
+
+#[test]
 fn a_stream_that_was_removed_and_an_entry_without_a_body_are_no_end() {
     let (runtime, server) = (runtime(), Server::start());
     runtime.block_on(async {

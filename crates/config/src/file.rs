@@ -32,7 +32,7 @@ use crate::read::{
 };
 use crate::secret::Secret;
 use crate::state::{S3Kind, SourceName, StateKind, source};
-use crate::units::{GIB, KIB, MIB};
+use crate::units::{GIB, KIB, MIB, show_duration};
 use crate::watch;
 
 /// The dialects that have something to choose.
@@ -162,7 +162,7 @@ table! {
         allow_private_callbacks: Flag;
         /// Largest file of /v1/files.
         max_file_bytes: Size = Jobs::default().max_file_bytes as u64, KIB..=GIB;
-        /// How long a file is kept.
+        /// How long a file is kept, not shorter than run_within.
         files_kept_for: Time = Jobs::default().files_kept_for, MINUTE..=365 * DAY;
         /// Most requests of one batch.
         max_batch_requests: Count = Jobs::default().max_batch_requests as u32, 1..=1_000_000;
@@ -1208,12 +1208,19 @@ fn jobs(table: JobsTable, reader: &mut Reader<'_>) -> Jobs {
     if let Some(secret) = &table.callback_secret {
         access::webhook_secret(secret, "jobs.callback_secret", reader);
     }
+    let run_within = time(table.run_within, default.run_within);
+    if let Some(kept) = table.files_kept_for.as_ref().filter(|kept| kept.value < run_within) {
+        // The answers to a batch's first lines have to be there when its last ones have theirs.
+        let message = format!("{} is shorter than a batch may take", show_duration(kept.value));
+        let help = format!("write at least jobs.run_within, which is {}", show_duration(run_within));
+        reader.problem(&kept.span, "jobs.files_kept_for", message, Some(help));
+    }
     Jobs {
         concurrency: count(table.concurrency, default.concurrency),
         max_queued: count(table.max_queued, default.max_queued),
         attempts: table.attempts.map_or(default.attempts, |at| at.value),
         lease: time(table.lease, default.lease),
-        run_within: time(table.run_within, default.run_within),
+        run_within,
         kept_for: time(table.kept_for, default.kept_for),
         max_answer_bytes: size(table.max_answer_bytes, default.max_answer_bytes),
         max_wait: time(table.max_wait, default.max_wait),

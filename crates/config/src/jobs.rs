@@ -32,7 +32,7 @@ pub struct Jobs {
     pub allow_private_callbacks: bool,
     /// Largest file, in bytes.
     pub max_file_bytes: usize,
-    /// How long a file is kept.
+    /// How long a file is kept, not shorter than [`Jobs::run_within`].
     pub files_kept_for: Duration,
     /// Most requests of one batch.
     pub max_batch_requests: usize,

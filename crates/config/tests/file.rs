@@ -1106,6 +1106,17 @@ fn where_state_lies_is_told_with_its_place_where_it_is_wrong() {
 }
 
 #[test]
+fn files_are_kept_as_long_as_a_batch_may_take() {
+    gives(
+        "[jobs]\nfiles_kept_for = \"23h\"",
+        &[
+            "4:18: jobs.files_kept_for: 23h is shorter than a batch may take; write at least jobs.run_within, which is 24h",
+        ],
+    );
+    good(&format!("{STUB}[jobs]\nrun_within = \"1h\"\nfiles_kept_for = \"1h\""));
+}
+
+#[test]
 fn a_queue_says_what_it_is_where_and_in_whose_stead() {
     let config = good(&format!(
         "{STUB}[state]\nstore = \"redis\"\nurl = \"redis://:pw@h\"\n[queues.a]\nkind = \"sqs\"\nurl = \

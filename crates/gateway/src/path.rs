@@ -124,11 +124,12 @@ impl<P: Ports> Flight<P> {
             self.record.latency = self.ports.now().saturating_sub(self.start);
             if let Some(told) = &self.told {
                 let mut bill = std::mem::take(&mut self.bill);
-                if outcome != Outcome::ClientGone {
+                // Who does not want the rest of an answer owes what came of it.
+                if outcome != Outcome::ClientGone || told.is_ended() {
                     told.set(jobs::Told { record: self.record.clone(), bill });
                     return;
                 }
-                // It was interrupted: there is no answer, and so nothing is charged.
+                // It was interrupted, and somebody else may ask again: nothing is charged.
                 bill.void();
                 if let Some(work) = bill.work(&self.record.request_id) {
                     self.ports.after(work);

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use witgate_config::Config;
+use witgate_gateway::Outcome;
+use witgate_gateway::state::Rule;
 use world::{Act, Client, Script, World, answer_text, text_stream};
 
 const RESPONSES: &str = "/v1/responses";
@@ -330,4 +332,96 @@ fn who_follows_a_run_that_dies_gets_the_whole_answer_of_the_next_one_at_its_end(
     let deltas = events.iter().filter(|event| event["type"] == "response.output_text.delta").count();
     assert!((1..6).contains(&deltas), "those of the first run, and none twice: {deltas}");
     assert_eq!(world.sent(), 2);
+}
+
+const ALICE: &str = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\nquota.concurrent_requests = 5\n\
+                     [prices.\"p/*\"]\ninput = 2\noutput = 8";
+
+/// What alice's requests have cost, and how many there are now.
+fn used_by_alice(world: &World) -> (u64, u64) {
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let used = world.used(&[("meter/key/alice/total", total), ("meter/key/alice/at-once", Rule::Held)]);
+    (used[0], used[1])
+}
+
+async fn as_alice(world: &World, method: &str, path: &str, body: Bytes) -> Client {
+    world.ask("alice-key", method, path, &[], body).await
+}
+
+/// The id of alice's newest answer.
+async fn newest(world: &World) -> String {
+    let listed = json_of(&as_alice(world, "GET", "/v1/jobs?limit=1", Bytes::new()).await);
+    listed["data"][0]["id"].as_str().unwrap().replace("job_", "resp_bg-")
+}
+
+#[test]
+fn an_answer_that_its_owner_ends_costs_what_had_come_of_it() {
+    for (method, rest, far) in
+        [("POST", "/cancel", false), ("POST", "/cancel", true), ("DELETE", "", false), ("DELETE", "", true)]
+    {
+        let world = World::new(1, config(ALICE));
+        world.serve(|_, _| slow_stream());
+        let another = world.another();
+        with_worker(&world, async {
+            let body = json!({"model": "p/m", "input": "Hi", "background": true, "stream": true}).to_string();
+            let followed = as_alice(&world, "POST", RESPONSES, Bytes::from(body));
+            let ending = async {
+                world.sleep(Duration::from_millis(6_500)).await;
+                let path = format!("{RESPONSES}/{}{rest}", newest(&world).await);
+                let by = if far { &another } else { &world };
+                assert_eq!(as_alice(by, method, &path, Bytes::new()).await.status, 200);
+            };
+            futures_util::future::join(followed, ending).await;
+            world.sleep(Duration::from_secs(20)).await;
+        });
+        let told: Vec<_> = world.records().into_iter().filter(|told| told.cost.is_some_and(|cost| cost > 0)).collect();
+        assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")), "{method} {far}");
+        assert_eq!(told[0].outcome, Outcome::ClientGone, "{method} {far}");
+        let cost = told[0].cost.unwrap();
+        // "Hello, world " is four tokens; another process is heard of when the lease is renewed.
+        let tokens = if far { 5 } else { 4 };
+        assert!(cost > tokens * 8_000 && (cost - tokens * 8_000).is_multiple_of(2_000), "{method} {far}: {cost}");
+        assert_eq!(used_by_alice(&world), (cost, 0), "{method} {far}");
+    }
+}
+
+#[test]
+fn an_answer_that_its_owner_ends_when_all_of_it_has_come_is_paid_at_once() {
+    let world = World::new(1, config(ALICE));
+    world.serve(|_, _| slow_stream());
+    with_worker(&world, async {
+        // Its events are removed while it is ended.
+        world.kept().delay("jobb/", Duration::from_secs(2));
+        let body = json!({"model": "p/m", "input": "Hi", "background": true, "stream": true}).to_string();
+        let followed = as_alice(&world, "POST", RESPONSES, Bytes::from(body));
+        let ending = async {
+            world.sleep(Duration::from_secs(8)).await;
+            assert_eq!(world.open_bodies(), 1);
+            while world.open_bodies() > 0 {
+                world.sleep(Duration::from_millis(10)).await;
+            }
+            let path = format!("{RESPONSES}/{}/cancel", newest(&world).await);
+            let cancelled = as_alice(&world, "POST", &path, Bytes::new()).await;
+            assert_eq!(json_of(&cancelled)["status"], "cancelled");
+        };
+        futures_util::future::join(followed, ending).await;
+        world.sleep(Duration::from_secs(5)).await;
+    });
+    assert_eq!(used_by_alice(&world), (62_000, 0));
+}
+
+#[test]
+fn a_background_request_leaves_work_until_its_answer_is_there() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    world.drive(async {
+        assert!(!world.left_work());
+        let id = created(&world).await;
+        assert!(world.left_work() && !world.left_work(), "said once");
+        assert_eq!(json_of(&ask(&world, "GET", &id).await)["status"], "queued");
+        assert!(world.left_work(), "who looks leads to it, too");
+        world.work_off().await;
+        assert_eq!(json_of(&ask(&world, "GET", &id).await)["status"], "completed");
+        assert!(!world.left_work());
+    });
 }

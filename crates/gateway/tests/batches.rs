@@ -281,3 +281,67 @@ fn a_batch_whose_processes_are_killed_has_one_answer_for_each_line() {
         assert!(charged.values().all(|count| *count == 1), "seed {seed}: {charged:?}");
     }
 }
+
+#[test]
+fn a_line_that_wants_a_stream_is_refused_and_no_backend_is_asked() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(10));
+    let stream = json!({"model": "p/m", "stream": true, "messages": [{"role": "user", "content": "Hi"}]});
+    let stream = json!({"custom_id": "stream", "method": "POST", "url": CHAT, "body": stream}).to_string();
+    let batch = with_worker(&world, async {
+        let id = batch(&world, &[line("whole", "p/m"), stream]).await;
+        until_final(&world, &id).await
+    });
+    assert_eq!(batch["request_counts"], json!({"total": 2, "completed": 1, "failed": 1}));
+    let errors = world.drive(results(&world, &batch["error_file_id"]));
+    let response = &errors["stream"]["response"];
+    assert_eq!(
+        (&response["status_code"], &response["body"]["error"]["code"]),
+        (&json!(400), &json!("stream_unsupported"))
+    );
+    assert_eq!(world.sent(), 1);
+    let told: Vec<_> =
+        world.records().into_iter().filter(|record| record.job.is_some()).map(|record| record.status).collect();
+    assert!(told.len() == 2 && told.contains(&200) && told.contains(&400), "{told:?}");
+}
+
+#[test]
+fn a_batch_whose_client_was_told_of_a_failure_is_found_by_its_idempotency_key() {
+    for at in 0..14 {
+        let world = World::new(at, config(""));
+        world.serve(|_, _| good(10));
+        let batch = with_worker(&world, async {
+            let file = json_of(&upload(&world, &line("a", "p/m")).await);
+            let asked = json!({"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"});
+            let create = async || {
+                let key = [("idempotency-key", "order 66")];
+                world.ask("test-key", "POST", "/v1/batches", &key, Bytes::from(asked.to_string())).await
+            };
+            world.kept().lose(at);
+            let first = create().await;
+            assert!([200, 503].contains(&first.status), "{at}: {first:?}");
+            let second = loop {
+                let second = create().await;
+                if second.status != 503 {
+                    break second;
+                }
+            };
+            assert_eq!(second.status, 200, "{at}: {second:?}");
+            assert!(first.status == 503 || json_of(&first)["id"] == json_of(&second)["id"], "{at}");
+            until_final(&world, json_of(&second)["id"].as_str().unwrap()).await
+        });
+        assert_eq!(batch["status"], "completed", "{at}: {batch}");
+    }
+}
+
+#[test]
+fn a_line_s_answer_is_kept_while_somebody_else_seems_to_write_it() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(10));
+    world.kept().block("batchd/", 3);
+    let batch = with_worker(&world, async {
+        let id = batch(&world, &[line("a", "p/m")]).await;
+        until_final(&world, &id).await
+    });
+    assert_eq!(batch["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+}

@@ -25,10 +25,15 @@ fn config(jobs: &str) -> Config {
 }
 
 fn config_with(jobs: &str, more: &str) -> Config {
+    leased("9s", jobs, more)
+}
+
+/// The same with leases of so long.
+fn leased(lease: &str, jobs: &str, more: &str) -> Config {
     let text = format!(
         "[server]\napi_keys = [\"test-key\", \"other-key\"]\n[limits]\nmax_body_bytes = \"2MiB\"\n[timeouts]\nconnect = \
          \"1s\"\nfirst_token = \"10s\"\nidle = \"5s\"\ntotal = \"60s\"\n[retry]\nattempts = 1\n[health]\nrest = \"0s\"\n\
-         [providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n{more}\n[jobs]\nlease = \"9s\"\ncallback_secret = \
+         [providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n{more}\n[jobs]\nlease = \"{lease}\"\ncallback_secret = \
          \"{SECRET}\"\n{jobs}"
     );
     Config::from_toml(&text, "jobs.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
@@ -960,7 +965,7 @@ fn awa_17_a_job_does_not_fall_back_on_its_own_mistake() {
 }
 
 #[test]
-fn a_job_is_charged_for_the_answer_that_is_kept_and_one_without_an_answer_costs_nothing() {
+fn a_job_is_charged_for_the_answer_that_is_kept_and_one_that_is_cancelled_before_any_came_costs_nothing() {
     let more = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\n[prices.\"p/*\"]\ninput = 2\noutput = 8";
     let world = World::new(1, config_with("", more));
     world.serve(|_, now| if now < Duration::from_secs(60) { good(20_000) } else { error(400) });
@@ -985,4 +990,270 @@ fn a_job_is_charged_for_the_answer_that_is_kept_and_one_without_an_answer_costs_
     assert_eq!(used(&world), 62_000);
     let told: Vec<_> = world.records().into_iter().filter(|record| record.cost.is_some_and(|cost| cost > 0)).collect();
     assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")));
+}
+
+#[test]
+fn a_job_whose_submission_was_cut_short_is_run_when_its_idempotency_key_comes_again() {
+    for at in 0..6 {
+        let mut world = World::new(at, config(""));
+        world.serve(|_, _| good(5));
+        let key = ("idempotency-key", "order 66");
+        world.kept().kill_after(at, true);
+        world.drive(select(
+            Box::pin(submit_with(&world, chat_body("p/m", false), &[key])),
+            Box::pin(world.kept().died()),
+        ));
+        world.restart();
+        // Short of the time after which the key is free again, and long enough to look old.
+        world.pass(Duration::from_secs(59));
+        // A worker has the time to look at the queue before there is a job.
+        world.kept().delay("job/", Duration::from_secs(5));
+        let job = with_worker(&world, async {
+            let again = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(again.status, 202, "{at}: {again:?}");
+            let id = json_of(&again)["id"].as_str().unwrap().to_owned();
+            world.kept().delay("job/", Duration::ZERO);
+            ended(&world, &id).await
+        });
+        assert_eq!((&job["status"], world.sent()), (&json!("done"), 1), "{at}");
+    }
+}
+
+#[test]
+fn an_idempotency_key_whose_job_is_gone_makes_a_new_one_that_has_all_its_time() {
+    let world = World::new(1, config("run_within = \"100s\"\nkept_for = \"50s\""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        let key = ("idempotency-key", "order 66");
+        let mut ids = Vec::new();
+        let once = async || {
+            let submitted = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            let id = submitted.header("location").unwrap().strip_prefix("/v1/jobs/").unwrap().to_owned();
+            assert_eq!(ended(&world, &id).await["status"], "done");
+            id
+        };
+        ids.push(once().await);
+        assert_eq!(once().await, ids[0], "as long as the job is there");
+        // It is forgotten, and the time in which it could be begun is over.
+        world.sleep(Duration::from_secs(130)).await;
+        ids.push(once().await);
+        assert_eq!(
+            world.ask("test-key", "DELETE", &format!("/v1/jobs/{}", ids[1]), &[], Bytes::new()).await.status,
+            200
+        );
+        world.sleep(Duration::from_secs(110)).await;
+        ids.push(once().await);
+        assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    });
+    assert_eq!(world.sent(), 3);
+}
+
+#[test]
+fn an_idempotency_key_that_somebody_else_is_writing_is_waited_for() {
+    for (prefix, writes) in [("jobi/", 3), ("jobi/", 99), ("job/", 3)] {
+        let world = World::new(1, config(""));
+        world.serve(|_, _| good(5));
+        let key = ("idempotency-key", "order 66");
+        let job = with_worker(&world, async {
+            world.kept().block(prefix, writes);
+            let first = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(first.status, 202, "{prefix} {writes}: {first:?}");
+            let second = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            assert_eq!(json_of(&first)["id"], json_of(&second)["id"], "{prefix} {writes}");
+            ended(&world, json_of(&first)["id"].as_str().unwrap()).await
+        });
+        assert_eq!((&job["status"], world.sent()), (&json!("done"), 1), "{prefix} {writes}");
+    }
+    // Not for ever.
+    let world = World::new(1, config(""));
+    world.kept().block("jobi/", u64::MAX);
+    let refused = world.drive(submit_with(&world, chat_body("p/m", false), &[("idempotency-key", "a")]));
+    assert_eq!((refused.status, &json_of(&refused)["error"]["code"]), (503, &json!("state_unavailable")));
+}
+
+#[test]
+fn a_job_that_runs_longer_than_it_may_wait_and_is_kept_is_not_lost() {
+    let world = World::new(1, config("run_within = \"1s\"\nkept_for = \"2s\""));
+    world.serve(|_, _| good(9_000));
+    let job = with_worker(&world, async {
+        let id = submit(&world).await;
+        ended(&world, &id).await
+    });
+    assert_eq!((&job["status"], world.sent()), (&json!("done"), 1));
+}
+
+#[test]
+fn what_cannot_be_read_keeps_nothing_else_from_being_done() {
+    let world = World::new(1, with_webhook("https://hooks.example.com/budget", ""));
+    // The first notice is not accepted: a worker has to send it again.
+    let told = Cell::new(false);
+    world.serve_requests(move |request| match request.url.ends_with("/budget") && !told.replace(true) {
+        true => error(500),
+        false => good(5),
+    });
+    let strange = async |key: &str| {
+        let (now, value) = (world.unix_time(), Some(Bytes::from_static(b"strange")));
+        world.kept().set(now, key, value, None, witgate_gateway::state::Expect::Anything).await.unwrap();
+    };
+    with_worker(&world, async {
+        for entry in ["job/job_0", "jobq/0000000000000001-job_0", "jobc/0000000000000001-job_0"] {
+            strange(entry).await;
+        }
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        assert_eq!(ended(&world, json_of(&submitted)["id"].as_str().unwrap()).await["status"], "done");
+        for _ in 0..5 {
+            assert_eq!(ask_as_alice(&world).await, 200);
+        }
+        world.sleep(Duration::from_secs(10)).await;
+    });
+    let urls: Vec<_> = callbacks(&world).into_iter().map(|request| request.url).collect();
+    let budget = "https://hooks.example.com/budget";
+    assert_eq!(urls, [CALLBACK.1, budget, budget]);
+}
+
+/// What an instance of the edge does: `script` beside the work that a request has left, which it outlives or not.
+async fn instance<T>(world: &World, script: impl Future<Output = T>) -> T {
+    join(script, world.work_off()).await.0
+}
+
+/// What becomes of an instance that lives for so long.
+fn lives(world: &World, time: Duration, script: impl Future<Output = ()>) {
+    world.drive(select(Box::pin(instance(world, script)), Box::pin(world.sleep(time))));
+}
+
+#[test]
+fn at_the_edge_a_job_whose_instance_died_is_taken_up_by_any_later_request() {
+    let mut world = World::new(1, config(""));
+    world.serve(|_, _| good(5_000));
+    let id = world.drive(submit(&world));
+    lives(&world, Duration::from_secs(2), async {});
+    assert_eq!((world.sent(), world.open_bodies()), (1, 0));
+    world.restart();
+    // The other's lease lasts: the work waits for its end.
+    let (job, passed) = world.drive(async {
+        assert_eq!(get(&world, "/health").await.status, 200);
+        assert!(world.pass_by().await);
+        let passed = world.elapsed();
+        assert!(world.pass_by().await, "none has looked for long");
+        (job(&world, &id).await, passed)
+    });
+    assert_eq!((&job["status"], &job["attempts"], world.sent()), (&json!("done"), &json!(2), 2));
+    assert!((Duration::from_secs(14)..Duration::from_secs(17)).contains(&passed), "{passed:?}");
+    world.drive(async {
+        assert!(!world.pass_by().await, "a moment ago");
+        let asked = world.store_calls();
+        let other = world.another();
+        assert!(other.pass_by().await);
+        assert_eq!(world.store_calls(), asked + 1, "another instance asks whether somebody has looked, no more");
+    });
+}
+
+#[test]
+fn at_the_edge_nobody_waits_for_what_is_due_in_more_than_half_a_minute() {
+    let world = World::new(1, config(""));
+    world.serve(|host, now| match host {
+        "hooks.example.com" if now < Duration::from_secs(90) => error(500),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        world.work_off().await;
+        // After 5, 10 and 20 seconds it was sent again; the next time is in 40.
+        assert!((Duration::from_secs(35)..Duration::from_secs(45)).contains(&world.elapsed()), "{:?}", world.elapsed());
+        let callback = job(&world, &id).await["callback"].clone();
+        assert_eq!((&callback["status"], &callback["attempts"]), (&json!("waiting"), &json!(4)));
+        world.sleep(Duration::from_secs(60)).await;
+        assert!(world.pass_by().await);
+        assert_eq!(job(&world, &id).await["callback"]["status"], "accepted");
+    });
+}
+
+#[test]
+fn at_the_edge_a_long_job_holds_nothing_else_up() {
+    let world = World::new(1, leased("120s", "concurrency = 2", ""));
+    world.serve(|host, now| match host {
+        "p" if now < Duration::from_secs(2) => good(50_000),
+        _ => good(5),
+    });
+    let long = world.drive(submit(&world));
+    world.drive(instance(&world, async {
+        world.sleep(Duration::from_secs(5)).await;
+        // Another instance takes a job, and ends before it has run it.
+        let other = world.another();
+        let submitted = submit_with(&other, chat_body("p/m", false), &[CALLBACK]).await;
+        let left = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        world.sleep(Duration::from_secs(3)).await;
+        assert_eq!((job(&world, &left).await["status"].clone(), callbacks(&world).len()), (json!("done"), 1));
+        assert_eq!(job(&world, &long).await["status"], "running");
+    }));
+    assert_eq!(world.drive(job(&world, &long))["status"], "done");
+    assert!(world.elapsed() < Duration::from_secs(55), "{:?}", world.elapsed());
+}
+
+#[test]
+fn at_the_edge_a_job_that_is_cancelled_while_it_waits_calls_back_at_once() {
+    let world = World::new(1, leased("120s", "", ""));
+    world.serve(|host, _| match host {
+        "p" => Script::new(vec![
+            (
+                1,
+                Act::HeadWith(
+                    503,
+                    vec![("content-type", "application/json".to_owned()), ("retry-after", "25".to_owned())],
+                ),
+            ),
+            (0, Act::Bytes(Bytes::from_static(b"{}"))),
+            (0, Act::End),
+        ]),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        instance(&world, async {
+            world.sleep(Duration::from_secs(5)).await;
+            assert_eq!(job(&world, &id).await["status"], "queued", "it waits for its second attempt");
+            let cancelled = world.ask("test-key", "POST", &format!("/v1/jobs/{id}/cancel"), &[], Bytes::new()).await;
+            assert_eq!(cancelled.status, 200);
+            world.sleep(Duration::from_secs(1)).await;
+            assert_eq!(callbacks(&world).len(), 1);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn at_the_edge_an_instance_that_runs_no_jobs_calls_back_all_the_same() {
+    let world = World::new(1, config(""));
+    world.serve(|host, now| match host {
+        "hooks.example.com" if now < Duration::from_secs(20) => error(500),
+        _ => good(5),
+    });
+    world.drive(async {
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
+        select(Box::pin(world.work_off()), Box::pin(world.sleep(Duration::from_secs(2)))).await;
+        let queued = submit(&world).await;
+        world.sleep(Duration::from_secs(20)).await;
+        let none = world.reloaded(config("concurrency = 0"));
+        none.work_off().await;
+        assert_eq!(job(&none, &id).await["callback"]["status"], "accepted");
+        assert_eq!(job(&none, &queued).await["status"], "queued");
+    });
+}
+
+#[test]
+fn at_the_edge_a_job_that_a_request_leaves_wakes_who_waits_for_one() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    world.drive(async {
+        let mut next = Box::pin(world.next_job());
+        let early = select(&mut next, Box::pin(world.sleep(Duration::from_secs(1)))).await;
+        assert!(matches!(early, Either::Right(_)), "nobody has left one");
+        let id = submit(&world).await;
+        next.await;
+        world.work_off().await;
+        assert_eq!(job(&world, &id).await["status"], "done");
+    });
 }

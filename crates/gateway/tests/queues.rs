@@ -24,10 +24,14 @@ const ANSWERS: &str = "https://sqs.us-east-1.amazonaws.com/1/answers.fifo";
 const DEAD: &str = "https://sqs.us-east-1.amazonaws.com/1/dead";
 
 fn config(queue: &str) -> Config {
+    config_with("", queue)
+}
+
+fn config_with(jobs: &str, queue: &str) -> Config {
     let text = format!(
         "[server]\napi_keys = [\"test-key\"]\n[timeouts]\nfirst_token = \"120s\"\nidle = \"60s\"\ntotal = \"200s\"\n[retry]\n\
          attempts = 1\n[health]\nrest = \"0s\"\n[providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n[jobs]\nlease = \
-         \"9s\"\n[queues.q]\nkind = \"sqs\"\nurl = \"{QUEUE}\"\nkey = \"server.0\"\nvisibility = \"30s\"\nwait = \
+         \"9s\"\n{jobs}\n[queues.q]\nkind = \"sqs\"\nurl = \"{QUEUE}\"\nkey = \"server.0\"\nvisibility = \"30s\"\nwait = \
          \"20s\"\n{queue}"
     );
     Config::from_toml(&text, "queues.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
@@ -288,6 +292,27 @@ fn a_message_that_the_queue_brings_twice_is_one_job_and_one_answer() {
         emptied(&world, &sqs).await;
     }));
     assert_eq!((world.sent_to("p"), sqs.answers(DEAD).len()), (1, 1));
+}
+
+#[test]
+fn a_message_has_its_answer_whatever_a_later_receive_would_say_of_it() {
+    // Its model comes, or goes, while it waits.
+    let late = format!("{}\n[models.late]\ntargets = [\"p/m\"]", answered());
+    for (before, after) in [(answered(), late.clone()), (late, answered())] {
+        let world = World::new(5, config_with("concurrency = 0", &before));
+        world.credentials(Credentials::new("AKID", "secret", None, None, "test"));
+        let sqs = Sqs::default();
+        sqs.serve(&world, |_| good(10));
+        sqs.put("m", chat("late"));
+        world.drive(process(&world, world.sleep(Duration::from_secs(5))));
+        let world = world.reloaded(config_with("", &after));
+        world.drive(process(&world, async {
+            select(pin!(emptied(&world, &sqs)), pin!(world.sleep(Duration::from_secs(120)))).await;
+        }));
+        let answers: Vec<_> = sqs.answers(ANSWERS).into_iter().map(|(id, status, _)| (id, status)).collect();
+        assert_eq!(answers, [("m".to_owned(), "404".to_owned())]);
+        assert_eq!(sqs.left(), 0);
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ use crate::bill::Debt;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Whole};
+use crate::keys::Client;
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::query;
@@ -352,9 +353,12 @@ impl Gateway {
             message: None,
         };
         let job = self.enqueue(flight, submission, http::header(headers, "idempotency-key"), place).await;
-        let ours = job.as_ref().is_ok_and(|job| job.work == Work::Batch(id.clone()));
-        if !ours {
-            // Another one stands for it, or nothing does.
+        let other = match &job {
+            Ok(job) => job.work != Work::Batch(id.clone()),
+            // Of another failure nobody knows whether there is a job: the batch stays, and is forgotten in time.
+            Err(failed) => failed.status == 409,
+        };
+        if other {
             let removed = async {
                 store.remove(&batch_key(&id)).await?;
                 store.remove(&store::newest("batcho", owner, batch.created, &id)).await
@@ -374,7 +378,8 @@ impl Gateway {
     pub(super) async fn run_batch<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, mut claimed: Claimed, id: &str) {
         let store = Store(ports.as_ref());
         let job = claimed.job.clone();
-        match self.hold(ports, &mut claimed, self.perform_batch(ports, &job, id)).await {
+        // Nothing of a line's answer is seen before it is kept.
+        match self.hold(ports, &mut claimed, &Slot::default(), self.perform_batch(ports, &job, id)).await {
             None => {}
             Some(Ok(())) => {
                 let now = store.now();
@@ -388,7 +393,7 @@ impl Gateway {
                         callback.due = millis(now);
                     }
                 });
-                if let Some(job) = ended.await {
+                if let Ok(job) = ended.await {
                     self.jobs.bells.ring(&job.id);
                     if let Err(error) = self.leave(ports.as_ref(), &job, &claimed.entry).await {
                         warn(ports.as_ref(), &job.request_id, &error);
@@ -643,7 +648,7 @@ impl Gateway {
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
         let owed = told.as_ref().and_then(Told::debt);
         let kept = Line { run, bytes: bytes.len(), good, expired, owed };
-        if store.swap(&line_key(id, number), None, &kept, expires).await?.is_none() {
+        if store.first(&line_key(id, number), &kept, expires).await?.is_err() {
             if let Some(told) = told {
                 self.void(ports, told);
             }
@@ -680,7 +685,6 @@ impl Gateway {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
         let told = Slot::default();
-        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),
@@ -691,6 +695,10 @@ impl Gateway {
             ],
             body: Bytes::copy_from_slice(asked.body.get().as_bytes()),
         };
+        if let Some(answer) = self.refuse_line(ports, job, &client, &told, &request).await {
+            return (answer.status, answer.headers, answer.body, told.take());
+        }
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
         let response = self.answer(ports, request, Some(behalf)).await;
         match response.body {
             Body::Whole(body) if body.len() <= self.config.jobs.max_answer_bytes => {
@@ -704,6 +712,34 @@ impl Gateway {
             // Dropping it closes the backend's connection.
             Body::Stream(_) => {
                 refused(400, "stream_unsupported", "the answers of a batch are whole: `stream` must be false")
+            }
+        }
+    }
+
+    /// The answer to a line that cannot be asked as one of a batch: nothing is taken for it, and no backend asked.
+    async fn refuse_line<P: Ports>(
+        &self,
+        ports: &Arc<P>,
+        job: &Job,
+        client: &Arc<Client>,
+        told: &Slot,
+        request: &Request<Bytes>,
+    ) -> Option<Whole> {
+        let Request { method, path, query, headers, body } = request;
+        let Ok(Endpoint::Dialect(dialect)) = routes::find(&self.routes, method, path) else { return None };
+        let mut flight = Flight::new(Arc::clone(ports), request);
+        flight.record.dialect = Some(dialect.to_owned());
+        flight.record.job = Some(job.id.clone());
+        flight.record.key = client.has_key.then(|| client.id.clone());
+        flight.record.tenant.clone_from(&client.tenant);
+        flight.client = Some(Arc::clone(client));
+        flight.told = Some(told.clone());
+        match self.check_later(&mut flight, dialect, (method, path, query), headers, body).await {
+            Err(failed) if !may_pass(failed.status) => Some(flight.refuse(self, dialect, failed)),
+            // It is asked as any other request is.
+            _ => {
+                flight.forget();
+                None
             }
         }
     }

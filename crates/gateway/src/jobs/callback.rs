@@ -138,7 +138,10 @@ pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>
     let (mut doing, mut next) = (Vec::new(), None);
     for (entry, value) in store.list(&prefix, None, AT_ONCE).await? {
         match due_at(&entry) {
-            Some(due) if due <= now => doing.push(one(entry, value)),
+            Some(due) if due <= now => {
+                let doing_it = one(entry.clone(), value);
+                doing.push(async { (entry, doing_it.await) });
+            }
             due => next = next.or(due),
         }
     }
@@ -146,11 +149,19 @@ pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>
         return Ok(next);
     }
     let more = doing.len() == AT_ONCE;
-    join_all(doing).await.into_iter().collect::<Result<(), _>>()?;
-    // What failed has been put off; what another process does, or is about to write, is still there.
+    let mut failed = Vec::new();
+    for (entry, done) in join_all(doing).await {
+        if let Err(error) = done {
+            warn(ports, "", &error);
+            failed.push(entry);
+        }
+    }
+    // What was not accepted has been put off; what another process does, or is about to write, is still there. What cannot be
+    // read is not waited for.
     let pause = if more { Duration::ZERO } else { POLL };
-    let first = store.list(&prefix, None, 1).await?;
-    Ok(first.first().and_then(|(entry, _)| due_at(entry)).map(|due| due.max(millis(store.now() + pause))))
+    let left = store.list(&prefix, None, failed.len() + 1).await?;
+    let next = left.iter().find(|(entry, _)| !failed.contains(entry));
+    Ok(next.and_then(|(entry, _)| due_at(entry)).map(|due| due.max(millis(store.now() + pause))))
 }
 
 /// A message that is to be posted.

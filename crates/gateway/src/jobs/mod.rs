@@ -10,8 +10,9 @@
 //!   answer only while the record still has the token of its lease; so the first answer stands, and with it what it cost.
 //!   A backend may well be asked twice (at least once is what can be had), but a client is told of, and charged for, one
 //!   answer: what a run owes for it is written with it, and settled before the job leaves its queue, by whoever gets there,
-//!   as often as need be: it counts once. A run whose answer is not kept owes nothing; what it had taken of limits and
-//!   budgets is given back, and what a killed process had taken when the lease of that is over.
+//!   as often as need be: it counts once. A run whose job its owner cancels or deletes owes what had come of the answer.
+//!   One that has lost its job to another owes nothing; what it had taken of limits and budgets is given back, and what a
+//!   killed process had taken when the lease of that is over.
 //! - **None waits for ever.** A job that was begun `jobs.attempts` times, or that could not be begun within
 //!   `jobs.run_within`, has failed.
 //! - A failure that may pass (408, 429, 5xx) is tried again after a wait, that of its `retry-after` or one that doubles. A
@@ -34,7 +35,7 @@ mod sqs;
 mod store;
 mod work;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ const COUNTED_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Jobs {
     /// Rung when there is a new job.
     bell: Bell,
+    /// Rung when there is a new callback.
+    calls: Bell,
     /// Rung when a job has changed.
     bells: Bells,
     /// How many run: on one gateway and on those that it has replaced.
@@ -164,17 +167,32 @@ pub(crate) struct Told {
     pub bill: Bill,
 }
 
-/// Where that goes: it counts when the answer is kept.
+/// Where that goes: it counts when the answer is kept, or when its owner does not want the rest of it.
 #[derive(Clone, Default)]
-pub(crate) struct Slot(Arc<Mutex<Option<Told>>>);
+pub(crate) struct Slot(Arc<Filled>);
+
+#[derive(Default)]
+struct Filled {
+    told: Mutex<Option<Told>>,
+    ended: AtomicBool,
+}
 
 impl Slot {
     pub fn set(&self, told: Told) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
     pub fn take(&self) -> Option<Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The owner has ended the job: nobody asks again, and what came of the answer counts.
+    fn end(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
     }
 }
 

@@ -13,7 +13,7 @@ use witgate_model::normaliser::Client;
 
 use super::later;
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
-use super::work::{UNBORN, warn};
+use super::work::{MAX_BACKOFF, UNBORN, warn};
 use super::{Prefer, hash, is_enqueue, seconds, unavailable};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
@@ -32,6 +32,8 @@ const COME_BACK: &str = "1";
 const PAGE: (usize, usize) = (100, 20);
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
+/// How often an idempotency key is looked at that others change.
+const MOST_LOOKS: usize = 8;
 
 /// What is asked about jobs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -196,6 +198,12 @@ impl Gateway {
         }
     }
 
+    /// The longest that a job which was begun in time may take until it has ended.
+    fn longest_run(&self) -> Duration {
+        let total = self.config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
+        (total + MAX_BACKOFF + self.config.jobs.lease).saturating_mul(self.config.jobs.attempts)
+    }
+
     /// Whether a client's header goes with its job. Never one that holds a secret.
     fn is_kept(&self, name: &str) -> bool {
         matches!(name, "content-type" | "traceparent")
@@ -222,22 +230,36 @@ impl Gateway {
             created: millis(now),
             hash: hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), &body]),
         };
-        let expires = now + rules.run_within + self.kept_for(&work);
+        let expires = now + rules.run_within + self.longest_run() + self.kept_for(&work);
+        let key = once.map(|once| once_key(&owner, once));
         let done = async {
-            if let Some(once) = once {
-                let key = once_key(&owner, once);
-                let known = match store.swap(&key, None, &this, expires).await? {
-                    Some(_) => None,
-                    None => store.read::<Once>(&key).await?,
-                };
-                if let Some((known, _)) = known {
-                    if known.hash != this.hash {
-                        return Ok(None);
+            let (mut replayed, mut looks) = (false, 0);
+            while let Some(key) = &key
+                && let Err((known, bytes)) = store.first(key, &this, expires).await?
+            {
+                // That of a message names its body; whether it is refused may be another thing at each receive.
+                if known.hash != this.hash && message.is_none() {
+                    return Ok(None);
+                }
+                if let Some((job, _)) = store.job(&known.id).await? {
+                    if job.status == Status::Queued {
+                        // Whoever wrote it may have died before this was sure to be there.
+                        store.enter(&store::at("jobq", job.due, &job.id), job.expires()).await?;
                     }
-                    this = known;
-                    if let Some((job, _)) = store.job(&this.id).await? {
-                        return Ok(Some((job, false)));
-                    }
+                    return Ok(Some((job, false)));
+                }
+                if known.created.saturating_add(millis(UNBORN)) >= millis(now) {
+                    // Somebody is about to write it, or has died.
+                    (this, replayed) = (known, true);
+                    break;
+                }
+                // The job is gone.
+                if store.swap(key, Some(&bytes), &this, expires).await?.is_some() {
+                    break;
+                }
+                looks += 1;
+                if looks >= MOST_LOOKS {
+                    return Err(StateError("others were quicker with an idempotency key".to_owned()));
                 }
             }
             store.put(&store::request_pieces(&this.id), &body, expires).await?;
@@ -250,7 +272,8 @@ impl Gateway {
                 work: work.clone(),
                 status: Status::Queued,
                 created: this.created,
-                due: this.created,
+                // Not when its key was first used: an entry that old would be taken for one that nobody writes a job for.
+                due: millis(now),
                 started: None,
                 finished: None,
                 expires: millis(expires),
@@ -275,12 +298,18 @@ impl Gateway {
             store.enter(&store::newest("jobo", &owner, job.created, &job.id), expires).await?;
             let entry = store::at("jobq", job.due, &job.id);
             store.enter(&entry, expires).await?;
-            let entered = store.now();
-            if store.swap_job(None, &job).await?.is_none() {
-                // Two at once with one idempotency key.
-                return Ok(store.job(&job.id).await?.map(|(job, _)| (job, false)));
+            let is_slow = |since: Duration| store.now().saturating_sub(since) >= UNBORN / 2;
+            if is_slow(now)
+                && let Some(key) = &key
+                && store.read::<Once>(key).await?.is_none_or(|(known, _)| known.id != this.id)
+            {
+                return Err(StateError("another job took over the idempotency key".to_owned()));
             }
-            if store.now().saturating_sub(entered) >= UNBORN / 2 {
+            if let Err((job, _)) = store.first(&job_key(&job.id), &job, expires).await? {
+                // Two at once with one idempotency key.
+                return Ok(Some((job, false)));
+            }
+            if replayed || is_slow(now) {
                 // A worker may have taken the entry for one that nobody would write a job for.
                 store.enter(&entry, expires).await?;
             }

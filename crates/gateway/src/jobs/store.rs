@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use witgate_model::{Field, Usage};
 
 use crate::bill::Debt;
+use crate::kv::GIVEN_UP;
 use crate::ports::Ports;
 use crate::state::{Expect, State, StateError};
 
@@ -31,6 +32,11 @@ pub(crate) const ENTRY: &[u8] = b"1";
 
 /// See [`crate::Gateway::pass_by`].
 pub(super) const PASSED: &str = "jobp";
+
+/// How often, and after which pause, a key is tried again that somebody else seems to be writing: more often than a store
+/// of the edge takes to give that one up.
+const MOST_TRIES: i64 = 2 * GIVEN_UP;
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// The end of the times that an index can tell, in milliseconds since 1970.
 const LAST: u64 = 9_999_999_999_999_999;
@@ -269,6 +275,26 @@ impl<P: Ports> Store<'_, P> {
         }
         // It may have been written by a call that seemed to fail.
         Ok(self.get(key).await?.filter(|known| *known == bytes))
+    }
+
+    /// Writes a record where there is none: what was written, or the one that is there. One that somebody is about to write
+    /// is waited for.
+    pub async fn first<T: Serialize + serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        new: &T,
+        expires: Duration,
+    ) -> Result<Result<Bytes, (T, Bytes)>, StateError> {
+        for _ in 0..MOST_TRIES {
+            if let Some(bytes) = self.swap(key, None, new, expires).await? {
+                return Ok(Ok(bytes));
+            }
+            if let Some(known) = self.read(key).await? {
+                return Ok(Err(known));
+            }
+            self.0.sleep_until(self.0.now() + MOMENT).await;
+        }
+        Err(StateError(format!("{} is being written by another one, who does not end", kind(key))))
     }
 
     /// Writes a record, whatever was there.

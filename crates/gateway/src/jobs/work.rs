@@ -37,7 +37,7 @@ pub(super) const UNBORN: Duration = Duration::from_secs(60);
 /// The wait before a job's second attempt; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// The longest such wait, and the longest that a backend may ask for.
-const MAX_BACKOFF: Duration = Duration::from_secs(300);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// A job that belongs to this run.
 pub(super) struct Claimed {
@@ -46,6 +46,23 @@ pub(super) struct Claimed {
     pub bytes: Bytes,
     /// Its entry in the queue.
     pub entry: String,
+}
+
+/// Why a job does not belong to a run any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its owner has cancelled or deleted it: nobody runs it again.
+    Ended,
+    /// Another run has it, or may have it.
+    Taken,
+}
+
+impl Lost {
+    /// `ours` is the job as this run had it, `known` as it is at `now`. Within a lease nobody but its owner ends it.
+    fn of(ours: &Job, known: Option<&Job>, now: u64) -> Self {
+        let is_ended = known.is_none_or(|known| known.status == Status::Cancelled);
+        if is_ended && now < ours.due { Lost::Ended } else { Lost::Taken }
+    }
 }
 
 /// What a worker does at one time.
@@ -104,7 +121,8 @@ impl Gateway {
     }
 
     /// Runs the jobs and sends the callbacks and notices that are due, or will be in half a minute, and then completes: for a
-    /// runtime that lives from one request to the next. Completes at once where the same process does so already.
+    /// runtime that lives from one request to the next. Completes at once where the same process does so already. With
+    /// `jobs.concurrency` 0 it runs no job, and does the rest.
     pub async fn work_off<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) {
         /// Says at its end that nobody works.
         struct Working<'j>(&'j AtomicBool);
@@ -113,7 +131,7 @@ impl Gateway {
                 self.0.store(false, Ordering::Release);
             }
         }
-        if self.config.jobs.concurrency == 0 || self.jobs.working.swap(true, Ordering::AcqRel) {
+        if self.jobs.working.swap(true, Ordering::AcqRel) {
             return;
         }
         let _working = Working(&self.jobs.working);
@@ -164,21 +182,23 @@ impl Gateway {
         let most = self.config.jobs.concurrency;
         let duty = |duty| self.duty(ports, duty);
         let mut tasks = FuturesUnordered::new();
-        let (mut running, mut looking, mut heard) = (0_usize, false, 0);
+        let (mut running, mut looking, mut heard, mut called) = (0_usize, false, 0, 0);
         // None: not before something happens.
         let (mut look_at, mut calling, mut call_at) = (Some(ports.now()), false, Some(ports.now()));
-        let again = |due: Due| {
+        let again = |due: Due, busy: bool| {
             let now = millis(ports.unix_time());
             let wait = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
-            match once {
+            // Beside what goes on there is time for what others leave.
+            match once && !busy {
                 true => wait.filter(|wait| *wait <= PATIENCE).map(|wait| ports.now() + wait),
                 false => Some(ports.now() + wait.unwrap_or(POLL).min(POLL)),
             }
         };
         loop {
-            let rung = self.jobs.bell.rung();
+            let (rung, rung_for_calls) = (self.jobs.bell.rung(), self.jobs.calls.rung());
             let retired = self.is_retired();
-            let done = once && look_at.is_none() && call_at.is_none() && heard == rung;
+            let looked = most == 0 || (look_at.is_none() && heard == rung);
+            let done = once && looked && call_at.is_none() && called == rung_for_calls;
             if (retired || done) && tasks.is_empty() {
                 return;
             }
@@ -192,6 +212,7 @@ impl Gateway {
                 continue;
             }
             if !calling && !retired && call_at.is_some_and(|at| ports.now() >= at) {
+                called = rung_for_calls;
                 calling = true;
                 tasks.push(duty(Duty::Call));
                 continue;
@@ -215,21 +236,31 @@ impl Gateway {
                         pending::<()>().await;
                     }
                 });
-                let call = pin!(sleep_until(call_at.filter(|_| !calling && !retired)));
+                let call_until = call_at;
+                let call = pin!(async {
+                    if calling || retired {
+                        pending::<()>().await;
+                    } else {
+                        select(pin!(sleep_until(call_until)), pin!(self.jobs.calls.after(called))).await;
+                    }
+                });
                 match select(done, select(look, call)).await {
                     Either::Left((done, _)) => Some(done),
                     Either::Right((Either::Left(_), _)) => {
                         look_at = Some(ports.now());
                         None
                     }
-                    Either::Right((Either::Right(_), _)) => None,
+                    Either::Right((Either::Right(_), _)) => {
+                        call_at = Some(ports.now());
+                        None
+                    }
                 }
             };
             match done {
                 None => {}
                 Some(Did::Called(due)) => {
                     calling = false;
-                    call_at = again(due);
+                    call_at = again(due, !tasks.is_empty());
                 }
                 Some(Did::Ran) => {
                     running -= 1;
@@ -238,7 +269,7 @@ impl Gateway {
                 Some(Did::Looked(claimed, due)) => {
                     looking = false;
                     running += claimed.len();
-                    look_at = if claimed.is_empty() { again(due) } else { Some(ports.now()) };
+                    look_at = if claimed.is_empty() { again(due, !tasks.is_empty()) } else { Some(ports.now()) };
                     for claimed in claimed {
                         tasks.push(duty(Duty::Run(Box::new(claimed), Running::new(&self.jobs))));
                     }
@@ -268,7 +299,10 @@ impl Gateway {
 
     /// Sends callbacks and notices that are due. When the next one is.
     async fn call<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<Due, StateError> {
-        let callback = self.call_back(ports).await?;
+        let callback = self.call_back(ports).await.unwrap_or_else(|error| {
+            warn(ports.as_ref(), "", &error);
+            None
+        });
         let notice = match &self.config.access.webhook {
             Some(webhook) => super::send(ports.as_ref(), webhook).await?,
             None => None,
@@ -296,7 +330,11 @@ impl Gateway {
                 if due > millis(store.now()) {
                     return Ok(Some(due));
                 }
-                claimed.extend(self.claim(ports, &entry, due, id).await?);
+                match self.claim(ports, &entry, due, id).await {
+                    Ok(job) => claimed.extend(job),
+                    // Those behind it are not to wait for that.
+                    Err(error) => warn(ports.as_ref(), "", &error),
+                }
                 if claimed.len() >= want {
                     return Ok(Some(due));
                 }
@@ -381,6 +419,7 @@ impl Gateway {
         let store = Store(ports);
         if let Some(callback) = job.callback.as_ref().filter(|callback| callback.state == Called::Waiting) {
             store.enter(&store::at("jobc", callback.due, &job.id), job.expires()).await?;
+            self.jobs.calls.ring();
         }
         if let Some(debt) = &job.owed {
             self.pay(ports, debt, job.expires()).await?;
@@ -397,16 +436,24 @@ impl Gateway {
         if let Work::Batch(id) = &job.work {
             return self.run_batch(ports, claimed, id).await;
         }
-        if let Some(performed) = self.hold(ports, &mut claimed, self.perform(ports, &job)).await {
-            self.keep_answer(ports, claimed, performed).await;
+        let slot = Slot::default();
+        if let Some(performed) = self.hold(ports, &mut claimed, &slot, self.perform(ports, &job, &slot)).await {
+            return self.keep_answer(ports, claimed, performed).await;
+        }
+        match slot.take() {
+            Some(told) if slot.is_ended() => self.tell(ports, told),
+            Some(told) => self.void(ports, told),
+            None => {}
         }
     }
 
-    /// Does `work` while the job belongs to this run. `None`: it no longer does, and the work was dropped.
+    /// Does `work` while the job belongs to this run. `None`: it no longer does, and the work was dropped; `slot` is told
+    /// before that where its owner has ended the job.
     pub(super) async fn hold<P: Ports, F: Future>(
         &self,
         ports: &Arc<P>,
         claimed: &mut Claimed,
+        slot: &Slot,
         work: F,
     ) -> Option<F::Output> {
         let lease = self.config.jobs.lease;
@@ -430,11 +477,16 @@ impl Gateway {
                 }
             };
             match renewed {
-                Ok(Some((job, bytes))) => {
+                Ok(Ok((job, bytes))) => {
                     (claimed.job, claimed.bytes) = (job, bytes);
                     pause = lease / 3;
                 }
-                Ok(None) => return None,
+                Ok(Err(lost)) => {
+                    if lost == Lost::Ended {
+                        slot.end();
+                    }
+                    return None;
+                }
                 Err(error) => {
                     warn(ports.as_ref(), &claimed.job.request_id, &error);
                     if millis(ports.unix_time()) >= claimed.job.due {
@@ -446,8 +498,13 @@ impl Gateway {
         }
     }
 
-    /// Lengthens the lease of a job; `None` where it belongs to this run no more.
-    async fn renew<P: Ports>(&self, ports: &P, job: &Job, bytes: &Bytes) -> Result<Option<(Job, Bytes)>, StateError> {
+    /// Lengthens the lease of a job, unless it belongs to this run no more.
+    async fn renew<P: Ports>(
+        &self,
+        ports: &P,
+        job: &Job,
+        bytes: &Bytes,
+    ) -> Result<Result<(Job, Bytes), Lost>, StateError> {
         let store = Store(ports);
         let (mut job, mut bytes) = (job.clone(), bytes.clone());
         loop {
@@ -458,22 +515,22 @@ impl Gateway {
                 next.attempts = 1;
             }
             if let Some(bytes) = store.swap_job(Some(&bytes), &next).await? {
-                return Ok(Some((next, bytes)));
+                return Ok(Ok((next, bytes)));
             }
             match store.job(&job.id).await? {
                 Some((known, now)) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
-                _ => return Ok(None),
+                known => return Ok(Err(Lost::of(&job, known.as_ref().map(|(known, _)| known), millis(store.now())))),
             }
         }
     }
 
-    /// Changes a job that belongs to this run; tries again while its lease lasts. `None` where it is this run's no more.
+    /// Changes a job that belongs to this run, unless it is this run's no more; tries again while its lease lasts.
     pub(super) async fn change_job<P: Ports>(
         &self,
         ports: &P,
         claimed: &Claimed,
         change: impl Fn(&mut Job),
-    ) -> Option<Job> {
+    ) -> Result<Job, Lost> {
         let store = Store(ports);
         let (mut job, mut bytes) = (claimed.job.clone(), claimed.bytes.clone());
         loop {
@@ -486,14 +543,16 @@ impl Gateway {
                 }
             };
             match tried.await {
-                Ok(Some(None)) => return Some(next),
+                Ok(Some(None)) => return Ok(next),
                 // A renewal whose end nobody saw.
                 Ok(Some(Some((known, now)))) if known.lease == job.lease && now != bytes => (job, bytes) = (known, now),
-                Ok(_) => return None,
+                Ok(known) => {
+                    return Err(Lost::of(&job, known.flatten().as_ref().map(|(known, _)| known), millis(store.now())));
+                }
                 Err(error) => {
                     warn(ports, &job.request_id, &error);
                     if millis(ports.unix_time()) >= job.due {
-                        return None;
+                        return Err(Lost::Taken);
                     }
                     ports.sleep_until(ports.now() + AGAIN).await;
                 }
@@ -502,7 +561,7 @@ impl Gateway {
     }
 
     /// Asks what the job's client asked.
-    async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job) -> Performed {
+    async fn perform<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, job: &Job, told: &Slot) -> Performed {
         let store = Store(ports.as_ref());
         let client = loop {
             match self.client_of(ports.as_ref(), &job.owner).await {
@@ -539,7 +598,6 @@ impl Gateway {
                 }
             }
         };
-        let told = Slot::default();
         let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: later::Start::of(job) };
         let mut headers = job.headers.clone();
         headers.push(("x-request-id".to_owned(), job.request_id.clone()));
@@ -614,7 +672,7 @@ impl Gateway {
                     job.due = due;
                 })
                 .await;
-            if let Some(job) = &changed {
+            if let Ok(job) = &changed {
                 // Were this to fail, the old entry would be found when the lease had ended.
                 let moved = async {
                     store.enter(&store::at("jobq", due, &job.id), job.expires()).await?;
@@ -660,8 +718,8 @@ impl Gateway {
                 })
                 .await;
             match &changed {
-                None => drop(store.remove_pieces(&pieces, answer.body.len()).await),
-                Some(job) => {
+                Err(_) => drop(store.remove_pieces(&pieces, answer.body.len()).await),
+                Ok(job) => {
                     self.jobs.bells.ring(&job.id);
                     if let Some(told) = &told {
                         self.tell_of(ports.as_ref(), &told.record);
@@ -671,14 +729,22 @@ impl Gateway {
                     }
                 }
             }
-            if changed.is_some() {
+            if changed.is_ok() {
                 return;
             }
-            None
+            if let (Err(Lost::Ended), Some(told), Some(owed)) = (&changed, &told, &owed) {
+                // It may have been kept, and paid by whoever deleted it, before that was seen here: it counts once.
+                self.tell_of(ports.as_ref(), &told.record);
+                if let Err(error) = self.pay(ports.as_ref(), owed, expires).await {
+                    warn(ports.as_ref(), &job.request_id, &error);
+                }
+                return;
+            }
+            changed
         };
-        // What a run found out that has lost its job, nobody is told, nor charged for.
+        // What a run found out whose job another one has, nobody is told, nor charged for.
         match told {
-            Some(told) if changed.is_some() => self.tell(ports, told),
+            Some(told) if changed.as_ref().err() != Some(&Lost::Taken) => self.tell(ports, told),
             Some(told) => self.void(ports, told),
             None => {}
         }

@@ -574,6 +574,30 @@ impl World {
         self.gateway.work(&self.ports).await;
     }
 
+    /// Runs what jobs there are, and what is due soon, as a runtime does that lives from one request to the next.
+    pub async fn work_off(&self) {
+        self.gateway.work_off(&self.ports).await;
+    }
+
+    /// The same in passing: whether any was to be done now.
+    pub async fn pass_by(&self) -> bool {
+        let is_due = self.gateway.may_pass_by(self.state.now.get());
+        if is_due {
+            self.gateway.pass_by(&self.ports).await;
+        }
+        is_due
+    }
+
+    /// Whether a request has left a job.
+    pub fn left_work(&self) -> bool {
+        self.gateway.left_work()
+    }
+
+    /// Completes when a request has left a job.
+    pub fn next_job(&self) -> impl Future<Output = ()> {
+        self.gateway.next_job()
+    }
+
     /// Answers the messages of the configuration's queue at this place.
     pub async fn consume<B: witgate_gateway::Broker>(
         &self,

@@ -19,6 +19,12 @@ pub struct SimStore {
     dead: Cell<bool>,
     /// From here on as many operations fail.
     failing: Cell<u64>,
+    /// The operation that is done, but seems to fail.
+    losing: Cell<Option<u64>>,
+    /// Writes of keys that begin so take so long.
+    slow: RefCell<Option<(String, Duration)>>,
+    /// Keys of which the first writes find somebody else writing, whom nobody sees: how they begin, and how many writes.
+    blocked: RefCell<Option<(String, u64)>>,
     mourner: RefCell<Option<Waker>>,
 }
 
@@ -36,6 +42,39 @@ impl SimStore {
     /// The next operations fail.
     pub fn fail(&self, count: u64) {
         self.failing.set(count);
+    }
+
+    /// The operation after `more` others is done, but seems to fail.
+    pub fn lose(&self, more: u64) {
+        self.losing.set(Some(self.operations.get() + more + 1));
+    }
+
+    /// As many writes of absent keys that begin so find that somebody else is about to write.
+    pub fn block(&self, prefix: &str, count: u64) {
+        *self.blocked.borrow_mut() = Some((prefix.to_owned(), count));
+    }
+
+    /// From now on writes of keys that begin so take so long.
+    pub fn delay(&self, prefix: &str, time: Duration) {
+        *self.slow.borrow_mut() = Some((prefix.to_owned(), time));
+    }
+
+    async fn delayed(&self, key: &str) {
+        let slow = self.slow.borrow().clone().filter(|(prefix, _)| key.starts_with(prefix.as_str()));
+        let clock = self.inner.clock.borrow().as_ref().and_then(std::rc::Weak::upgrade);
+        if let (Some((_, time)), Some(clock)) = (slow, clock) {
+            clock.sleep_until(clock.now.get() + time).await;
+        }
+    }
+
+    fn is_blocked(&self, key: &str, expect: Expect<'_>) -> bool {
+        match self.blocked.borrow_mut().as_mut() {
+            Some((prefix, left)) if *left > 0 && expect == Expect::Absent && key.starts_with(prefix.as_str()) => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A new process.
@@ -84,6 +123,9 @@ impl SimStore {
         if dies == Some(true) {
             self.die().await;
         }
+        if self.losing.get() == Some(number) {
+            return Err(StateError("no answer".to_owned()));
+        }
         done
     }
 
@@ -110,6 +152,10 @@ impl State for SimStore {
         expect: Expect<'_>,
     ) -> Result<bool, StateError> {
         assert!(value.as_ref().is_none_or(|value| value.len() <= 512 * 1024), "{key}: values are small");
+        self.delayed(key).await;
+        if self.is_blocked(key, expect) {
+            return self.at(async { Ok(false) }).await;
+        }
         self.at(self.inner.set(now, key, value, expires, expect)).await
     }
 
