@@ -24,6 +24,7 @@
 mod filter;
 mod find;
 mod guard;
+mod json;
 mod redactor;
 mod texts;
 
