@@ -12,6 +12,9 @@
 //! In JSON (tool calls' arguments) each string is a text of its own, and is looked at as what it says, without escapes. A
 //! number that is replaced becomes a string.
 //!
+//! A name (of the end user, a speaker, a file) gets a placeholder without brackets, `EMAIL`, for backends restrict what a
+//! name is made of; it is not put back.
+//!
 //! In a stream the end of the text is held back while it could be the beginning of something: the last word, and groups of
 //! digits before it.
 
@@ -227,6 +230,10 @@ impl Policy for Redactor {
             }
             finder.replace(text, place == Place::Json, |name, found| {
                 let count = counts.entry(name.to_owned()).or_default();
+                if place == Place::Name {
+                    *count += 1;
+                    return name.to_owned();
+                }
                 if settings.mode != Mode::Restore {
                     *count += 1;
                     return format!("[{name}]");

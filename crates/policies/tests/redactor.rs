@@ -273,6 +273,24 @@ fn a_private_key_ends_wherever_its_end_is_cut() {
 }
 
 #[test]
+fn names_of_users_speakers_and_files_are_masked_by_what_a_name_may_be() {
+    let mut request = ask(&["Hello"]);
+    request.end_user = Some("ada@example.com".into());
+    let Input::Chat(messages) = &mut request.input else { panic!() };
+    messages[0].name = Some("bob@example.org".into());
+    messages.push(Message { name: Some("4111111111111111".into()), ..Message::text(Role::Tool, "a tool's name") });
+    for mode in ["mask", "restore"] {
+        let decision = decide(json!({"mode": mode}), &request).unwrap();
+        let changed = decision.request.unwrap();
+        assert_eq!(changed.end_user.as_deref(), Some("EMAIL"));
+        let Input::Chat(messages) = &changed.input else { panic!() };
+        let names: Vec<_> = messages.iter().map(|message| message.name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["EMAIL", "4111111111111111"]);
+        assert_eq!(decision.watch.is_some(), mode == "mask", "there is nothing to put back");
+    }
+}
+
+#[test]
 fn what_was_replaced_is_put_back_into_prose_and_arguments() {
     let settings = json!({"mode": "restore"});
     let decision =
