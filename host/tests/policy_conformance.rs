@@ -70,6 +70,7 @@ fn the_built_in_policies_conform_and_are_watched_where_they_watch() {
     let idle = report("policy-guard.wasm", json!({}), None);
     let told: Vec<_> = idle.notes.iter().map(|note| note.what.as_str()).collect();
     assert!(idle.is_conformant() && told.iter().any(|told| told.contains("it watched no answer")), "{told:?}");
+    assert!(idle.to_string().contains("note: answers: it watched no answer"), "{idle}");
 }
 
 #[test]
@@ -116,6 +117,8 @@ fn watchers_that_break_the_contract_are_found() {
         ("feed-flood", Area::Order, "returned 5000 events for 1"),
         ("no-block", Area::Order, "added to block 0, which is not open"),
         ("after-failed", Area::Order, "sent an event after the last one"),
+        ("no-escapes", Area::Order, "a tool call: the arguments of a tool call, {"),
+        ("no-escapes", Area::Order, "which is no JSON"),
         ("no-end", Area::End, "kept the answer's end back"),
         ("early-end", Area::End, "ended the answer before its backend did"),
         ("no-failure", Area::End, "made a success of a failure"),

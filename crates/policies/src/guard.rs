@@ -6,6 +6,7 @@
 //!   the automated, and `tag` or `route` are better than `block` where users write of such things for good reasons.
 //!
 //! Text is compared in a simple form: small letters, everything between two words one blank, invisible characters left out.
+//! Where it holds backslashes it is compared once more with JSON's escapes read, for it may be JSON.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use witgate_model::policy::{Context, Decision, Description, Tag};
 use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
 use crate::filter::{TextFilter, TextWatcher, without_logprobs};
+use crate::json::unit;
 use crate::texts::{Place, each};
 
 /// Most blocked terms, and their longest, in bytes.
@@ -120,7 +122,7 @@ impl Rules {
             return Err(configuration("route: name the model that requests are sent to"));
         }
         let simple = settings.blocked_terms.iter().map(|term| {
-            let simple = Simple::of(term).text;
+            let simple = Simple::of(term, false).text;
             if simple.trim().is_empty() || term.len() > MAX_TERM {
                 return Err(configuration(format!(
                     "blocked_terms: a term has 1 to {MAX_TERM} bytes, some of them letters"
@@ -169,16 +171,90 @@ struct Simple {
     from: Vec<usize>,
     /// It holds characters that people cannot see and that have no use in writing.
     hidden: bool,
+    /// Up to here in the original: what is behind it is an escape that is cut off.
+    decided: usize,
+}
+
+/// The escape that `text` begins with: what it stands for, and its length. `None` where it is cut off. With several
+/// backslashes it is one of JSON in a string of JSON.
+fn escape(text: &str) -> Option<(char, usize)> {
+    let slashes = text.bytes().take_while(|byte| *byte == b'\\').count();
+    match text.as_bytes().get(slashes)? {
+        b'b' | b'f' | b'n' | b'r' | b't' => Some((' ', slashes + 1)),
+        b'u' => match unit(text.get(slashes - 1..)?) {
+            Ok(high @ 0xD800..0xDC00) => {
+                // The other half has as many backslashes.
+                let rest = text.get(slashes + 5..)?;
+                let more = rest.bytes().take(slashes).take_while(|byte| *byte == b'\\').count();
+                match unit(rest.get(more.saturating_sub(1)..)?) {
+                    Ok(low @ 0xDC00..0xE000) if more == slashes => {
+                        let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+                        Some((char::from_u32(code).unwrap_or(' '), 2 * (slashes + 5)))
+                    }
+                    Err(true) => None,
+                    _ => Some((' ', slashes + 5)),
+                }
+            }
+            Ok(code) => Some((char::from_u32(code).unwrap_or(' '), slashes + 5)),
+            Err(true) => None,
+            Err(false) => Some((' ', slashes)),
+        },
+        _ => Some((' ', slashes)),
+    }
+}
+
+/// The length of a flag's rest behind the black one, where it is one of those in use: England's, Scotland's, Wales'. Any
+/// others could spell what they like.
+fn flag(rest: &str, escapes: bool) -> Option<usize> {
+    let (mut at, mut name) = (0, [0; 6]);
+    for tag in &mut name {
+        let rest = rest.get(at..)?;
+        let c = rest.chars().next()?;
+        let (c, length) = if c == '\\' && escapes { escape(rest)? } else { (c, c.len_utf8()) };
+        *tag = u8::try_from(u32::from(c).checked_sub(0xE_0000)?).ok()?;
+        at += length;
+    }
+    matches!(&name, b"gbeng\x7F" | b"gbsct\x7F" | b"gbwls\x7F").then_some(at)
 }
 
 impl Simple {
-    fn of(original: &str) -> Self {
-        let mut simple = Simple { text: String::with_capacity(original.len() + 2), from: Vec::new(), hidden: false };
+    /// `escapes`: JSON's escapes are read, those of JSON within JSON too.
+    fn of(original: &str, escapes: bool) -> Self {
+        let mut simple = Simple {
+            text: String::with_capacity(original.len() + 2),
+            from: Vec::new(),
+            hidden: false,
+            decided: original.len(),
+        };
         simple.push(' ', 0);
-        for (at, c) in original.char_indices() {
+        let (mut at, mut isolates) = (0, 0_usize);
+        while let Some(rest) = original.get(at..)
+            && let Some(mut c) = rest.chars().next()
+        {
+            let mut length = c.len_utf8();
+            if c == '\\' && escapes {
+                match escape(rest) {
+                    Some(escape) => (c, length) = escape,
+                    None => {
+                        simple.decided = at;
+                        break;
+                    }
+                }
+            }
             match c {
+                // A flag is a black one, tags that name it, and their end.
+                '\u{1F3F4}' => {
+                    length += flag(original.get(at + length..).unwrap_or_default(), escapes).unwrap_or(0);
+                    simple.separate(at);
+                }
                 // Tags, which spell ASCII invisibly; directions that make text look like another one.
-                '\u{E0000}'..='\u{E007F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => simple.hidden = true,
+                '\u{E0000}'..='\u{E007F}' | '\u{202A}'..='\u{202E}' => simple.hidden = true,
+                // A piece in another direction, as in Arabic and Hebrew, and its end.
+                '\u{2066}'..='\u{2068}' => isolates += 1,
+                '\u{2069}' => match isolates.checked_sub(1) {
+                    Some(open) => isolates = open,
+                    None => simple.hidden = true,
+                },
                 // Joiners and soft hyphens: in words of some languages, and between the letters of hidden ones.
                 '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' => {}
                 'A'..='Z' => simple.push(c.to_ascii_lowercase(), at),
@@ -188,14 +264,26 @@ impl Simple {
                     simple.push(char::from(ascii).to_ascii_lowercase(), at);
                 }
                 c if c.is_alphanumeric() => c.to_lowercase().for_each(|c| simple.push(c, at)),
-                _ if simple.text.ends_with(' ') => {}
-                _ => simple.push(' ', at),
+                _ => simple.separate(at),
             }
+            at += length;
         }
-        if !simple.text.ends_with(' ') {
-            simple.push(' ', original.len());
-        }
+        simple.hidden |= isolates > 0;
+        simple.separate(original.len());
         simple
+    }
+
+    /// The text in its forms: as it is written, and, where it has backslashes, with escapes read.
+    fn forms(original: &str) -> impl Iterator<Item = Simple> {
+        let escapes = original.contains('\\').then_some(true);
+        std::iter::once(false).chain(escapes).map(move |escapes| Simple::of(original, escapes))
+    }
+
+    /// Ends a word.
+    fn separate(&mut self, at: usize) {
+        if !self.text.ends_with(' ') {
+            self.push(' ', at);
+        }
     }
 
     fn push(&mut self, c: char, at: usize) {
@@ -224,14 +312,20 @@ impl Policy for Guard {
         let settings = &rules.settings;
         let (mut terms, mut injection, mut hidden) = (0_usize, 0_usize, 0_usize);
         each(request, &mut |place, text| {
-            let simple = Simple::of(text);
-            if let Some(automaton) = &rules.terms {
-                terms += automaton.find_overlapping_iter(&simple.text).count();
+            // What is found in both forms is there once.
+            let (mut of_terms, mut of_injection, mut is_hidden) = (0, 0, false);
+            for simple in Simple::forms(text) {
+                if let Some(automaton) = &rules.terms {
+                    of_terms = of_terms.max(automaton.find_overlapping_iter(&simple.text).count());
+                }
+                if place != Place::Instructions && settings.injection != Action::Off {
+                    of_injection = of_injection.max(rules.injection.find_overlapping_iter(&simple.text).count());
+                    is_hidden |= simple.hidden;
+                }
             }
-            if place != Place::Instructions && settings.injection != Action::Off {
-                injection += rules.injection.find_overlapping_iter(&simple.text).count();
-                hidden += usize::from(simple.hidden);
-            }
+            terms += of_terms;
+            injection += of_injection;
+            hidden += usize::from(is_hidden);
         });
         let mut decision = Decision::default();
         let found = [
@@ -256,7 +350,8 @@ impl Policy for Guard {
             }
             decision.tags.push(Tag { name: format!("guard.{name}"), value: count.to_string() });
         }
-        let watch = settings.answers && rules.terms.is_some() && settings.terms != Action::Off;
+        // An answer can be stopped, and neither marked nor sent elsewhere.
+        let watch = settings.answers && rules.terms.is_some() && settings.terms == Action::Block;
         if watch {
             let message =
                 "the guard holds back pieces of the answer, and could not give their log probabilities; leave them out";
@@ -293,26 +388,30 @@ impl TextFilter for Patrol {
 /// How much of `held` can go out: all but what may be the beginning of a term. An error where it holds one.
 fn release(rules: &Rules, held: &str, last: bool) -> Result<usize, Error> {
     let Some(terms) = &rules.terms else { return Ok(held.len()) };
-    let simple = Simple::of(held);
-    // The last word may go on, unless this is the end.
-    let known = if last || held.ends_with(|c: char| !c.is_alphanumeric()) {
-        simple.text.as_str()
-    } else {
-        simple.text.trim_end()
-    };
-    if rules.settings.terms == Action::Block && terms.is_match(known) {
-        return Err(rules.refusal("the answer was stopped: it holds a term that is blocked here"));
+    let mut safe = held.len();
+    for simple in Simple::forms(held) {
+        let decided = simple.decided == held.len();
+        // The last word may go on, unless this is the end.
+        let known = if last || (decided && held.ends_with(|c: char| !c.is_alphanumeric())) {
+            simple.text.as_str()
+        } else {
+            simple.text.trim_end()
+        };
+        if rules.settings.terms == Action::Block && terms.is_match(known) {
+            return Err(rules.refusal("the answer was stopped: it holds a term that is blocked here"));
+        }
+        let mut begins = known.len().saturating_sub(rules.longest);
+        // From the beginning of a word: a term begins with one.
+        while begins > 0 && simple.text.as_bytes().get(begins) != Some(&b' ') {
+            begins -= 1;
+        }
+        let begins = simple.from.get(begins).copied().unwrap_or(0);
+        safe = safe.min(begins).min(simple.decided);
     }
     if last {
         return Ok(held.len());
     }
-    let mut begins = known.len().saturating_sub(rules.longest);
-    // From the beginning of a word: a term begins with one.
-    while begins > 0 && simple.text.as_bytes().get(begins) != Some(&b' ') {
-        begins -= 1;
-    }
-    let begins = simple.from.get(begins).copied().unwrap_or(0);
-    let mut safe = begins.max(held.len().saturating_sub(MAX_HELD));
+    safe = safe.max(held.len().saturating_sub(MAX_HELD));
     while !held.is_char_boundary(safe) {
         safe += 1;
     }

@@ -4,8 +4,8 @@
 //! - [`Guard`] refuses, marks or reroutes requests with blocked terms or words of prompt injection, and stops answers that
 //!   say a blocked term.
 //!
-//! Both look at what people and tools wrote: text, the text of documents, tool calls' arguments, tools' results. Pictures,
-//! sound, and members that the contract does not name are not looked at.
+//! Both look at what people and tools wrote: text, the text of documents, tool calls' arguments, tools' results, the names of
+//! users, speakers and files. Pictures, sound, and members that the contract does not name are not looked at.
 //!
 //! What both stand on is there for others: [`each`] and [`rewrite`] go over the texts of a request, [`TextFilter`] holds back
 //! of an answer's text what cannot be decided yet.
@@ -24,6 +24,7 @@
 mod filter;
 mod find;
 mod guard;
+mod json;
 mod redactor;
 mod texts;
 

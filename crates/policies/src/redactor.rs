@@ -7,13 +7,17 @@
 //!   placeholder, in prose and in tool calls' arguments.
 //! - mode `block`: the request is refused, and the error names the kinds.
 //!
-//! A model's reasoning is left as it is in both directions: backends sign it, and take it back only unchanged. In JSON (tool
-//! calls' arguments) a number that is replaced becomes a string.
+//! A model's reasoning is left as it is in both directions: backends sign it, and take it back only unchanged.
+//!
+//! In JSON (tool calls' arguments) each string is a text of its own, and is looked at as what it says, without escapes. A
+//! number that is replaced becomes a string.
+//!
+//! A name (of the end user, a speaker, a file) gets a placeholder without brackets, `EMAIL`, for backends restrict what a
+//! name is made of; it is not put back.
 //!
 //! In a stream the end of the text is held back while it could be the beginning of something: the last word, and groups of
 //! digits before it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use regex_lite::Regex;
@@ -23,6 +27,7 @@ use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
 use crate::filter::{TextFilter, TextWatcher, without_logprobs};
 use crate::find::{self, Kind, Kinds};
+use crate::json::{self, Said};
 use crate::texts::{Place, rewrite};
 
 /// Most patterns of the operator's own.
@@ -63,11 +68,33 @@ impl Default for Settings {
 /// What is looked for.
 struct Finder {
     kinds: Kinds,
-    patterns: Vec<(String, Regex)>,
+    patterns: Vec<Pattern>,
+}
+
+/// A pattern of the operator's own.
+struct Pattern {
+    /// As in placeholders.
+    name: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// The next match from `from` on that is not empty.
+    fn next(&self, text: &str, mut from: usize) -> Option<(usize, usize)> {
+        #[cfg(test)]
+        tests::SEARCHES.set(tests::SEARCHES.get() + 1);
+        loop {
+            let found = self.regex.find_at(text, from)?;
+            if !found.is_empty() {
+                return Some((found.start(), found.end()));
+            }
+            from = found.end() + text.get(found.end()..)?.chars().next()?.len_utf8();
+        }
+    }
 }
 
 /// Something found: its bounds, and what it is called.
-type Found<'a> = (usize, usize, Cow<'a, str>);
+type Found<'a> = (usize, usize, &'a str);
 
 impl Finder {
     fn new(settings: &Settings) -> Result<Self, Error> {
@@ -84,62 +111,87 @@ impl Finder {
             if name.is_empty() || name.len() > 48 || !name.bytes().all(good) {
                 return Err(bad(name, "write letters, digits, \"_\" and \"-\", at most 48".into()));
             }
-            patterns.push((name.to_ascii_uppercase().replace('-', "_"), regex));
+            patterns.push(Pattern { name: name.to_ascii_uppercase().replace('-', "_"), regex });
         }
         Ok(Finder { kinds: Kinds::of(&settings.kinds), patterns })
-    }
-
-    fn next<'a>(&'a self, text: &str, from: usize) -> Option<Found<'a>> {
-        let built_in = find::next(text, from, self.kinds).map(|(start, end, kind)| (start, end, kind.name().into()));
-        let own = self.patterns.iter().filter_map(|(name, regex)| {
-            let found = regex.find_at(text, from).filter(|found| !found.is_empty())?;
-            Some((found.start(), found.end(), Cow::Borrowed(name.as_str())))
-        });
-        own.chain(built_in).min_by_key(|(start, end, _)| (*start, std::cmp::Reverse(*end)))
     }
 
     /// The text with everything found replaced by what `place` makes of it; `None` where nothing was.
     fn replace(&self, text: &str, json: bool, mut place: impl FnMut(&str, &str) -> String) -> Option<String> {
         let mut out = String::new();
-        let mut from = 0;
-        let mut quotes = Quotes::default();
-        while let Some((start, end, name)) = self.next(text, from) {
-            let (before, found) = (text.get(from..start)?, text.get(start..end)?);
-            out.push_str(before);
-            quotes.pass(before);
-            let placeholder = place(&name, found);
-            if json && !quotes.inside {
-                out.push_str(&format!("\"{placeholder}\""))
-            } else {
-                out.push_str(&placeholder)
+        // How much of `text` is in `out`, and where a part of it begins.
+        let (mut copied, mut begin) = (0, 0);
+        let mut inside = false;
+        loop {
+            let rest = text.get(begin..)?;
+            let quote = if json { json::quote(rest, inside) } else { None };
+            let part = rest.get(..quote.unwrap_or(rest.len()))?;
+            let said = Said::new(part, inside, None, true);
+            let mut search = Search::new(self, &said.text, 0);
+            let (mut at, mut from) = (said.begin(), 0);
+            while let Some((start, end, name)) = search.next(from) {
+                let bare = json && !inside;
+                let (start, end) = if bare { scalar(&said.text, start, end) } else { (start, end) };
+                at = said.to(at, start);
+                out.push_str(text.get(copied..begin + at.written)?);
+                out.push_str(&quoted(place(name, said.text.get(start..end)?), bare));
+                at = said.to(at, end);
+                (copied, from) = (begin + at.written, end);
             }
-            from = end;
+            let Some(quote) = quote else { break };
+            begin += quote + 1;
+            inside = !inside;
         }
-        (from > 0).then(|| {
-            out.push_str(text.get(from..).unwrap_or_default());
+        (copied > 0).then(|| {
+            out.push_str(text.get(copied..).unwrap_or_default());
             out
         })
     }
 }
 
-/// Whether a place in JSON text is inside a string.
-#[derive(Clone, Copy, Default)]
-struct Quotes {
-    inside: bool,
-    escaped: bool,
+/// What is found in one text, in its order. Each pattern's next match is kept until it is passed: one that never matches
+/// goes over the text once.
+struct Search<'a> {
+    finder: &'a Finder,
+    text: &'a str,
+    built_in: Option<(usize, usize, Kind)>,
+    own: Vec<Option<(usize, usize)>>,
 }
 
-impl Quotes {
-    fn pass(&mut self, text: &str) {
-        for byte in text.bytes() {
-            match (self.inside, self.escaped, byte) {
-                (true, true, _) => self.escaped = false,
-                (true, false, b'\\') => self.escaped = true,
-                (inside, _, b'"') => self.inside = !inside,
-                _ => {}
+impl<'a> Search<'a> {
+    fn new(finder: &'a Finder, text: &'a str, from: usize) -> Self {
+        let built_in = find::next(text, from, finder.kinds);
+        let own = finder.patterns.iter().map(|pattern| pattern.next(text, from)).collect();
+        Search { finder, text, built_in, own }
+    }
+
+    /// The first match from `from` on, which is not before that of the last call; of several the longest.
+    fn next(&mut self, from: usize) -> Option<Found<'a>> {
+        if self.built_in.is_some_and(|(start, ..)| start < from) {
+            self.built_in = find::next(self.text, from, self.finder.kinds);
+        }
+        for (own, pattern) in self.own.iter_mut().zip(&self.finder.patterns) {
+            if own.is_some_and(|(start, _)| start < from) {
+                *own = pattern.next(self.text, from);
             }
         }
+        let own = self.own.iter().zip(&self.finder.patterns);
+        let own = own.filter_map(|(own, pattern)| own.map(|(start, end)| (start, end, pattern.name.as_str())));
+        let built_in = self.built_in.map(|(start, end, kind)| (start, end, kind.name()));
+        own.chain(built_in).min_by_key(|(start, end, _)| (*start, std::cmp::Reverse(*end)))
     }
+}
+
+/// A placeholder in JSON: with quotes where it stands for something that has none.
+fn quoted(placeholder: String, bare: bool) -> String {
+    if bare { format!("\"{placeholder}\"") } else { placeholder }
+}
+
+/// The bounds of the number, or whatever it is, of which something was found outside of JSON's strings.
+fn scalar(text: &str, start: usize, end: usize) -> (usize, usize) {
+    let other = |c: char| c.is_ascii_whitespace() || matches!(c, ',' | ':' | '[' | ']' | '{' | '}');
+    let (before, behind) = (text.get(..start).unwrap_or_default(), text.get(end..).unwrap_or_default());
+    (before.trim_end_matches(|c| !other(c)).len(), end + behind.find(other).unwrap_or(behind.len()))
 }
 
 /// What the watcher needs to know.
@@ -178,6 +230,10 @@ impl Policy for Redactor {
             }
             finder.replace(text, place == Place::Json, |name, found| {
                 let count = counts.entry(name.to_owned()).or_default();
+                if place == Place::Name {
+                    *count += 1;
+                    return name.to_owned();
+                }
                 if settings.mode != Mode::Restore {
                     *count += 1;
                     return format!("[{name}]");
@@ -249,9 +305,15 @@ pub struct Redaction {
 }
 
 /// An open block that is looked at.
+#[derive(Default)]
 pub struct Block {
     json: bool,
-    quotes: Quotes,
+    /// In JSON: inside of a string.
+    inside: bool,
+    /// In JSON: what has gone on breaks off behind a backslash.
+    escaped: bool,
+    /// What the last character was that has gone on of this text, where what follows depends on it.
+    before: Option<char>,
     /// Inside of a private key: up to its end nothing goes out.
     swallowing: bool,
 }
@@ -267,7 +329,7 @@ impl TextFilter for Redaction {
             BlockKind::ToolCall(_) => true,
             BlockKind::Reasoning | BlockKind::Other(_) => return None,
         };
-        Some(Block { json, quotes: Quotes::default(), swallowing: false })
+        Some(Block { json, ..Block::default() })
     }
 
     fn pass(&mut self, block: &mut Block, held: &mut String, last: bool) -> Result<String, Error> {
@@ -282,51 +344,88 @@ impl Block {
     /// What can go out of the text held back; at the end, all of it.
     fn release(&mut self, finder: &Finder, held: &mut String, last: bool) -> String {
         let mut out = String::new();
-        if self.swallowing {
-            match find::key_end(held) {
-                Some(end) => {
-                    held.drain(..end);
-                    self.swallowing = false;
-                }
-                None => {
-                    // Only what may be the beginning of its end is kept.
-                    let keep = held.rfind("-----").filter(|at| held.len() - at < 64);
-                    let keep = keep.unwrap_or_else(|| held.trim_end_matches('-').len());
-                    held.drain(..keep);
-                    return out;
-                }
-            }
+        let mut gone = 0;
+        if self.escaped
+            && let Some(c) = held.chars().next()
+        {
+            out.push(c);
+            gone = c.len_utf8();
+            self.escaped = false;
         }
-        let mut safe = if last { held.len() } else { find::settled(held) };
-        if !last && !finder.patterns.is_empty() {
-            safe = safe.min(held.len().saturating_sub(PATTERN_WINDOW));
-            while !held.is_char_boundary(safe) {
-                safe -= 1;
-            }
-        }
-        let mut from = 0;
-        while let Some((start, end, name)) = finder.next(held, from).filter(|(start, ..)| *start < safe) {
-            let open = find::key_head(held.as_bytes().get(start..).unwrap_or_default()).is_some()
-                && find::key_end(held.get(start..).unwrap_or_default()).is_none();
-            let before = held.get(from..start).unwrap_or_default();
-            self.quotes.pass(before);
-            out.push_str(before);
-            let placeholder = format!("[{name}]");
-            let bare = self.json && !self.quotes.inside;
-            out.push_str(&if bare { format!("\"{placeholder}\"") } else { placeholder });
-            from = end;
-            if open {
-                self.swallowing = !last;
-                from = held.len();
+        loop {
+            let rest = held.get(gone..).unwrap_or_default();
+            let quote = if self.json { json::quote(rest, self.inside) } else { None };
+            let part = rest.get(..quote.unwrap_or(rest.len())).unwrap_or_default();
+            gone += self.part(finder, part, last || quote.is_some(), &mut out);
+            if quote.is_none() {
+                self.escaped = last && self.inside && json::breaks_off(part);
                 break;
             }
+            out.push('"');
+            gone += 1;
+            (self.inside, self.before, self.swallowing) = (!self.inside, None, false);
         }
-        let safe = safe.max(from);
-        let rest = held.get(from..safe).unwrap_or_default();
-        self.quotes.pass(rest);
-        out.push_str(rest);
-        held.drain(..safe);
+        held.drain(..gone);
         out
+    }
+
+    /// Gives to `out` what can go out of `written`, which is one text; if it has `ended`, all of it. How much that was.
+    fn part(&mut self, finder: &Finder, written: &str, ended: bool, out: &mut String) -> usize {
+        let said = Said::new(written, self.inside, self.before, ended);
+        let text = &*said.text;
+        let mut at = said.begin();
+        let mut from = said.before;
+        if self.swallowing {
+            from = self.swallow(text, from, ended);
+            at = said.to(at, from);
+        }
+        let safe = if ended { text.len() } else { safe(finder, &said) };
+        if safe > from && !self.swallowing {
+            let mut search = Search::new(finder, text, from);
+            while let Some((begin, end, name)) = search.next(from).filter(|(begin, ..)| *begin < safe) {
+                let bare = self.json && !self.inside;
+                let (start, end) = if bare { scalar(text, begin, end) } else { (begin, end) };
+                let next = said.to(at, start.max(from));
+                out.push_str(written.get(at.written..next.written).unwrap_or_default());
+                out.push_str(&quoted(format!("[{name}]"), bare));
+                from = end;
+                // A key that goes to the end of the text may go on behind it.
+                let key = text.get(begin..).unwrap_or_default();
+                if let Some(head) = find::key_head(key.as_bytes())
+                    && find::key_end(key).is_none()
+                {
+                    self.swallowing = true;
+                    from = self.swallow(text, begin + head, ended);
+                }
+                at = said.to(next, from);
+                if self.swallowing {
+                    break;
+                }
+            }
+        }
+        if !self.swallowing {
+            let next = said.to(at, safe.max(from));
+            out.push_str(written.get(at.written..next.written).unwrap_or_default());
+            (at, from) = (next, safe.max(from));
+        }
+        let before = text.get(..from).and_then(|gone| gone.chars().next_back());
+        // Nothing that is built in looks behind a blank.
+        self.before = before.filter(|c| !finder.patterns.is_empty() || !c.is_ascii_whitespace());
+        at.written
+    }
+
+    /// From where on the text goes on that is inside of a private key from `from` on: behind the key's end, or where that may
+    /// begin.
+    fn swallow(&mut self, text: &str, from: usize, ended: bool) -> usize {
+        let key = text.get(from..).unwrap_or_default();
+        match find::key_end(key) {
+            Some(end) => {
+                self.swallowing = false;
+                from + end
+            }
+            None if ended => text.len(),
+            None => from + find::key_tail(key),
+        }
     }
 
     /// The same with placeholders turned back into what they stand for.
@@ -360,5 +459,41 @@ impl Block {
         out.push_str(held.get(from..).unwrap_or_default());
         held.clear();
         out
+    }
+}
+
+/// Up to where nothing can begin that more text would complete.
+fn safe(finder: &Finder, said: &Said) -> usize {
+    let text = &*said.text;
+    let mut safe = find::settled(text);
+    if !finder.patterns.is_empty() {
+        safe = safe.min(text.len().saturating_sub(PATTERN_WINDOW));
+        while !text.is_char_boundary(safe) {
+            safe -= 1;
+        }
+    }
+    // What is held back is bounded as it is written, too.
+    find::before_escape(text, said.bounded(safe, find::LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        pub(super) static SEARCHES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn a_pattern_that_never_matches_goes_over_the_text_once() {
+        let patterns = [("never", "no such thing"), ("all", "a{3}")];
+        let patterns = patterns.map(|(name, pattern)| (name.to_owned(), pattern.to_owned())).into();
+        let finder = Finder::new(&Settings { patterns, ..Settings::default() }).unwrap();
+        SEARCHES.set(0);
+        let masked = finder.replace(&"ada@example.com,aaa\n".repeat(100), false, |name, _| format!("[{name}]"));
+        assert_eq!(masked.unwrap(), "[EMAIL],[ALL]\n".repeat(100));
+        assert_eq!(SEARCHES.get(), 1 + 101);
     }
 }

@@ -11,6 +11,8 @@ pub enum Place {
     Prose,
     /// JSON text.
     Json,
+    /// The name of the end user, of a speaker or of a file. Some backends take letters, digits, `_` and `-` only.
+    Name,
 }
 
 macro_rules! visitor {
@@ -34,6 +36,9 @@ macro_rules! visitor {
                 }
                 Input::Models | Input::Other(_) => {}
             }
+            if let Some(name) = &$($mutable)? request.end_user {
+                visit(Place::Name, name);
+            }
         }
 
         fn $of_messages(messages: &$($mutable)? [Message], visit: &mut dyn FnMut(Place, $text)) {
@@ -42,12 +47,21 @@ macro_rules! visitor {
                     Role::System | Role::Developer => Place::Instructions,
                     _ => Place::Prose,
                 };
+                // A tool's name says which one it is.
+                if message.role != Role::Tool
+                    && let Some(name) = &$($mutable)? message.name
+                {
+                    visit(Place::Name, name);
+                }
                 for part in message.parts.$iter() {
                     match part {
                         Part::Text(text) | Part::Refusal(text) => visit(prose, &$($mutable)? text.text),
                         Part::Media(media) => {
                             if let MediaSource::Text(text) = &$($mutable)? media.source {
                                 visit(prose, text);
+                            }
+                            if let Some(name) = &$($mutable)? media.name {
+                                visit(Place::Name, name);
                             }
                         }
                         Part::ToolCall(call) => visit(Place::Json, &$($mutable)? call.arguments),
@@ -58,6 +72,9 @@ macro_rules! visitor {
                                     ResultContent::Media(media) => {
                                         if let MediaSource::Text(text) = &$($mutable)? media.source {
                                             visit(Place::Prose, text);
+                                        }
+                                        if let Some(name) = &$($mutable)? media.name {
+                                            visit(Place::Name, name);
                                         }
                                     }
                                     ResultContent::Other(_) => {}
@@ -75,8 +92,9 @@ macro_rules! visitor {
 
 visitor!(
     /// Calls `visit` for each text of a request that people, tools or models wrote, in order: messages, the text of documents,
-    /// the arguments of tool calls, the results of tools, prompts, texts to embed. Not among them are reasoning, which
-    /// backends sign and take back only unchanged, and members that the contract does not name.
+    /// the arguments of tool calls, the results of tools, prompts, texts to embed; and the names of speakers, of files and of
+    /// the end user. Not among them are reasoning, which backends sign and take back only unchanged, and members that the
+    /// contract does not name.
     pub each, of_messages, [], &str, iter);
 visitor!(each_mut, of_messages_mut, [mut], &mut String, iter_mut);
 

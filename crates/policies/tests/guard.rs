@@ -48,6 +48,8 @@ fn log_probabilities_are_refused_where_the_answer_is_guarded() {
     assert!(refused.is_err_and(|error| error.param.as_deref() == Some("logprobs")));
     assert!(decide(json!({"blocked_terms": ["fish"], "answers": false})).is_ok());
     assert!(decide(json!({})).is_ok(), "without a term no answer is looked at");
+    let tagged = decide(json!({"blocked_terms": ["fish"], "terms": "tag"}));
+    assert!(tagged.is_ok(), "nor where nothing would be done about it");
 }
 
 #[test]
@@ -80,6 +82,66 @@ fn blocked_terms_are_whole_words() {
     }
     for text in ["projects falcon", "jaguars", "project: the falcon"] {
         assert_eq!(decide(&settings, Role::User, text), Ok(Decision::default()), "{text}");
+    }
+}
+
+#[test]
+fn flags_and_text_in_another_direction_are_not_hidden() {
+    for text in [
+        "Scotland \u{1F3F4}\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F}!",
+        "\u{1F3F4}\u{E0067}\u{E0062}\u{E0065}\u{E006E}\u{E0067}\u{E007F} and a black \u{1F3F4}",
+        r"\ud83c\udff4\udb40\udc67\udb40\udc62\udb40\udc77\udb40\udc6c\udb40\udc73\udb40\udc7f",
+        "שלום \u{2066}Ada (\u{2068}Lovelace\u{2069})\u{2069} שלום",
+    ] {
+        assert_eq!(decide(&json!({}), Role::User, text), Ok(Decision::default()), "{text}");
+    }
+    for text in [
+        // Another name, none, one without its end, one without the flag.
+        "\u{1F3F4}\u{E0069}\u{E0067}\u{E006E}\u{E006F}\u{E0072}\u{E0065}\u{E007F}",
+        "\u{1F3F4}\u{E007F}",
+        "\u{1F3F4}\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074} x",
+        "\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F}",
+        "\u{2066}open",
+        "closed\u{2069} \u{2066}",
+        "\u{202E}turned\u{202C}",
+        r"\udb40\udc41",
+    ] {
+        assert!(decide(&json!({}), Role::User, text).is_err(), "{}", text.escape_unicode());
+    }
+}
+
+#[test]
+fn terms_are_found_behind_jsons_escapes_too() {
+    let settings = json!({"blocked_terms": ["jaguar", "project falcon"]});
+    let found = [
+        r#"{"t":"hi\njaguar"}"#,
+        r#"{"t":"project\tfalcon"}"#,
+        r#"{"t":"\u006aaguar"}"#,
+        r#"{"t":"{\"u\":\"hi\\njaguar\"}"}"#,
+        r"C:\jaguar",
+        r"hi\njaguar\",
+    ];
+    for text in found {
+        assert!(decide(&settings, Role::User, text).is_err(), "{text}");
+        for cut in 0..text.len() {
+            let (out, failed, _) = watched(&settings, answer(&[&text[..cut], &text[cut..]]));
+            assert!(failed.is_some() && !out.contains("aguar") && !out.contains("alcon"), "{text} {cut}: {out}");
+        }
+    }
+    let counted = json!({"blocked_terms": ["jaguar"], "terms": "tag"});
+    let tags = decide(&counted, Role::User, r"jaguar\njaguar").unwrap().tags;
+    assert_eq!(tags[0].value, "2");
+    for text in [r"C:\news", r"a\u00e4b \u00", "\\"] {
+        assert_eq!(watched(&settings, answer(&[text])).0, text);
+    }
+}
+
+#[test]
+fn only_an_answer_that_can_be_stopped_is_watched() {
+    for (terms, watches) in [("block", true), ("tag", false), ("route", false), ("off", false)] {
+        let settings = json!({"blocked_terms": ["jaguar"], "terms": terms, "route": "m"});
+        let decision = decide(&settings, Role::User, "hello").unwrap();
+        assert_eq!(decision.watch.is_some(), watches, "{terms}");
     }
 }
 

@@ -64,6 +64,54 @@ fn watched(settings: &Value, note: &str, events: Vec<Event>) -> (String, Vec<u32
     (text, held)
 }
 
+/// These arguments of a tool call, as they go on in a request.
+fn arguments(settings: Value, arguments: &str) -> String {
+    let mut request = ask(&[]);
+    let Input::Chat(messages) = &mut request.input else { panic!() };
+    let call = ToolCall { id: "1".into(), name: "send".into(), arguments: arguments.into(), cache: None, extra: None };
+    messages.push(Message { parts: vec![Part::ToolCall(call)], ..Message::text(Role::Assistant, "") });
+    decide(settings, &request).unwrap().request.map_or(arguments.to_owned(), |request| texts(&request).remove(0))
+}
+
+fn tool_call() -> BlockKind {
+    BlockKind::ToolCall(ToolCallStart { id: "1".into(), name: "send".into() })
+}
+
+/// An answer in pieces of at most so many characters, as it goes on, and the most that was held back of it.
+fn streamed(settings: &Value, kind: BlockKind, text: &str, most: usize) -> (String, u32) {
+    let chars: Vec<char> = text.chars().collect();
+    let pieces: Vec<String> = chars.chunks(most).map(String::from_iter).collect();
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let (text, held) = watched(settings, "{}", answer(kind, &pieces));
+    (text, held.into_iter().max().unwrap())
+}
+
+/// JSON text with each character of its strings that is not plain ASCII, or with all, written as `\u12ab`.
+fn escaped(value: &Value, all: bool) -> String {
+    let one = |c: char| {
+        let mut units = [0; 2];
+        c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>()
+    };
+    let string = |text: &str| {
+        let plain = serde_json::to_string(text).unwrap();
+        match all {
+            true => format!("\"{}\"", text.chars().map(one).collect::<String>()),
+            false => plain.chars().map(|c| if c.is_ascii() { c.to_string() } else { one(c) }).collect(),
+        }
+    };
+    match value {
+        Value::String(text) => string(text),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(|item| escaped(item, all)).collect::<Vec<_>>().join(","))
+        }
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| format!("{}: {}", string(name), escaped(value, all)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 const SAID: &str =
     "Mail ada@example.com or bob@example.org, card 4111 1111 1111 1111, key sk-abcdefghijklmnopqrstuvwx. Done";
 const MASKED: &str = "Mail [EMAIL] or [EMAIL], card [CREDIT_CARD], key [SECRET]. Done";
@@ -115,14 +163,131 @@ fn a_block_names_the_kinds_and_not_the_content() {
 
 #[test]
 fn arguments_stay_json() {
-    let mut request = ask(&[]);
+    let key = r"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----";
+    for (said, masked) in [
+        (
+            r#"{"to":"ada@example.com","card":4111111111111111,"n":7}"#,
+            r#"{"to":"[EMAIL]","card":"[CREDIT_CARD]","n":7}"#,
+        ),
+        (r#"{"n": [4111111111111111.5, -7]}"#, r#"{"n": ["[CREDIT_CARD]", -7]}"#),
+        (r#"{"body":"Contacts:\nada@example.com"}"#, r#"{"body":"Contacts:\n[EMAIL]"}"#),
+        (r#"{"a":"\tAKIAIOSFODNN7EXAMPLE\n"}"#, r#"{"a":"\t[SECRET]\n"}"#),
+        (r#"{"a":"\n4111 1111\u00201111 1111\\"}"#, r#"{"a":"\n[CREDIT_CARD]\\"}"#),
+        (r#"{"a":"\u000a+49 30 901820"}"#, r#"{"a":"\u000a[PHONE]"}"#),
+        (r#"{"a":"ada\u0040example.com \"x\""}"#, r#"{"a":"[EMAIL] \"x\""}"#),
+        (r#"{"a":"\n-----BEGIN PRIVATE KEY-----\nMIIE","b":"c"}"#, r#"{"a":"\n[SECRET]","b":"c"}"#),
+        (&format!(r#"{{"a":"key:\n{key}\nb"}}"#), r#"{"a":"key:\n[SECRET]\nb"}"#),
+        // JSON in JSON.
+        (r#"{"a":"{\"b\":\"c\\nada@example.com\"}"}"#, r#"{"a":"{\"b\":\"c\\n[EMAIL]\"}"}"#),
+    ] {
+        assert_eq!(arguments(json!({}), said), masked);
+        serde_json::from_str::<Value>(masked).unwrap();
+        for most in [1, 2, 5, 1000] {
+            assert_eq!(streamed(&json!({}), tool_call(), said, most).0, masked, "{most}");
+        }
+    }
+}
+
+#[test]
+fn an_escape_in_prose_is_no_part_of_what_is_found() {
+    let said = r#"{"t":"Contacts:\nada@example.com\nAKIAIOSFODNN7EXAMPLE\t+49 30 901820"}"#;
+    let masked = r#"{"t":"Contacts:\n[EMAIL]\n[SECRET]\t[PHONE]"}"#;
+    assert_eq!(texts(&decide(json!({}), &ask(&[said])).unwrap().request.unwrap()), [masked]);
+    assert_eq!(streamed(&json!({}), BlockKind::Text, said, 3).0, masked);
+}
+
+#[test]
+fn what_is_found_in_json_is_put_back_as_it_was() {
+    let settings = json!({"mode": "restore", "patterns": {"name": "«[^»]+»"}});
+    let said = r#"{"a":"«Ada \"the\\Countess\"\n» wrote"}"#;
+    let mut request = ask(&["«Ada \"the\\Countess\"\n»"]);
     let Input::Chat(messages) = &mut request.input else { panic!() };
-    let arguments = r#"{"to":"ada@example.com","card":4111111111111111,"n":7}"#;
-    let call = ToolCall { id: "1".into(), name: "send".into(), arguments: arguments.into(), cache: None, extra: None };
+    let call = ToolCall { id: "1".into(), name: "send".into(), arguments: said.into(), cache: None, extra: None };
     messages.push(Message { parts: vec![Part::ToolCall(call)], ..Message::text(Role::Assistant, "") });
-    let decision = decide(json!({}), &request).unwrap();
-    let text = texts(&decision.request.unwrap()).remove(0);
-    assert_eq!(text, r#"{"to":"[EMAIL]","card":"[CREDIT_CARD]","n":7}"#);
+    let decision = decide(settings.clone(), &request).unwrap();
+    assert_eq!(texts(&decision.request.unwrap()), ["[NAME_1]", r#"{"a":"[NAME_1] wrote"}"#], "the same in both");
+    let (text, _) = watched(&settings, &decision.watch.unwrap(), answer(tool_call(), &[r#"{"a":"[NAME_1] wrote"}"#]));
+    assert_eq!(text, said);
+}
+
+#[test]
+fn a_pattern_sees_what_is_before_a_cut() {
+    for (pattern, said, masked) in [
+        (r"\b[0-9]{6}\b", "ID 990000123456 and 123456", "ID 990000123456 and [OWN]"),
+        ("^ID", "ID of an ID", "[OWN] of an ID"),
+        ("(?m)^- ", "- a\n- b - c", "[OWN]a\n[OWN]b - c"),
+        ("[0-9]*", "a1b22", "a[OWN]b[OWN]"),
+    ] {
+        let settings = json!({"kinds": [], "patterns": {"own": pattern}});
+        let (before, behind) =
+            (format!("{said}, {}", "so on, ".repeat(60)), format!("{masked}, {}", "so on, ".repeat(60)));
+        assert_eq!(texts(&decide(settings.clone(), &ask(&[&before])).unwrap().request.unwrap()), [behind.as_str()]);
+        for most in [1, 7, 1000] {
+            let (text, held) = streamed(&settings, BlockKind::Text, &before, most);
+            assert_eq!(text, behind, "{pattern} {most}");
+            assert!(held <= 134 || most > 7, "{held}");
+        }
+    }
+}
+
+#[test]
+fn an_iban_in_groups_of_letters_is_held_back() {
+    for (iban, rest) in [
+        ("NL91 ABNA 0417 1643 00", " is mine"),
+        ("GB82 WEST 1234 5698 7654 32", ". Pay"),
+        ("MT84 MALT 0110 0001 2345 MTLC AST0 01S", ", OK"),
+    ] {
+        let said = format!("Pay {iban}{rest}");
+        for cut in 0..said.len() {
+            let (text, _) = watched(&json!({}), "{}", answer(BlockKind::Text, &[&said[..cut], &said[cut..]]));
+            assert_eq!(text, format!("Pay [IBAN]{rest}"), "{cut}");
+        }
+        assert_eq!(streamed(&json!({}), BlockKind::Text, &said, 1).0, format!("Pay [IBAN]{rest}"));
+    }
+    let (text, held) = streamed(&json!({}), BlockKind::Text, &"AAAA ".repeat(100), 1);
+    assert_eq!((text, held), ("AAAA ".repeat(100), 48));
+}
+
+#[test]
+fn a_group_that_is_glued_to_a_long_word_is_held_back() {
+    let said = format!("see https://example.net/{}?card=4111 1111 1111 1111 ok", "x".repeat(90));
+    let masked = format!("see https://example.net/{}?card=[CREDIT_CARD] ok", "x".repeat(90));
+    for most in [1, 3, 1000] {
+        assert_eq!(streamed(&json!({}), BlockKind::Text, &said, most).0, masked);
+    }
+}
+
+#[test]
+fn a_private_key_ends_wherever_its_end_is_cut() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----";
+    for behind in ["\nDone.".to_owned(), format!(" and {}", "more ".repeat(40))] {
+        let (said, masked) = (format!("a {key}{behind}"), format!("a [SECRET]{behind}"));
+        for cut in 0..said.len() {
+            let (text, held) = watched(&json!({}), "{}", answer(BlockKind::Text, &[&said[..cut], &said[cut..]]));
+            assert_eq!(text, masked, "{cut}");
+            assert!(held.iter().all(|held| *held <= 64), "{held:?}");
+        }
+    }
+    let (text, _) = watched(&json!({}), "{}", answer(BlockKind::Text, &[&key[..33], " never ends -----EN"]));
+    assert_eq!(text, "[SECRET]");
+}
+
+#[test]
+fn names_of_users_speakers_and_files_are_masked_by_what_a_name_may_be() {
+    let mut request = ask(&["Hello"]);
+    request.end_user = Some("ada@example.com".into());
+    let Input::Chat(messages) = &mut request.input else { panic!() };
+    messages[0].name = Some("bob@example.org".into());
+    messages.push(Message { name: Some("4111111111111111".into()), ..Message::text(Role::Tool, "a tool's name") });
+    for mode in ["mask", "restore"] {
+        let decision = decide(json!({"mode": mode}), &request).unwrap();
+        let changed = decision.request.unwrap();
+        assert_eq!(changed.end_user.as_deref(), Some("EMAIL"));
+        let Input::Chat(messages) = &changed.input else { panic!() };
+        let names: Vec<_> = messages.iter().map(|message| message.name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["EMAIL", "4111111111111111"]);
+        assert_eq!(decision.watch.is_some(), mode == "mask", "there is nothing to put back");
+    }
 }
 
 #[test]
@@ -139,8 +304,7 @@ fn what_was_replaced_is_put_back_into_prose_and_arguments() {
         answer(BlockKind::Text, &["To [EMA", "IL_2], cc [EMAIL_1] [EMAIL_9] [x", "] [", "end"]),
     );
     assert_eq!(text, "To bob@example.org, cc ada@example.com [EMAIL_9] [x] [end");
-    let kind = BlockKind::ToolCall(ToolCallStart { id: "1".into(), name: "send".into() });
-    let (text, _) = watched(&settings, &note, answer(kind, &["{\"to\":[\"[EMAIL_1", "]\"]}"]));
+    let (text, _) = watched(&settings, &note, answer(tool_call(), &["{\"to\":[\"[EMAIL_1", "]\"]}"]));
     assert_eq!(text, r#"{"to":["ada@example.com"]}"#);
 }
 
@@ -181,7 +345,88 @@ fn log_probabilities_are_refused_where_the_answer_is_redacted() {
     assert!(decide(json!({"answers": false}), &request).is_ok());
 }
 
+/// Texts of what is found, what is not, and what is between.
+fn texts_of_all_kinds() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "ada@example.com",
+        "4111 1111 1111 1111",
+        "4111111111111111",
+        "GB82 WEST 1234 5698 7654 32",
+        "+49 30 901820",
+        "AKIAIOSFODNN7EXAMPLE",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END PRIVATE KEY-----",
+        "990000123456",
+        "123456",
+        "ID",
+        "MI",
+        " ",
+        " ",
+        "\n",
+        "\"",
+        "\\",
+        "\\n",
+        ",",
+        "[",
+        "é",
+        "\u{1F30D}",
+        "x",
+    ]);
+    prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+/// `text` cut at these places, as far as it has them.
+fn cut<'a>(text: &'a str, cuts: &[usize]) -> Vec<&'a str> {
+    let mut cuts: Vec<usize> = cuts.iter().copied().filter(|at| text.is_char_boundary(*at)).collect();
+    cuts.extend([0, text.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]).collect()
+}
+
+fn some_patterns() -> Value {
+    json!({"ticket": r"\b[0-9]{6}\b", "first": "^ID", "marked": "x+[0-9]"})
+}
+
 proptest! {
+    #[test]
+    fn any_text_is_redacted_the_same_however_it_is_cut(
+        text in texts_of_all_kinds(),
+        patterns: bool,
+        cuts in prop::collection::vec(0..200_usize, 0..12),
+    ) {
+        let settings = if patterns { json!({"patterns": some_patterns()}) } else { json!({}) };
+        let whole = decide(settings.clone(), &ask(&[&text])).unwrap().request;
+        let whole = whole.map_or(text.clone(), |request| texts(&request).remove(0));
+        prop_assert_eq!(&watched(&settings, "{}", answer(BlockKind::Text, &cut(&text, &cuts))).0, &whole);
+        prop_assert_eq!(streamed(&settings, BlockKind::Text, &text, 1).0, whole);
+    }
+
+    #[test]
+    fn any_arguments_stay_json_and_the_same_however_they_are_cut(
+        said in prop::collection::vec(texts_of_all_kinds(), 1..4),
+        card: bool,
+        patterns: bool,
+        written in 0..4,
+        cuts in prop::collection::vec(0..400_usize, 0..12),
+    ) {
+        let value = json!({"a": said, "n": if card { json!(4111111111111111_u64) } else { json!(-1.5) }, "b": {"c": said[0]}});
+        let json = match written {
+            0 => value.to_string(),
+            1 => serde_json::to_string_pretty(&value).unwrap(),
+            written => escaped(&value, written == 2),
+        };
+        let settings = if patterns { json!({"patterns": some_patterns()}) } else { json!({}) };
+        let whole = arguments(settings.clone(), &json);
+        let masked: Value = serde_json::from_str(&whole).unwrap();
+        // Each string becomes what it would become in prose.
+        for (said, masked) in said.iter().zip(masked["a"].as_array().unwrap()) {
+            let plain = decide(settings.clone(), &ask(&[said])).unwrap().request;
+            prop_assert_eq!(masked.as_str().unwrap(), plain.map_or(said.clone(), |request| texts(&request).remove(0)));
+        }
+        prop_assert_eq!(&watched(&settings, "{}", answer(tool_call(), &cut(&json, &cuts))).0, &whole);
+        prop_assert_eq!(streamed(&settings, tool_call(), &json, 1).0, whole);
+    }
+
     #[test]
     fn however_an_answer_is_cut_it_is_redacted_the_same(cuts in prop::collection::vec(0..SAID.len(), 0..12)) {
         let mut cuts = cuts;

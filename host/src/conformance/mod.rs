@@ -25,7 +25,7 @@
 //! | `component`, `settings`, `describe` | as of an adapter; it exports `hooks` |
 //! | `requests` | every canonical request: a decision that the contract allows, and a request in it that is still one; or a refusal with a message |
 //! | `purity` | the same request, and the same answer, give the same, in an instance that has served others and in a fresh one |
-//! | `order` | what goes on of answers of all kinds is in the contract's order |
+//! | `order` | what goes on of answers of all kinds is in the contract's order, and a tool call's arguments in it stay JSON |
 //! | `held` | what is held back is at most 65,536 bytes, told to the byte, and let go at a block's end |
 //! | `end` | an answer's end goes on at once, a failure as the failure that it was; `failed` is what stops an answer |
 //! | `splits` | the events of an answer give the same in any grouping, and its text the same however the backend cuts it |

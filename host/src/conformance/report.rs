@@ -102,7 +102,7 @@ pub struct Count {
     pub failed: usize,
 }
 
-/// The most findings that are kept of one area; all are counted.
+/// The most findings, and the most notes, that are kept of one area; all findings are counted.
 const FINDINGS: usize = 40;
 
 /// The most that are shown of one area.
@@ -144,7 +144,7 @@ pub struct Report {
     pub counts: BTreeMap<Area, Count>,
     /// What failed: of each area the first 40.
     pub failures: Vec<Finding>,
-    /// What does not break the contract and is worth a look.
+    /// What does not break the contract and is worth a look: of each area the first 40.
     pub notes: Vec<Finding>,
     /// The most linear memory that an instance had, in bytes.
     pub memory_bytes: usize,
@@ -196,7 +196,7 @@ impl Report {
     }
 
     pub(super) fn note(&mut self, area: Area, case: &str, what: impl Into<String>, right: &str) {
-        if self.notes.len() < FINDINGS {
+        if self.notes.iter().filter(|note| note.area == area).count() < FINDINGS {
             self.notes.push(finding(area, case, what.into(), right));
         }
     }
@@ -364,5 +364,22 @@ impl fmt::Display for Report {
         } else {
             writeln!(f, "NOT conformant: {failed} of {} checks failed", passed + failed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_notes_of_one_area_leave_room_for_anothers() {
+        let mut report = Report::new(Path::new("policy.wasm"), b"");
+        for number in 0..2 * FINDINGS {
+            report.note(Area::Requests, &number.to_string(), "it copies the request", "nothing");
+        }
+        report.note(Area::Order, "answers", "it watched no answer", "settings");
+        assert_eq!(report.notes.len(), FINDINGS + 1);
+        report.counts.entry(Area::Order).or_default();
+        assert!(report.to_string().contains("note: answers: it watched no answer"), "{report}");
     }
 }

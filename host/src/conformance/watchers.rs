@@ -1,6 +1,6 @@
 //! What a policy makes of answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ impl PolicyRun<'_> {
             let what = "it watched no answer, so its watcher was not checked";
             let right = "`--settings` or `--samples` with which `on-request` returns `watch`, if it ever does";
             self.report.note(Area::Order, "answers", what, right);
+            // The report shows a note beside its area's count.
+            self.report.counts.entry(Area::Order).or_default();
             return;
         }
         let words = words(&self.settings);
@@ -115,6 +117,7 @@ impl PolicyRun<'_> {
             self.report.pass(area);
         }
         self.ending(case, answer, &whole);
+        self.arguments(case, answer, &whole);
 
         let right = "the same events however many come with one `feed`: keep what is undecided for the next one";
         let plain = joined(&whole);
@@ -173,6 +176,22 @@ impl PolicyRun<'_> {
                 let right = "a message for the client: why its answer stops";
                 self.report.check(Area::End, case, told, "it stops an answer without a message", right);
             }
+        }
+    }
+
+    /// A tool call's arguments that are JSON stay JSON.
+    fn arguments(&mut self, case: &str, answer: &[Event], watched: &[Event]) {
+        // An answer that was stopped may end within them.
+        if stopped(watched).is_some() {
+            return;
+        }
+        let after = arguments(watched);
+        for (index, before) in arguments(answer) {
+            let Some(after) = after.get(&index).filter(|_| is_json(&before)) else { continue };
+            let what = format!("the arguments of a tool call, {before}, become {after}, which is no JSON");
+            let right = "arguments that stay JSON: in their text a backslash and what is behind it are one character, and \
+                         the quotes around a string stay";
+            self.report.check(Area::Order, case, is_json(after), what, right);
         }
     }
 
@@ -253,7 +272,8 @@ fn answers_to(generation: bool, words: &[String]) -> Vec<(String, Vec<Event>)> {
     let prose = ["Write to ada@ex", "ample.com or call +1 (555) 010-0", "100. Grüße, 日本", "語 \u{1F30D}!\n\nBye"];
     let start = |index, choice, kind| Event::BlockStart(BlockStart { index, choice, kind });
     let finish = |choice, reason| Event::finish(choice, reason, None);
-    let object = r#"{"to": "ada@example.com", "n": [1, 2.5e3], "text": "a \"quoted\" word\n"}"#;
+    // With an address behind an escape: who takes the `n` for a letter of it leaves the backslash alone.
+    let object = r#"{"to": "ada@example.com", "n": [1, 2.5e3], "text": "a \"quoted\" word\nbob@example.com\n"}"#;
     let reasoned = vec![
         started(),
         start(0, 0, BlockKind::Reasoning),
@@ -347,6 +367,30 @@ pub(super) fn text(events: &[Event]) -> String {
     events.iter().filter_map(of).collect()
 }
 
+/// The arguments of each tool call of an answer, by its block.
+fn arguments(events: &[Event]) -> BTreeMap<u32, String> {
+    let mut found = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::BlockStart(BlockStart { index, kind: BlockKind::ToolCall(_), .. }) => {
+                found.insert(*index, String::new());
+            }
+            Event::Arguments(delta) => {
+                if let Some(text) = found.get_mut(&delta.index) {
+                    text.push_str(&delta.text);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether arguments are JSON; none at all are `{}`.
+fn is_json(arguments: &str) -> bool {
+    arguments.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok()
+}
+
 /// The failure that ends an answer.
 pub(super) fn stopped(events: &[Event]) -> Option<&Error> {
     match events.last() {
@@ -369,6 +413,17 @@ mod tests {
                 assert_eq!(Order::check(&answer), Ok(()), "{name}: {}", short(answer.last()));
             }
         }
+    }
+
+    #[test]
+    fn the_answers_hold_arguments_that_are_json() {
+        let answers = answers_to(true, &[]);
+        let of: Vec<_> = answers.iter().flat_map(|(_, answer)| arguments(answer).into_values()).collect();
+        assert_eq!(of.len(), 3, "{of:?}");
+        assert!(
+            of.iter().all(|arguments| is_json(arguments)) && of.iter().any(|arguments| arguments.contains("\\nbob"))
+        );
+        assert!(!is_json(&of[0].replace("\\nbob", "\\[")) && !is_json("{"));
     }
 
     #[test]

@@ -189,6 +189,14 @@ impl GuestWatcher for Watcher {
                     }
                 }
             }
+            // Leaves quotes in arguments without their backslashes.
+            "no-escapes" => {
+                for event in &mut events {
+                    if let Event::Arguments(delta) = event {
+                        delta.text.retain(|c| c != '\\');
+                    }
+                }
+            }
             "remember" => {
                 for event in &mut events {
                     if let Event::Started(started) = event {
