@@ -227,24 +227,25 @@ impl Simple {
             decided: original.len(),
         };
         simple.push(' ', 0);
-        let (mut at, mut isolates) = (0, 0_usize);
-        while let Some(rest) = original.get(at..)
-            && let Some(mut c) = rest.chars().next()
-        {
-            let mut length = c.len_utf8();
+        let mut isolates = 0_usize;
+        let mut chars = original.chars();
+        loop {
+            let rest = chars.as_str();
+            let at = original.len() - rest.len();
+            let Some(mut c) = chars.next() else { break };
             if c == '\\' && escapes {
-                match escape(rest) {
-                    Some(escape) => (c, length) = escape,
-                    None => {
-                        simple.decided = at;
-                        break;
-                    }
-                }
+                let Some((said, length)) = escape(rest) else {
+                    simple.decided = at;
+                    break;
+                };
+                c = said;
+                chars = rest.get(length..).unwrap_or_default().chars();
             }
             match c {
                 // A flag is a black one, tags that name it, and their end.
                 '\u{1F3F4}' => {
-                    length += flag(original.get(at + length..).unwrap_or_default(), escapes).unwrap_or(0);
+                    let rest = chars.as_str();
+                    chars = flag(rest, escapes).and_then(|length| rest.get(length..)).unwrap_or(rest).chars();
                     simple.separate(at);
                 }
                 // Tags, which spell ASCII invisibly; directions that make text look like another one.
@@ -266,7 +267,6 @@ impl Simple {
                 c if c.is_alphanumeric() => c.to_lowercase().for_each(|c| simple.push(c, at)),
                 _ => simple.separate(at),
             }
-            at += length;
         }
         simple.hidden |= isolates > 0;
         simple.separate(original.len());
