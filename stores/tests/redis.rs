@@ -5,7 +5,7 @@
 
 mod conformance;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ impl Server {
                 .expect("redis-server, of Debian's package of that name");
             let until = Instant::now() + s(10);
             while Instant::now() < until && process.try_wait().unwrap().is_none() {
-                if TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok() {
+                if answers(port) {
                     return Server { process, port };
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -63,6 +63,16 @@ impl Server {
     fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
     }
+}
+
+/// Whether a server answers there. That somebody takes connections is not enough: for a moment it may be a copy of the socket
+/// that found the port, in a process which another test has just begun.
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))) else { return false };
+    let mut first = [0];
+    let asked = stream.set_read_timeout(Some(s(1))).and_then(|()| stream.write_all(b"PING\r\n"));
+    // `+PONG`, or `-NOAUTH`.
+    asked.and_then(|()| stream.read_exact(&mut first)).is_ok() && matches!(first[0], b'+' | b'-')
 }
 
 impl Drop for Server {

@@ -105,7 +105,8 @@ async fn an_adapter_that_has_seen_a_request_cannot_say_another_host() {
         backend.address.port(),
         other.address.port()
     );
-    let gateway = gateway(toml, Options::default()).await;
+    let allow = [&backend, &other].map(|backend| backend.address.to_string()).into();
+    let gateway = gateway(toml, Options { allow, ..Options::default() }).await;
     for _ in 0..2 {
         let _client = ask(&gateway, "p/m").await;
         tokio::select! {
