@@ -156,6 +156,11 @@ fn date(now: Duration) -> time::Date {
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH).date()
 }
 
+/// The longest that a request to any provider may take.
+pub(crate) fn longest(config: &Config) -> Duration {
+    config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default()
+}
+
 /// When this month began, and when the next one begins.
 fn month(now: Duration) -> (Duration, Duration) {
     let date = date(now);
@@ -239,7 +244,7 @@ impl Ledger {
             meters(Scope::Model, model, &Terms { quota: *quota, ..Terms::default() }, &mut all);
             (model.clone(), all)
         });
-        let longest = config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
+        let longest = longest(config);
         Ledger {
             models: quotas.collect(),
             longest: longest + SLACK,

@@ -29,7 +29,7 @@ use crate::metrics::{PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::operate::Operated;
 use crate::page;
-use crate::path::{self, Asked, Ended, Flight};
+use crate::path::{self, Asked, Flight};
 use crate::pool::Pool;
 use crate::ports::{Adapter, Ports, UpstreamBody};
 use crate::provider_keys::Keys as ProviderKeys;
@@ -361,12 +361,7 @@ impl Gateway {
     ) -> Response<impl Stream<Item = Bytes> + use<P, B>> {
         let mut flight = Flight::new(Arc::clone(ports), &request);
         if let Some(behalf) = behalf {
-            flight.record.key = behalf.client.has_key.then(|| behalf.client.id.clone());
-            flight.record.tenant.clone_from(&behalf.client.tenant);
-            flight.client = Some(behalf.client);
-            flight.record.job = behalf.job;
-            flight.told = Some(behalf.told);
-            flight.begins = behalf.start;
+            flight.stand_in(behalf);
         }
         flight.gateway = self.watch.is_some().then(|| Arc::clone(self));
         if self.config.access.admin_key.is_some() && request.path.starts_with("/admin/") {
@@ -853,23 +848,14 @@ impl Gateway {
             keep: Vec::new(),
         };
         let writer = Writer::default();
-        let entered = match run.enter(&mut flight) {
-            Ok(()) => self.take(&mut flight, &run.request, body_bytes).await,
-            Err(failed) => {
-                return match run.fail(flight, failed, &writer).await {
-                    Ended::Whole(whole) => whole.response(),
-                    _ => unreachable!("nothing was given to the client"),
-                };
-            }
-        };
-        if let Err(failed) = entered {
+        if let Err(failed) = run.enter(&mut flight) {
+            return run.fail(flight, failed, &writer).await.whole().response();
+        }
+        if let Err(failed) = self.take(&mut flight, &run.request, body_bytes).await {
             return flight.refuse(self, &run.dialect, failed).response();
         }
         if !run.request.stream {
-            return match run.run(flight, &writer).await {
-                Ended::Whole(whole) => whole.response(),
-                _ => unreachable!("a request that asked for no stream got none"),
-            };
+            return run.run(flight, &writer).await.whole().response();
         }
         // What the client sees where the head has to go out before a backend has answered.
         let (early, comment) = match run.early(&flight) {
@@ -885,8 +871,7 @@ impl Gateway {
         };
         let mut answer = Answer::new(ports, Either::Left(running), writer, (self.config.server.keep_alive, comment));
         match answer.first(|| early).await {
-            First::End(Ended::Whole(whole)) => whole.response(),
-            First::End(_) => unreachable!("a stream begins with its first bytes"),
+            First::End(ended) => ended.whole().response(),
             First::Head(status, headers) => Response { status, headers, body: Body::Stream(answer.into_stream()) },
         }
     }

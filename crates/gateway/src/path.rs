@@ -23,7 +23,7 @@ use crate::documents;
 use crate::failure::{Failed, Timeout};
 use crate::gateway::{Gateway, Place};
 use crate::http::{self, Request, Whole};
-use crate::jobs::{self, Slot};
+use crate::jobs::{self, Behalf, Slot};
 use crate::keep::{Keep, Keeping};
 use crate::keys;
 use crate::policies::{Watch, Watchers};
@@ -190,6 +190,16 @@ impl<P: Ports> Flight<P> {
             }
             _ => {}
         }
+    }
+
+    /// It is asked in a client's stead.
+    pub fn stand_in(&mut self, behalf: Behalf) {
+        self.record.key = behalf.client.has_key.then(|| behalf.client.id.clone());
+        self.record.tenant.clone_from(&behalf.client.tenant);
+        self.record.job = behalf.job;
+        self.client = Some(behalf.client);
+        self.told = Some(behalf.told);
+        self.begins = behalf.start;
     }
 
     pub fn headers(&self, mut headers: Vec<Field>) -> Vec<Field> {
@@ -415,6 +425,16 @@ pub(crate) enum Ended {
     Streamed,
     /// Not yet: the answer was not what the client asked for, and this is to be asked instead.
     Again(Box<Parsed>),
+}
+
+impl Ended {
+    /// The answer of a path on which no stream has begun.
+    pub fn whole(self) -> Whole {
+        match self {
+            Ended::Whole(whole) => whole,
+            Ended::Streamed | Ended::Again(_) => unreachable!("a path ends with its answer where no stream has begun"),
+        }
+    }
 }
 
 /// How often a client's request may be asked again because of its answer.

@@ -1148,13 +1148,18 @@ fn at_the_edge_a_job_whose_instance_died_is_taken_up_by_any_later_request() {
     });
 }
 
+/// The backend serves; who is called back answers 500 so long.
+fn hooks_fail_until(world: &World, end: Duration) {
+    world.serve(move |host, now| match host {
+        "hooks.example.com" if now < end => error(500),
+        _ => good(5),
+    });
+}
+
 #[test]
 fn at_the_edge_nobody_waits_for_what_is_due_in_more_than_half_a_minute() {
     let world = World::new(1, config(""));
-    world.serve(|host, now| match host {
-        "hooks.example.com" if now < Duration::from_secs(90) => error(500),
-        _ => good(5),
-    });
+    hooks_fail_until(&world, Duration::from_secs(90));
     world.drive(async {
         let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
         let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();
@@ -1226,10 +1231,7 @@ fn at_the_edge_a_job_that_is_cancelled_while_it_waits_calls_back_at_once() {
 #[test]
 fn at_the_edge_an_instance_that_runs_no_jobs_calls_back_all_the_same() {
     let world = World::new(1, config(""));
-    world.serve(|host, now| match host {
-        "hooks.example.com" if now < Duration::from_secs(20) => error(500),
-        _ => good(5),
-    });
+    hooks_fail_until(&world, Duration::from_secs(20));
     world.drive(async {
         let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
         let id = json_of(&submitted)["id"].as_str().unwrap().to_owned();

@@ -17,7 +17,7 @@ use witgate_model::policy::{Context, Decision, Description, Tag};
 use witgate_model::{BlockKind, Error, ErrorKind, Policy, Request};
 
 use crate::filter::{TextFilter, TextWatcher, without_logprobs};
-use crate::json::unit;
+use crate::json::{pair, unit};
 use crate::texts::{Place, each};
 
 /// Most blocked terms, and their longest, in bytes.
@@ -187,10 +187,7 @@ fn escape(text: &str) -> Option<(char, usize)> {
                 let rest = text.get(slashes + 5..)?;
                 let more = rest.bytes().take(slashes).take_while(|byte| *byte == b'\\').count();
                 match unit(rest.get(more.saturating_sub(1)..)?) {
-                    Ok(low @ 0xDC00..0xE000) if more == slashes => {
-                        let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-                        Some((char::from_u32(code).unwrap_or(' '), 2 * (slashes + 5)))
-                    }
+                    Ok(low @ 0xDC00..0xE000) if more == slashes => Some((pair(high, low), 2 * (slashes + 5))),
                     Err(true) => None,
                     _ => Some((' ', slashes + 5)),
                 }

@@ -41,10 +41,7 @@ fn first(text: &str, ended: bool) -> Option<(char, usize)> {
                 Ok(high @ 0xD800..0xDC00) => {
                     let rest = text.get(6..).unwrap_or_default();
                     match unit(rest) {
-                        Ok(low @ 0xDC00..0xE000) => {
-                            let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-                            Some((char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12))
-                        }
+                        Ok(low @ 0xDC00..0xE000) => Some((pair(high, low), 12)),
                         Err(true) if !ended => None,
                         _ => Some((char::REPLACEMENT_CHARACTER, 6)),
                     }
@@ -57,6 +54,12 @@ fn first(text: &str, ended: bool) -> Option<(char, usize)> {
         _ => return Some(('\\', 1)),
     };
     Some((simple, 2))
+}
+
+/// The character that a high surrogate and a low one stand for.
+pub(crate) fn pair(high: u32, low: u32) -> char {
+    let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// The number that `text` begins with as `\u12AB`; else whether more text could make it one.

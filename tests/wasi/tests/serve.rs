@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use witgate_wasi_serve::Options;
 
-use crate::common::{Backend, Client, Gateway, component, manifest, witgate};
+use crate::common::{Backend, Client, Gateway, answers_in_capitals, component, manifest, witgate};
 
 /// What the gateway promises, and what a busy machine may add.
 const SOON: Duration = Duration::from_millis(100);
@@ -187,20 +187,7 @@ async fn more_requests_than_an_instance_serves_get_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_adapter_takes_a_slot_by_one_line() {
-    let ours = "custom = { path = \"target/components/adapter-stub.wasm\"";
-    let changed = manifest().replace(ours, "custom = { path = \"target/components/adapter-shout.wasm\"");
-    assert_ne!(changed, manifest(), "spin.toml has no line {ours}");
-    let component = component(&changed);
-    let mut backend = Backend::start().await;
-    let config = format!(
-        "[providers.loud]\nadapter = \"adapter-shout.wasm\"\nendpoint = \"http://{}\"\n[models.\"*\"]\ntarget = \"loud\"\n",
-        backend.address
-    );
-    let gateway = Gateway::start(&component, Options { config: Some(config), ..Options::default() }).await;
-    let mut client = gateway.chat(false).await;
-    backend.request().await.whole("quiet words").await;
-    let (status, answer) = client.json().await;
-    assert_eq!((status, answer["choices"][0]["message"]["content"].as_str()), (200, Some("QUIET WORDS")));
+    answers_in_capitals("adapter-shout.wasm").await;
 }
 
 /// In the order of the policies' names; two policies of one file share its slot.

@@ -34,7 +34,6 @@ use crate::bill::Debt;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Whole};
-use crate::keys::Client;
 use crate::path::Flight;
 use crate::ports::Ports;
 use crate::query;
@@ -695,10 +694,10 @@ impl Gateway {
             ],
             body: Bytes::copy_from_slice(asked.body.get().as_bytes()),
         };
-        if let Some(answer) = self.refuse_line(ports, job, &client, &told, &request).await {
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
+        if let Some(answer) = self.refuse_line(ports, &behalf, &request).await {
             return (answer.status, answer.headers, answer.body, told.take());
         }
-        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
         let response = self.answer(ports, request, Some(behalf)).await;
         match response.body {
             Body::Whole(body) if body.len() <= self.config.jobs.max_answer_bytes => {
@@ -717,23 +716,12 @@ impl Gateway {
     }
 
     /// The answer to a line that cannot be asked as one of a batch: nothing is taken for it, and no backend asked.
-    async fn refuse_line<P: Ports>(
-        &self,
-        ports: &Arc<P>,
-        job: &Job,
-        client: &Arc<Client>,
-        told: &Slot,
-        request: &Request<Bytes>,
-    ) -> Option<Whole> {
+    async fn refuse_line<P: Ports>(&self, ports: &Arc<P>, behalf: &Behalf, request: &Request<Bytes>) -> Option<Whole> {
         let Request { method, path, query, headers, body } = request;
         let Ok(Endpoint::Dialect(dialect)) = routes::find(&self.routes, method, path) else { return None };
         let mut flight = Flight::new(Arc::clone(ports), request);
         flight.record.dialect = Some(dialect.to_owned());
-        flight.record.job = Some(job.id.clone());
-        flight.record.key = client.has_key.then(|| client.id.clone());
-        flight.record.tenant.clone_from(&client.tenant);
-        flight.client = Some(Arc::clone(client));
-        flight.told = Some(told.clone());
+        flight.stand_in(behalf.clone());
         match self.check_later(&mut flight, dialect, (method, path, query), headers, body).await {
             Err(failed) if !may_pass(failed.status) => Some(flight.refuse(self, dialect, failed)),
             // It is asked as any other request is.

@@ -151,6 +151,7 @@ impl Drop for Place {
 }
 
 /// Who asks in a client's stead: a job.
+#[derive(Clone)]
 pub(crate) struct Behalf {
     pub client: Arc<Client>,
     /// The job's id; none for a record of a queue event.

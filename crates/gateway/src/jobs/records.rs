@@ -21,7 +21,7 @@ use super::serve::{invalid, told};
 use super::store::{Store, millis};
 use super::work::may_pass;
 use super::{Behalf, Slot, Told, hash, unavailable};
-use crate::bill::Debt;
+use crate::bill::{Debt, longest};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Body, Request, RequestBody, Response};
@@ -215,16 +215,11 @@ impl Gateway {
         let key = format!("msg/{owner}/{name}");
         let pieces = format!("msgb/{owner}/{name}");
         let now = store.now();
-        let total = self.config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
-        let kept_until = now + total + SLACK + self.config.jobs.kept_for;
+        let until = now + longest(&self.config) + SLACK;
+        let kept_until = until + self.config.jobs.kept_for;
         let run = http::id(ports.random());
-        let mine = Known {
-            run,
-            hash: hash(&[path.as_bytes(), &payload]),
-            until: millis(now + total + SLACK),
-            result: None,
-            owed: None,
-        };
+        let mine =
+            Known { run, hash: hash(&[path.as_bytes(), &payload]), until: millis(until), result: None, owed: None };
         let gone = |error: StateError| unavailable(&error);
         let ours = loop {
             if let Some(bytes) = store.swap(&key, None, &mine, kept_until).await.map_err(gone)? {

@@ -15,6 +15,7 @@ use super::later;
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
 use super::work::{MAX_BACKOFF, UNBORN, warn};
 use super::{Prefer, hash, is_enqueue, seconds, unavailable};
+use crate::bill::longest;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
 use crate::http::{self, Request, RequestBody, Whole};
@@ -200,8 +201,7 @@ impl Gateway {
 
     /// The longest that a job which was begun in time may take until it has ended.
     fn longest_run(&self) -> Duration {
-        let total = self.config.providers.values().map(|provider| provider.timeouts.total).max().unwrap_or_default();
-        (total + MAX_BACKOFF + self.config.jobs.lease).saturating_mul(self.config.jobs.attempts)
+        (longest(&self.config) + MAX_BACKOFF + self.config.jobs.lease).saturating_mul(self.config.jobs.attempts)
     }
 
     /// Whether a client's header goes with its job. Never one that holds a secret.
