@@ -192,10 +192,8 @@ impl<I, X: Exports<I>> Unit<I, X> {
     }
 
     fn fresh(&self) -> Result<Held<I>, Fault> {
-        let mut store = Store::new(&self.runtime.engine, State::new(&self.bounds));
-        store.limiter(|state| state);
-        store.set_hostcall_fuel(self.bounds.memory_bytes);
-        store.set_epoch_deadline(self.deadline());
+        let mut store = self.runtime.store(&self.bounds);
+        self.begin(&mut store);
         match self.place(|| self.pre.instantiate(&mut store)) {
             Ok(instance) => {
                 self.meter.made(store.data().memory);
@@ -227,9 +225,9 @@ impl<I, X: Exports<I>> Unit<I, X> {
         idle.clear();
     }
 
-    /// The epoch at which a call that starts now must end.
-    pub fn deadline(&self) -> u64 {
-        self.runtime.deadline(self.bounds.call_time)
+    /// A call into one of its instances begins.
+    pub fn begin(&self, store: &mut Store<State>) {
+        self.runtime.begin(store);
     }
 
     /// Runs a call of it: where the caller is, or apart from other requests where one has taken all of its time before.

@@ -4,15 +4,22 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap,
+    UpdateDeadline,
+};
 
 use crate::cache::CheckedCache;
 use crate::meter::Meters;
 
 /// How fine a component's time limit is.
 const TICK: Duration = Duration::from_millis(5);
+
+/// How many times its limit a call may take by the clock after the first half of it, on a machine that leaves it no
+/// processor.
+const PATIENCE: u32 = 10;
 
 /// The most elements of a table where nothing else is said.
 const TABLE_ELEMENTS: usize = witgate_config::Limits::TABLE_ELEMENTS as usize;
@@ -36,7 +43,7 @@ pub struct Sandbox {
     /// The most linear memory that any instance may have, in bytes: 64 MiB. Rounded up to whole wasm pages of 64 KiB; at
     /// most 4 GiB.
     pub memory_bytes: usize,
-    /// The longest time that any call may take: 2 s.
+    /// The longest time that any call may take: 2 s. See [`Bounds::call_time`].
     pub call_time: Duration,
     /// The most instances at once, over all components: 4,096. Each takes address space, some GiB, but no memory.
     pub instances: u32,
@@ -76,7 +83,9 @@ pub struct Bounds {
     pub memory_bytes: usize,
     /// The most elements of one table of an instance: 20,000.
     pub table_elements: usize,
-    /// The longest time of one call: 1 s. Not more than [`Sandbox::call_time`]. Kept to within about 10 ms.
+    /// The longest time of one call: 1 s. Not more than [`Sandbox::call_time`]. Kept to within about 10 ms. Of the second
+    /// half only what the processor works for the call counts, so that a busy machine ends no call that had no time; by the
+    /// clock it is at most ten times the limit.
     pub call_time: Duration,
     /// The most events that an adapter may make of one frame: 4,096.
     pub events_per_frame: usize,
@@ -177,12 +186,21 @@ impl Runtime {
         }
     }
 
-    /// Ticks until a call that starts now, and may take `call_time`, must end.
-    pub fn deadline(&self, call_time: Duration) -> u64 {
+    /// A store, whose calls end in time.
+    pub fn store(&self, bounds: &Bounds) -> Store<State> {
+        let call_time = bounds.call_time.min(self.sandbox.call_time);
+        let mut store = Store::new(&self.engine, State::new(bounds, call_time, Arc::clone(&self.ticker.shared)));
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(bounds.memory_bytes);
+        store.epoch_deadline_callback(|mut store| store.data_mut().time.look());
+        store
+    }
+
+    /// A call begins.
+    pub fn begin(&self, store: &mut Store<State>) {
         self.ticker.wake();
-        let ticks = call_time.min(self.sandbox.call_time).as_millis() / TICK.as_millis();
-        // One more, since the next tick may come at once.
-        u64::try_from(ticks).unwrap_or(u64::MAX - 1) + 1
+        let ticks = store.data_mut().time.begin();
+        store.set_epoch_deadline(ticks);
     }
 }
 
@@ -279,8 +297,58 @@ impl Drop for Ticker {
     }
 }
 
-/// What one store holds: how much memory its instance uses and may use.
+/// How long the call of a store may still run. The first half of its limit is by the clock, which costs a call that ends
+/// before nothing; of the second half, what its thread has worked counts.
+pub(crate) struct CallTime {
+    limit: Duration,
+    /// What its thread had worked when the first half was over, and when that was.
+    half: Option<(Duration, Instant)>,
+    ticker: Arc<Shared>,
+}
+
+impl CallTime {
+    /// A call begins: ticks until the first look at it.
+    fn begin(&mut self) -> u64 {
+        self.half = None;
+        ticks(self.limit / 2)
+    }
+
+    /// A look at a call that runs: it goes on for some ticks, or has had its time.
+    fn look(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        // The clock is kept for as long as somebody runs.
+        self.ticker.used.store(true, Ordering::SeqCst);
+        let worked = thread_time();
+        let (half, since) = *self.half.get_or_insert_with(|| (worked, Instant::now()));
+        let left = (self.limit / 2).saturating_sub(worked.saturating_sub(half));
+        if left.is_zero() || since.elapsed() >= self.limit.saturating_mul(PATIENCE) {
+            return Err(Trap::Interrupt.into());
+        }
+        Ok(UpdateDeadline::Continue(ticks(left)))
+    }
+}
+
+/// Ticks until a time has surely passed: one more, since the next may come at once.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// How long a processor has worked for this thread.
+#[cfg(unix)]
+fn thread_time() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// Where that is not told, the clock's time.
+#[cfg(not(unix))]
+fn thread_time() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+/// What one store holds: how much its instance uses and may use.
 pub(crate) struct State {
+    time: CallTime,
     memory_limit: usize,
     table_limit: usize,
     /// Bytes of linear memory, over all memories.
@@ -297,8 +365,14 @@ pub(crate) enum Denied {
 }
 
 impl State {
-    pub fn new(bounds: &Bounds) -> Self {
-        State { memory_limit: bounds.memory_bytes, table_limit: bounds.table_elements, memory: 0, denied: None }
+    fn new(bounds: &Bounds, call_time: Duration, ticker: Arc<Shared>) -> Self {
+        State {
+            time: CallTime { limit: call_time, half: None, ticker },
+            memory_limit: bounds.memory_bytes,
+            table_limit: bounds.table_elements,
+            memory: 0,
+            denied: None,
+        }
     }
 }
 
@@ -319,5 +393,48 @@ impl ResourceLimiter for State {
             return Ok(false);
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call with this limit, whose first half is over.
+    fn half_over(limit: Duration) -> CallTime {
+        let mut time = CallTime { limit, half: None, ticker: Arc::default() };
+        time.begin();
+        assert!(goes_on(&mut time));
+        time
+    }
+
+    fn goes_on(time: &mut CallTime) -> bool {
+        time.look().is_ok()
+    }
+
+    #[test]
+    fn a_call_whose_thread_gets_no_processor_is_not_ended_for_that() {
+        let limit = Duration::from_secs(1);
+        let mut time = half_over(limit);
+        let begun = Instant::now();
+        thread::sleep(limit);
+        assert!(goes_on(&mut time), "its thread has done nothing for {:?}", begun.elapsed());
+        let worked = thread_time();
+        while thread_time() - worked < limit / 2 {
+            std::hint::spin_loop();
+        }
+        let error = time.look().err().expect("it has worked for half of its limit");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        // The next call has all of its time again.
+        time.begin();
+        assert!(goes_on(&mut time));
+    }
+
+    #[test]
+    fn a_call_ends_by_the_clock_where_its_thread_never_gets_a_processor() {
+        let limit = Duration::from_millis(20);
+        let mut time = half_over(limit);
+        thread::sleep(limit * PATIENCE);
+        assert!(!goes_on(&mut time));
     }
 }

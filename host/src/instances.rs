@@ -55,7 +55,7 @@ where
     if !*healthy {
         return Err(Fault { component: unit.name.clone(), what: "was called after it failed".to_owned() });
     }
-    held.store.set_epoch_deadline(unit.deadline());
+    unit.begin(&mut held.store);
     match func.and_then(|func| func.call(&mut held.store, params)) {
         Ok((result,)) => Ok(result),
         Err(error) => {
@@ -121,7 +121,7 @@ impl<I, X: Exports<I>> Session<I, X> {
         let (Some(resource), Some(held)) = (self.resource.take(), &mut self.held) else { return true };
         let unit = &self.unit;
         unit.place(|| {
-            held.store.set_epoch_deadline(unit.deadline());
+            unit.begin(&mut held.store);
             let dropped = resource.resource_drop(&mut held.store);
             dropped.inspect_err(|error| unit.note(error)).is_ok()
         })

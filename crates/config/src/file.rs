@@ -403,7 +403,7 @@ table! {
         max_events_per_frame: Count = Limits::DEFAULT.max_events_per_frame as u32, 1..=65_536;
         /// Most memory of one component instance.
         max_instance_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
-        /// Longest time of one call into an adapter.
+        /// Longest time of one call into an adapter; of its second half, what the processor works for it counts.
         adapter_call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
     }
 }
