@@ -707,7 +707,7 @@ def test_a_stream_stalls_and_the_peers_leaving_is_noted(aws, unique):
         pieces = wire.pieces()
         assert len([next(pieces), next(pieces)]) == 2
         assert aws.one(unique).left is None
-    seen = kit.wait_until(lambda: aws.one(unique).left and aws.one(unique), 2, "the leaving")
+    seen = kit.wait_until(lambda: aws.one(unique).left and aws.one(unique), 30, "the leaving")
     assert not seen.ended
 
 
