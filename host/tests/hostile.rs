@@ -61,8 +61,8 @@ fn host(url: &str, ways: impl Iterator<Item = &'static str>) -> Host {
     kit::host(&toml)
 }
 
-/// As [`host`], but only whoever loops has so little time: a busy machine may take a while to find that memory is at its
-/// limit.
+/// As [`host`], but only whoever loops has so little time: a busy machine may take a while to find that memory is at
+/// its limit.
 fn patient(url: &str, ways: impl Iterator<Item = &'static str>) -> Host {
     let mut toml = format!("[providers.good]\nadapter = \"evil\"\nendpoint = \"{url}\"\n");
     for (adapter, time) in [("brief", "100ms"), ("evil", "30s")] {
@@ -168,7 +168,7 @@ async fn once_an_adapter_has_looped_its_calls_hold_no_other_request_up() {
     };
     assert_eq!(begin("loop/m").await.unwrap().0, 502);
     let loops = [begin("loop/m"), begin("feed-loop/m"), begin("loop/m")];
-    // One that waits for a loop waits for all of its time; others for a processor at most, on a busy machine now and then.
+    // Who waits for a loop waits for all of its time; others on a busy machine now and then for a processor.
     let mut took = Vec::new();
     while !loops.iter().all(tokio::task::JoinHandle::is_finished) {
         let begun = Instant::now();

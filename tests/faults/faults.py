@@ -274,8 +274,8 @@ def report(arguments, load, lines, backends, done):
         name = backend.name
         counted, tokens = settled(backend, answers[name])
         print(f"{name}: answers {answers[name]}, counted by itself {counted}; tokens {metered[name]}, counted {tokens}")
-        # llama-server goes on to the end of an answer that was given up while it was stopped: it may count more. Ours do where
-        # they are given up at the moment in which they answer, as some are on a machine that stalls.
+        # llama-server goes on to the end of an answer that was given up while it was stopped: it may count more. Ours do
+        # where they are given up at the moment in which they answer, as some are on a machine that stalls.
         given_up = counted - answers[name]
         most, longest = (counted, MAX_TOKENS) if name == "llama" else (asked // 200, 40)
         if not 0 <= given_up <= most or tokens < metered[name]:

@@ -41,7 +41,7 @@ async fn ask(gateway: &Gateway, model: &str) -> Client {
     gateway.post("/v1/chat/completions", &body).await
 }
 
-/// How long a request may take where one loops. Whoever behaves may need more on a busy machine: it is asked elsewhere, or
+/// How long a request may take where one loops. Who behaves may need more on a busy machine, and is asked elsewhere, or
 /// again.
 const BRIEF: Duration = Duration::from_secs(2);
 
