@@ -30,7 +30,7 @@ def sqs(aws):
     aws.set(queues={
         "requests": {"visibility": 2, "max_receives": 3, "dead": "dead"}, "dead": {}, "plain": {}, "answers": {}, "answers.fifo": {},
     })  # fmt: skip
-    config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=30)
+    config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=60)
     client = boto3.session.Session().client(
         "sqs", fake.REGION, endpoint_url=aws.url, config=config,
         aws_access_key_id=fake.KEY_ID, aws_secret_access_key=fake.SECRET,

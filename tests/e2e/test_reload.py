@@ -77,8 +77,12 @@ def test_a_file_that_is_wrong_leaves_the_old_one_and_says_why(served, double):
     assert gateway.chat("local/ok").status == 200
     state = asked(gateway, "GET", "configuration").json()
     assert state["refusals"] == 1 and state["refused"]["problems"] == answer.error["message"].split("\n")
-    logged = [line for line in gateway.log() if line.get("target") == "witgate::reload"]
-    assert any("providers.local" in line.get("problem", "") for line in logged)
+
+    def logged():
+        lines = [line for line in gateway.log() if line.get("target") == "witgate::reload"]
+        return any("providers.local" in line.get("problem", "") for line in lines)
+
+    kit.wait_until(logged, what="the log line")
 
     write(aliases(minimal(double.url), "again"))
     gateway.process.signal(signal.SIGHUP)
