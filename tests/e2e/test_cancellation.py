@@ -9,7 +9,7 @@ import pytest
 import kit
 
 USER = [{"role": "user", "content": "hello"}]
-# Some 7,000 tokens: far more than ten seconds of work before the first token.
+# Some 8,000 tokens: far more than ten seconds of work before the first token.
 LONG = [{"role": "user", "content": "the of and to in is you that " * 1000}]
 # More than an answer may have while a test looks.
 ENDLESS = 15000
