@@ -26,7 +26,9 @@ fn found(deed: &str, area: Area, expected: &str) {
     let mut options = Options::default();
     options.cache_dir = Some(kit::cache());
     options.settings = json!({"do": deed}).to_string();
-    options.bounds.call_time = std::time::Duration::from_millis(100);
+    // The others may take a while on a busy machine.
+    let limit = if deed.ends_with("loop") { 100 } else { 30_000 };
+    options.bounds.call_time = std::time::Duration::from_millis(limit);
     let report = run(&kit::component("tests/wrong-policy.wasm"), &options).unwrap();
     let told = failed(&report, area);
     assert!(told.iter().any(|told| told.contains(expected)), "{deed}: {area}: {told:?}\n{report}");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use witgate_config::Config;
 use witgate_host::{Body, BuildError, Host, Reloaded, Request};
 
-use crate::kit::{self, Backend, SSE_HEAD, chat, sse_chunk};
+use crate::kit::{self, Backend, PATIENCE, SSE_HEAD, chat, message_length, sse_chunk};
 
 /// A configuration file in a folder of its own.
 struct Files {
@@ -195,13 +195,25 @@ async fn a_component_that_is_replaced_on_disk_answers_from_then_on_and_a_broken_
 
 #[tokio::test]
 async fn unchanged_components_are_not_compiled_again_even_without_a_cache() {
-    let files = Files::new(&stub(""));
+    let files = Files::new(&stub("[limits]\nadapter_call_timeout = \"30s\"\n"));
+    let begun = Instant::now();
     let host = Host::from_file(files.path()).cache_dir(None).build().unwrap();
-    let begun = std::time::Instant::now();
-    files.write(&stub("[models.new]\ntarget = \"stub/m\"\n[limits]\nadapter_call_timeout = \"900ms\"\n"));
-    assert_eq!(host.reload().await, Ok(Reloaded::Changed));
-    // Compiling the normaliser alone takes seconds.
-    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    let compiled = begun.elapsed();
+    // A busy machine may be late now and then; what is compiled takes its seconds each time.
+    let mut quickest = Duration::MAX;
+    for round in 0..5 {
+        let timeout = 20_000 + round;
+        files.write(&stub(&format!(
+            "[models.new]\ntarget = \"stub/m\"\n[limits]\nadapter_call_timeout = \"{timeout}ms\"\n"
+        )));
+        let begun = Instant::now();
+        assert_eq!(host.reload().await, Ok(Reloaded::Changed));
+        quickest = quickest.min(begun.elapsed());
+        if quickest < compiled / 2 {
+            break;
+        }
+    }
+    assert!(quickest < compiled / 2, "{quickest:?}, where to compile took {compiled:?}");
     assert_eq!(ask(&host, "new", false).await.0, 200);
 
     let files = Files::new(&stub(""));
@@ -258,7 +270,8 @@ async fn a_stream_that_runs_ends_whole_on_the_old_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_requests_during_twenty_swaps_none_fails() {
-    let files = Files::new(&stub(""));
+    // Bounds that no call comes near, on a slow machine that does other things too.
+    let files = Files::new(&stub("[limits]\nadapter_call_timeout = \"30s\"\n"));
     let host = Arc::new(files.host());
     let asked = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..8)
@@ -275,7 +288,7 @@ async fn of_a_thousand_requests_during_twenty_swaps_none_fails() {
         .collect();
     for swap in 0..20 {
         // Other models, and other bounds, so that components are loaded anew.
-        let timeout = 500 + swap;
+        let timeout = 20_000 + swap;
         files.write(&stub(&format!(
             "[models.m{swap}]\ntarget = \"stub/m\"\n[limits]\nadapter_call_timeout = \"{timeout}ms\"\n"
         )));
@@ -325,15 +338,17 @@ async fn a_server_sees_changes_by_itself_and_keeps_its_connections() {
         let body = chat(model, false);
         let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k-key\r\ncontent-type: application/json\r\ncontent-length";
         stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
-        let mut buffer = vec![0; 64 * 1024];
-        let read = stream.read(&mut buffer).await.unwrap();
-        String::from_utf8_lossy(&buffer[..read]).into_owned()
+        let mut answer = Vec::new();
+        while message_length(&answer).is_none() {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8_lossy(&answer).into_owned()
     };
     assert!(exchange("new").await.starts_with("HTTP/1.1 404 "));
     files.write(&toml("[models.new]\ntarget = \"stub/m\"\n"));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !exchange("new").await.starts_with("HTTP/1.1 200 ") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never taken over");
+        assert!(begun.elapsed() < PATIENCE, "never taken over");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // One that is wrong, and then one that is right: the second is taken over.
@@ -341,9 +356,9 @@ async fn a_server_sees_changes_by_itself_and_keeps_its_connections() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(exchange("new").await.starts_with("HTTP/1.1 200 "));
     files.write(&toml("[models.newer]\ntarget = \"stub/m\"\n"));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !exchange("newer").await.starts_with("HTTP/1.1 200 ") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never taken over");
+        assert!(begun.elapsed() < PATIENCE, "never taken over");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let _ = stop.send(());
@@ -390,29 +405,36 @@ async fn a_configuration_that_a_program_makes_without_a_text_is_taken_over_each_
 async fn what_a_component_does_wrong_is_counted_by_its_kind() {
     let backend = Backend::json("{}").await;
     let ways = [("trap", "trap"), ("loop", "time"), ("grow", "memory"), ("flood", "output"), ("aliased", "output")];
-    let mut toml = format!(
-        "{KEYS}[adapters.evil]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"100ms\"\n",
-        kit::component("tests/hostile.wasm")
-    );
+    let mut toml = KEYS.to_owned();
+    // Whoever loops gets little time, and the others as much as they need on a busy machine.
+    for (adapter, time) in [("brief", "100ms"), ("evil", "30s")] {
+        toml += &format!(
+            "[adapters.{adapter}]\npath = {:?}\nmax_memory_bytes = \"16MiB\"\ncall_timeout = \"{time}\"\n",
+            kit::component("tests/hostile.wasm")
+        );
+    }
+    let of = |way: &str| if way == "loop" { "brief" } else { "evil" };
     for (way, _) in ways {
         toml += &format!(
-            "[providers.{way}]\nadapter = \"evil\"\nendpoint = \"{}\"\nsettings.do = \"{way}\"\n",
+            "[providers.{way}]\nadapter = \"{}\"\nendpoint = \"{}\"\nsettings.do = \"{way}\"\n",
+            of(way),
             backend.url
         );
     }
     let host = kit::host(&toml);
-    let evil = async || {
+    let adapter = async |name: &str| {
         let (_, told) = json(&host, "GET", "/admin/adapters").await;
-        told["data"].as_array().unwrap().iter().find(|one| one["name"] == "evil").unwrap().clone()
+        told["data"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
     };
     for (way, kind) in ways {
-        let before = evil().await["failures"][kind].as_u64().unwrap();
+        let before = adapter(of(way)).await["failures"][kind].as_u64().unwrap();
         assert_eq!(ask(&host, &format!("{way}/m"), false).await.0, 502, "{way}");
-        let after = evil().await["failures"].clone();
+        let after = adapter(of(way)).await["failures"].clone();
         assert!(after[kind].as_u64().unwrap() > before, "{way}: {after}");
     }
-    let evil = evil().await;
-    assert!(evil["calls"]["encode"]["p99_us"].as_f64().unwrap() > 90_000.0, "the loop: {evil}");
+    let brief = adapter("brief").await;
+    assert!(brief["calls"]["encode"]["p99_us"].as_f64().unwrap() > 90_000.0, "the loop: {brief}");
+    let evil = adapter("evil").await;
     assert!(evil["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20, "{evil}");
     assert_eq!(evil["memory"]["limit_bytes"], 16 << 20);
     assert_eq!(evil["tables"]["limit_elements"], 20_000);

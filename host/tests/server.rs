@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::kit::{self, Backend, chat, within};
+use crate::kit::{self, Backend, PATIENCE, chat, until, within};
 
 /// A server that runs until it is told to end.
 struct Running {
@@ -18,7 +18,12 @@ struct Running {
 }
 
 async fn serve(toml: &str) -> Running {
-    let host = kit::host(&format!("[server]\nlisten = \"127.0.0.1:0\"\nshutdown_timeout = \"2s\"\n{toml}"));
+    serve_with("60s", toml).await
+}
+
+async fn serve_with(shutdown_timeout: &str, toml: &str) -> Running {
+    let server = format!("[server]\nlisten = \"127.0.0.1:0\"\nshutdown_timeout = \"{shutdown_timeout}\"\n");
+    let host = kit::host(&(server + toml));
     let server = host.bind().await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -51,7 +56,7 @@ impl Running {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
 
@@ -76,7 +81,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let n = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
+        let n = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
         assert!(n > 0, "ended before {text:?}: {}", String::from_utf8_lossy(&read));
         read.extend_from_slice(&buffer[..n]);
         let all = String::from_utf8_lossy(&read).into_owned();
@@ -162,12 +167,13 @@ async fn leaving_cancels(answer: String, stream: bool, wait_for: Option<&str>) {
     client.write_all(post(&chat("local/m", stream), "").as_bytes()).await.unwrap();
     match wait_for {
         Some(text) => drop(read_until(&mut client, text).await),
-        None => drop(within(5000, "the backend has the request", || !backend.requests().is_empty()).await),
+        None => until("the backend has the request", || !backend.requests().is_empty()).await,
     }
     assert_eq!(backend.closed.load(Ordering::SeqCst), 0);
     drop(client);
-    let took = within(1000, "the backend's connection is closed", || backend.closed.load(Ordering::SeqCst) == 1).await;
-    assert!(took <= 100, "the backend's request was cancelled after {took} ms");
+    // Long before the keep-alive comment after 15 s, with which it would be noticed anyhow.
+    let closed = || backend.closed.load(Ordering::SeqCst) == 1;
+    within(Duration::from_secs(8), "the backend's connection is closed", closed).await;
 }
 
 #[tokio::test]
@@ -195,9 +201,10 @@ async fn a_client_that_leaves_a_whole_answer_half_way_cancels_the_backends_reque
 
 #[tokio::test]
 async fn a_backend_that_cannot_be_reached_is_told_from_one_that_does_not_answer() {
-    // A port on which nobody listens.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let running = serve(&local(&format!("http://{closed}"))).await;
+    // A port on which nobody listens, and which nobody else gets.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let running = serve(&local(&format!("http://{}", closed.local_addr().unwrap()))).await;
     let answer = running.exchange(post(&chat("local/m", false), "connection: close\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("connection_failed"), "{answer}");
 
@@ -207,15 +214,15 @@ async fn a_backend_that_cannot_be_reached_is_told_from_one_that_does_not_answer(
     let full = socket.listen(0).unwrap();
     let address = full.local_addr().unwrap();
     let mut waiting = Vec::new();
-    for _ in 0..4 {
-        waiting.push(tokio::spawn(TcpStream::connect(address)));
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let running = serve(&format!("{}timeouts.connect = \"200ms\"\n", local(&format!("http://{address}")))).await;
     let begun = Instant::now();
     let answer = running.exchange(post(&chat("local/m", false), "connection: close\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("connect_timeout"), "{answer}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    // By the setting, and not by its default of 5 s.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -236,15 +243,23 @@ async fn connections_to_a_backend_are_used_again() {
 
 #[tokio::test]
 async fn an_idle_server_ends_at_once() {
-    let mut running = serve(STUB).await;
-    let mut kept = running.connect().await;
-    kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    read_until(&mut kept, "ok").await;
-    let begun = Instant::now();
-    running.end();
-    assert_eq!(running.task.await.unwrap(), 0);
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
-    assert!(TcpStream::connect(running.address).await.is_err());
+    // One that waits for its idle connections takes a second each time; a busy machine may be late now and then.
+    let mut took = Duration::MAX;
+    for _ in 0..10 {
+        let mut running = serve(STUB).await;
+        let mut kept = running.connect().await;
+        kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read_until(&mut kept, "ok").await;
+        let begun = Instant::now();
+        running.end();
+        assert_eq!(running.task.await.unwrap(), 0);
+        took = begun.elapsed();
+        assert!(TcpStream::connect(running.address).await.is_err());
+        if took < Duration::from_millis(500) {
+            return;
+        }
+    }
+    panic!("{took:?}");
 }
 
 #[tokio::test]
@@ -256,8 +271,13 @@ async fn a_shutdown_lets_running_streams_end_and_tells_not_ready() {
     client.write_all(post(&chat("local/m", true), "").as_bytes()).await.unwrap();
     read_until(&mut client, "Once ").await;
     running.end();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let ready = running.get("/ready").await;
+    let begun = Instant::now();
+    let ready = loop {
+        let ready = running.get("/ready").await;
+        if !ready.starts_with("HTTP/1.1 200 ") || begun.elapsed() > PATIENCE {
+            break ready;
+        }
+    };
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("draining"), "{ready}");
     // Requests of clients that do not know yet are served, and their connections closed.
     let answer = running.exchange(post(&chat("stub/m", false), "").as_bytes()).await;
@@ -265,18 +285,19 @@ async fn a_shutdown_lets_running_streams_end_and_tells_not_ready() {
     assert!(!running.task.is_finished());
     // The stream's end is the server's.
     drop(client);
-    assert_eq!(tokio::time::timeout(Duration::from_secs(2), running.task).await.unwrap().unwrap(), 0);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), running.task).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_shutdown_cuts_off_what_does_not_end_in_time() {
     let backend = Backend::new(kit::SSE_HEAD.to_owned() + &kit::sse_chunk("Once ")).await;
-    let mut running = serve(&local(&backend.url)).await;
+    let mut running = serve_with("2s", &local(&backend.url)).await;
     let mut client = running.connect().await;
     client.write_all(post(&chat("local/m", true), "").as_bytes()).await.unwrap();
     read_until(&mut client, "Once ").await;
     let begun = Instant::now();
     running.end();
     assert_eq!(running.task.await.unwrap(), 1);
-    assert!((1900..3000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    // By the setting, and not by its default of 30 s.
+    assert!((1900..20_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
 }

@@ -45,7 +45,7 @@ class Aws:
         """The requests that hold the text."""
         return [shown(value) for value in self.tell("seen", match=match)]
 
-    def one(self, match, timeout=5.0):
+    def one(self, match, timeout=30.0):
         """The only request with the text."""
         (found,) = kit.wait_until(lambda: self.seen(match), timeout, f"a request with {match}")
         return found

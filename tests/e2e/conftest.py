@@ -226,7 +226,7 @@ class Gateway:
             found = [line for line in self.log() if request_id in line.values()]
             return found if any("status" in line for line in found) else None
 
-        return kit.wait_until(lines, 5, f"the log line of request {request_id}")
+        return kit.wait_until(lines, 30, f"the log line of request {request_id}")
 
 
 _count = itertools.count(1)
@@ -245,7 +245,7 @@ def start_gateway(shape, config, folder, variables=None, arguments=()):
         path.write_text(kit.toml(config))
     process = shapes.launch(shape, path, port, folder, name, variables, arguments)
     try:
-        process.wait_listening(port, timeout=120)
+        process.wait_listening(port)
     except BaseException:
         process.kill()
         raise
@@ -275,8 +275,9 @@ def standard_config(tiny, tools, slow, double, blackhole):
 
     return {
         "server": {"api_keys": [KEY, "another-key"], "keep_alive": "15s"},
-        "timeouts": {"connect": "2s", "first_token": "60s", "idle": "60s", "total": "600s"},
-        "limits": {"max_body_bytes": "10MiB"},
+        # Far from those of single providers, which tests wait for.
+        "timeouts": {"connect": "20s", "first_token": "60s", "idle": "60s", "total": "600s"},
+        "limits": {"max_body_bytes": "10MiB", "adapter_call_timeout": "10s"},
         # Each test sees what one failure does, whatever failed before it.
         "retry": {"attempts": 1},
         "health": {"rest": "0s"},

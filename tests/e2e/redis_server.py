@@ -24,13 +24,14 @@ class RedisServer:
 
         def up():
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
+                with socket.create_connection(("127.0.0.1", self.port), 1) as asked:
+                    asked.sendall(b"PING\r\n")
+                    return asked.recv(5) == b"+PONG"
             except OSError:
                 assert self.process.alive(), self.process.output()
                 return False
 
-        kit.wait_until(up, 10, "redis-server")
+        kit.wait_until(up, 60, "redis-server")
 
     def hang(self):
         self.process.signal(signal.SIGSTOP)

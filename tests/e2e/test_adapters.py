@@ -60,7 +60,7 @@ def test_invariant_10_what_an_adapter_does_wrong_fails_its_own_request_alone(sta
             answer = gateway.chat("bad/ok")
             assert answer.status == 502, answer.text
             assert "hostile" in answer.error["message"] or "bad" in answer.error["message"]
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
             assert gateway.chat("local/ok").status == 200
         for _ in range(5):
             assert "error" not in next(events).json()

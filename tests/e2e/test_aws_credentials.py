@@ -237,7 +237,7 @@ def test_without_credentials_a_request_fails_and_says_why(chain, aws, unique):
     assert aws.seen(unique) == []
     # A service that fails is not asked for each request, and once it gives them requests are served again.
     aws.set(role={"key": "ASIAONEOFTHETESTS001", "lives": 3600})
-    kit.wait_until(lambda: gateway.chat("claude", unique).status == 200, 15, "credentials", every=0.5)
+    kit.wait_until(lambda: gateway.chat("claude", unique).status == 200, 60, "credentials", every=0.5)
     assert fake.TASK_TOKEN not in gateway.process.output()
 
 
@@ -246,5 +246,5 @@ def test_a_service_of_credentials_that_hangs_does_not_hang_the_gateway(chain, aw
     gateway = chain(**task(aws))
     began = time.monotonic()
     answer = gateway.chat("claude", unique)
-    assert answer.status == 502 and time.monotonic() - began < 20
+    assert answer.status == 502 and time.monotonic() - began < 40
     assert kit.http("GET", gateway.url + "/health").status == 200

@@ -34,7 +34,7 @@ def client(aws):
     """Makes clients of AWS that try once."""
 
     def make(service="bedrock-runtime", key=fake.KEY_ID, secret=fake.SECRET, token=None, region=fake.REGION):
-        config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=10)
+        config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=60)
         credentials = {"aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token}
         return SESSION.client(service, region, endpoint_url=aws.url, config=config, **credentials)
 
@@ -707,7 +707,7 @@ def test_a_stream_stalls_and_the_peers_leaving_is_noted(aws, unique):
         pieces = wire.pieces()
         assert len([next(pieces), next(pieces)]) == 2
         assert aws.one(unique).left is None
-    seen = kit.wait_until(lambda: aws.one(unique).left and aws.one(unique), 2, "the leaving")
+    seen = kit.wait_until(lambda: aws.one(unique).left and aws.one(unique), 30, "the leaving")
     assert not seen.ended
 
 

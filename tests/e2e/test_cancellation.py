@@ -9,8 +9,10 @@ import pytest
 import kit
 
 USER = [{"role": "user", "content": "hello"}]
-# Some 3,000 tokens: several seconds of work before the first token.
-LONG = [{"role": "user", "content": "the of and to in is you that " * 400}]
+# Some 8,000 tokens: far more than ten seconds of work before the first token.
+LONG = [{"role": "user", "content": "the of and to in is you that " * 1000}]
+# More than an answer may have while a test looks.
+ENDLESS = 15000
 
 
 # wasmtime 48 does not tell a wasi:http handler that its client has left until the handler has given the head: "we should
@@ -28,9 +30,9 @@ SELDOM = 1.25
 @pytest.fixture
 def idle(slow):
     """The slow server, idle before and after."""
-    kit.wait_until(lambda: slow.busy() == 0, 10, "an idle llama-server", every=SELDOM)
+    kit.wait_until(lambda: slow.busy() == 0, 60, "an idle llama-server", every=SELDOM)
     yield slow
-    kit.wait_until(lambda: slow.busy() == 0, 10, "llama-server to be idle again", every=SELDOM)
+    kit.wait_until(lambda: slow.busy() == 0, 60, "llama-server to be idle again", every=SELDOM)
 
 
 def freed(server, within, every=0.02):
@@ -39,7 +41,7 @@ def freed(server, within, every=0.02):
 
 
 def test_between_tokens(slow_gateway, idle):
-    stream = slow_gateway.client.chat.completions.create(model="slow", messages=USER, stream=True, max_tokens=8000)
+    stream = slow_gateway.client.chat.completions.create(model="slow", messages=USER, stream=True, max_tokens=ENDLESS)
     for count, _ in enumerate(stream):
         if count == 10:
             break
@@ -50,33 +52,33 @@ def test_between_tokens(slow_gateway, idle):
 
 @not_told_slow
 def test_before_the_first_token(slow_gateway, idle):
-    """While llama-server works on the prompt, which takes it ten seconds."""
+    """While llama-server works on the prompt."""
     body = {"model": "slow", "messages": LONG, "stream": True, "max_tokens": 10}
     wire = kit.Wire(slow_gateway.url)
     wire.send("POST", "/v1/chat/completions", slow_gateway.headers(), body)
-    kit.wait_until(lambda: idle.busy() == 1, 5, "llama-server to begin")
+    kit.wait_until(lambda: idle.busy() == 1, what="llama-server to begin")
     time.sleep(0.2)
     wire.close()
     time.sleep(SELDOM)
-    freed(idle, 2 * SELDOM, every=SELDOM)
+    freed(idle, 6 * SELDOM, every=SELDOM)
 
 
 @not_told_slow
 def test_an_answer_that_is_not_streamed(slow_gateway, idle):
-    wire = slow_gateway.open_chat("slow", stream=False, max_tokens=8000)
-    kit.wait_until(lambda: idle.busy() == 1, 5, "llama-server to begin")
+    wire = slow_gateway.open_chat("slow", stream=False, max_tokens=ENDLESS)
+    kit.wait_until(lambda: idle.busy() == 1, what="llama-server to begin")
     time.sleep(0.2)
     wire.close()
     time.sleep(SELDOM)
-    freed(idle, 2 * SELDOM, every=SELDOM)
+    freed(idle, 6 * SELDOM, every=SELDOM)
 
 
 @not_told_slow
 def test_the_official_clients_timeout(slow_gateway, idle):
     with pytest.raises(openai.APITimeoutError):
-        slow_gateway.client_with(timeout=0.5).chat.completions.create(model="slow", messages=USER, max_tokens=8000)
+        slow_gateway.client_with(timeout=0.5).chat.completions.create(model="slow", messages=USER, max_tokens=ENDLESS)
     time.sleep(SELDOM)
-    freed(idle, 2 * SELDOM, every=SELDOM)
+    freed(idle, 6 * SELDOM, every=SELDOM)
 
 
 # With the double, whose clock is ours: how soon the gateway leaves.
@@ -84,11 +86,11 @@ def test_the_official_clients_timeout(slow_gateway, idle):
 
 def leaves(gateway, double, unique, script, stream, read):
     wire = gateway.open_chat(f"double/{script}", unique, stream=stream)
-    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), 5, "the request to arrive")
+    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), what="the request to arrive")
     read(wire)
     left = time.monotonic()
     wire.close()
-    kit.wait_until(lambda: seen.left, 2, "the gateway to leave its backend")
+    kit.wait_until(lambda: seen.left, 0.5 + kit.SLACK, "the gateway to leave its backend")
     assert seen.left - left < 0.1 + kit.SLACK, f"left after {seen.left - left:.3f} s"
 
 
@@ -112,23 +114,23 @@ def some_tokens(wire):
         ("head_only", False),
     ],
 )
-def test_within_100_ms_before_the_first_token(gateway, double, unique, script, stream):
+def test_soon_before_the_first_token(gateway, double, unique, script, stream):
     leaves(gateway, double, unique, script, stream, lambda wire: time.sleep(0.1))
 
 
 @pytest.mark.gateway_only
 @pytest.mark.parametrize("script", ["stall", "stall_comments"])
-def test_within_100_ms_between_tokens(gateway, double, unique, script):
+def test_soon_between_tokens(gateway, double, unique, script):
     leaves(gateway, double, unique, script, True, some_tokens)
 
 
 @pytest.mark.gateway_only
-def test_within_100_ms_while_tokens_flow(gateway, double, unique):
+def test_soon_while_tokens_flow(gateway, double, unique):
     leaves(gateway, double, unique, "drip", True, lambda wire: (wire.head(), time.sleep(0.3)))
 
 
 @pytest.mark.gateway_only
-def test_within_100_ms_when_the_client_does_not_read(gateway, double, unique):
+def test_soon_when_the_client_does_not_read(gateway, double, unique):
     leaves(gateway, double, unique, "loud", True, lambda wire: (wire.head(), time.sleep(0.3)))
 
 
@@ -143,7 +145,7 @@ def test_many_clients_that_leave_at_once(gateway, double, unique):
         thread.start()
     for thread in threads:
         thread.join()
-    kit.wait_until(lambda: all(seen.left for seen in double.of(unique)), 2, "the gateway to leave its backend")
+    kit.wait_until(lambda: all(seen.left for seen in double.of(unique)), 10, "the gateway to leave its backend")
     assert gateway.chat("double/ok").status == 200
 
 

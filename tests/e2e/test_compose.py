@@ -18,7 +18,7 @@ def compose(folder, config, variables, *arguments):
         env=shapes.environment(variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -42,7 +42,7 @@ def test_a_composed_configuration_serves_with_its_own_variables_and_no_file(shap
     command += ["--var=CLIENT_KEY=sesame", f"--var=LLM_URL={url}"]
     process = kit.Process(command, tmp_path, "composed", shapes.environment())
     try:
-        process.wait_listening(port, timeout=120)
+        process.wait_listening(port)
         body = {"model": "m", "messages": [{"role": "user", "content": "hello there"}]}
         chat = f"http://127.0.0.1:{port}/v1/chat/completions"
         assert kit.http("POST", chat, body).status == 401

@@ -148,7 +148,7 @@ def test_a_model_that_loads_is_a_503_with_retry_after(gateway):
 @pytest.mark.parametrize("script", ["endless_line", "endless_body"])
 def test_an_answer_without_end_is_bounded(gateway, script):
     before = memory(gateway.process.pid)
-    answer = gateway.chat(f"double/{script}", stream=script == "endless_line", timeout=30)
+    answer = gateway.chat(f"double/{script}", stream=script == "endless_line", timeout=120)
     assert answer.status == 502, answer.text
     assert memory(gateway.process.pid) - before < 256 << 20
     assert gateway.chat("double/ok").status == 200

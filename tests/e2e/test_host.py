@@ -21,7 +21,7 @@ from test_gateway import minimal
 pytestmark = [pytest.mark.gateway_only, pytest.mark.host_only]
 
 
-def witgate(*arguments, cwd, stdin=None, timeout=60):
+def witgate(*arguments, cwd, stdin=None, timeout=120):
     """Runs a subcommand to its end."""
     return subprocess.run(
         [shapes.BINARY, *map(str, arguments)],
@@ -54,16 +54,14 @@ def test_sigterm_lets_a_stream_finish_then_ends_with_0(shape, start, slow):
         for _ in range(5):
             next(events)
         gateway.process.signal(signal.SIGTERM)
-        time.sleep(0.1)
         # Not ready any more: told to whoever asks, or the door is shut.
-        with contextlib.suppress(ConnectionError):
-            assert kit.http("GET", gateway.url + "/ready", timeout=2).status == 503
+        kit.wait_until(lambda: not_ready(gateway), what="/ready to turn 503")
         rest = list(events)
         assert rest[-1].data == "[DONE]", "the stream was cut"
         assert sum('"content"' in (e.data or "") for e in rest) > 100
-    assert gateway.process.wait(10) == 0
+    assert gateway.process.wait(20) == 0
     with pytest.raises(ConnectionError):
-        kit.http("GET", gateway.url + "/health", timeout=2)
+        kit.http("GET", gateway.url + "/health")
 
 
 def test_ready_says_503_at_once_while_it_drains(start, double):
@@ -73,14 +71,14 @@ def test_ready_says_503_at_once_while_it_drains(start, double):
         assert kit.http("GET", gateway.url + "/ready").status == 200
         gateway.process.signal(signal.SIGTERM)
         began = time.monotonic()
-        kit.wait_until(lambda: not_ready(gateway), 1, "/ready to turn 503")
+        kit.wait_until(lambda: not_ready(gateway), what="/ready to turn 503")
         assert time.monotonic() - began < 0.1 + kit.SLACK
         assert gateway.process.alive()
 
 
 def not_ready(gateway):
     try:
-        return kit.http("GET", gateway.url + "/ready", timeout=2).status == 503
+        return kit.http("GET", gateway.url + "/ready").status == 503
     except ConnectionError:
         return True
 
@@ -93,7 +91,7 @@ def test_an_idle_gateway_ends_at_once(start, double):
             kept.send("GET", "/health")
             assert kept.answer().status == 200
             gateway.process.signal(number)
-            assert gateway.process.wait(5) == 0
+            assert gateway.process.wait(20) == 0
 
 
 def test_draining_has_a_limit(start, double):
@@ -102,10 +100,11 @@ def test_draining_has_a_limit(start, double):
     gateway = start(config)
     with gateway.open_chat("local/drip") as wire:
         wire.head()
-        gateway.process.signal(signal.SIGTERM)
         began = time.monotonic()
-        gateway.process.wait(10)
-        assert 0.4 < time.monotonic() - began < 2
+        gateway.process.signal(signal.SIGTERM)
+        gateway.process.wait(60)
+        # By the setting, and not by its default of 30 s.
+        assert 0.4 < time.monotonic() - began < 20
 
 
 def test_a_second_start_uses_what_the_first_one_compiled(start, double):
@@ -136,9 +135,9 @@ def supervised(folder):
     arguments = ["--model", llama.model("tiny"), "--llama-server", llama.binary()]
     process = shapes.launch("host", None, port, folder, f"supervised-{port}", arguments=arguments)
     try:
-        process.wait_listening(port, timeout=60)
+        process.wait_listening(port)
         url = f"http://127.0.0.1:{port}"
-        kit.wait_until(lambda: kit.http("GET", url + "/ready").status == 200, 30, "the model to be loaded")
+        kit.wait_until(lambda: kit.http("GET", url + "/ready").status == 200, 60, "the model to be loaded")
         yield Gateway("host", url, "none", process)
     finally:
         left = children(process.pid)
@@ -167,9 +166,9 @@ def test_a_llama_server_that_dies_is_started_again(shape, supervised):
                 os.kill(child, signal.SIGKILL)
         return kit.http("GET", supervised.url + "/ready").status == 503
 
-    kit.wait_until(killed_until_not_ready, 10, "/ready to turn 503", every=0.1)
+    kit.wait_until(killed_until_not_ready, 60, "/ready to turn 503", every=0.1)
     assert kit.http("GET", supervised.url + "/health").status == 200
-    kit.wait_until(lambda: kit.http("GET", supervised.url + "/ready").status == 200, 30, "/ready to turn 200")
+    kit.wait_until(lambda: kit.http("GET", supervised.url + "/ready").status == 200, 90, "/ready to turn 200")
     (again,) = children(supervised.process.pid)
     assert again != first
     name = supervised.client.models.list().data[0].id
@@ -180,8 +179,8 @@ def test_a_llama_server_that_dies_is_started_again(shape, supervised):
 def test_its_llama_server_ends_with_it(shape, supervised, number):
     (child,) = children(supervised.process.pid)
     supervised.process.signal(number)
-    supervised.process.wait(10)
-    kit.wait_until(lambda: not running(child), 5, "llama-server to end")
+    supervised.process.wait(30)
+    kit.wait_until(lambda: not running(child), what="llama-server to end")
 
 
 def running(pid):
@@ -191,7 +190,7 @@ def running(pid):
 
 
 def test_a_model_file_that_is_not_there_is_said_at_once(shape, folder):
-    done = witgate("serve", "--listen", "127.0.0.1:0", "--model", "/no/such/file.gguf", cwd=folder, timeout=20)
+    done = witgate("serve", "--listen", "127.0.0.1:0", "--model", "/no/such/file.gguf", cwd=folder)
     assert done.returncode not in (0, 101) and "/no/such/file.gguf" in done.stderr
 
 
@@ -230,7 +229,7 @@ def test_check_names_file_line_column_key_and_what_would_be_right(shape, tmp_pat
 
 def test_serve_refuses_what_check_refuses(shape, tmp_path):
     path = write(tmp_path, '[server]\nlissten = "127.0.0.1:1"\n')
-    done = witgate("serve", "--config", path, cwd=tmp_path, timeout=20)
+    done = witgate("serve", "--config", path, cwd=tmp_path)
     assert done.returncode not in (0, 101) and "witgate.toml:2:" in done.stderr and "listen" in done.stderr
 
 
@@ -299,7 +298,7 @@ def test_a_port_that_is_taken_is_said(shape, start, double, tmp_path):
     gateway = start(minimal(double.url))
     config = minimal(double.url)
     config["server"]["listen"] = gateway.url.removeprefix("http://")
-    done = witgate("serve", "--config", write(tmp_path, config), cwd=tmp_path, timeout=30)
+    done = witgate("serve", "--config", write(tmp_path, config), cwd=tmp_path)
     assert done.returncode not in (0, 101) and config["server"]["listen"] in done.stderr
 
 

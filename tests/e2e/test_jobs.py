@@ -76,7 +76,7 @@ def test_the_official_client_s_responses_in_the_background(jobs):
     client = jobs.client_with(api_key="key-of-one")
     queued = client.responses.create(model="stub", input="Hello", background=True, metadata={"a": "b"})
     assert (queued.status, queued.background, queued.metadata) == ("queued", True, {"a": "b"})
-    done = kit.wait_until(lambda: ended(client, queued.id), 15, "the response")
+    done = kit.wait_until(lambda: ended(client, queued.id), 60, "the response")
     assert (done.status, done.id, done.created_at) == ("completed", queued.id, queued.created_at)
     assert "Hello" in done.output_text and done.usage.total_tokens > 0
     items = client.responses.input_items.list(queued.id).data
@@ -108,7 +108,7 @@ def test_the_official_client_cancels_a_response_in_the_background(start, state, 
     slow["models"] = {"slow": {"target": "double/silent"}, "drip": {"target": "double/drip"}}
     client = start(slow).client_with(api_key="key-of-one")
     running = client.responses.create(model="slow", input="Hello", background=True)
-    kit.wait_until(lambda: client.responses.retrieve(running.id).status == "in_progress", 15, "the run")
+    kit.wait_until(lambda: client.responses.retrieve(running.id).status == "in_progress", 60, "the run")
     assert client.responses.cancel(running.id).status == "cancelled"
     assert client.responses.retrieve(running.id).status == "cancelled"
 
@@ -169,7 +169,7 @@ def signed(headers, body):
 def test_bed_r7_a_signed_callback_is_sent_once_when_it_is_accepted(jobs, receiver):
     url = f"http://127.0.0.1:{receiver.server_port}/done"
     job = submit(jobs, x_witgate_callback=url).json()
-    kit.wait_until(lambda: receiver.got, 15, "the callback")
+    kit.wait_until(lambda: receiver.got, 60, "the callback")
     time.sleep(3)
     assert len(receiver.got) == 1
     headers, body = receiver.got[0]
@@ -181,7 +181,7 @@ def test_bed_r7_a_signed_callback_is_sent_once_when_it_is_accepted(jobs, receive
 def test_a_callback_that_is_not_accepted_comes_again_with_the_same_id(jobs, receiver):
     receiver.failures = 1
     submit(jobs, x_witgate_callback=f"http://127.0.0.1:{receiver.server_port}/done")
-    kit.wait_until(lambda: len(receiver.got) == 2, 20, "the callback, twice")
+    kit.wait_until(lambda: len(receiver.got) == 2, 60, "the callback, twice")
     first, second = ({name.lower(): value for name, value in headers.items()} for headers, _ in receiver.got)
     assert first["webhook-id"] == second["webhook-id"]
 
@@ -216,7 +216,7 @@ def test_the_official_client_s_files_and_batches(jobs):
         now = client.batches.retrieve(batch.id)
         return now if now.status in ("completed", "failed", "expired") else None
 
-    done = kit.wait_until(ended, 60, "the end of the batch", every=0.2)
+    done = kit.wait_until(ended, 120, "the end of the batch", every=0.2)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 50, 0)
     output = [json.loads(line) for line in client.files.content(done.output_file_id).text.splitlines()]
     assert [line["custom_id"] for line in output] == [f"r{n}" for n in range(50)]

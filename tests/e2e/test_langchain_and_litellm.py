@@ -114,7 +114,7 @@ def test_litellm(backends, replay, aws):
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "TOOLS": json.dumps([WEATHER])}
     environment |= {"MODELS": json.dumps(LITELLM_CHATS), "OLLAMA_API_KEY": backends.key}
     command = [sys.executable, "-c", LITELLM, backends.url, backends.key]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     told = json.loads(line.removeprefix("TOLD "))

@@ -49,7 +49,7 @@ def run(installed, backends, replay, aws):
     def script(name, **variables):
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "LANG")} | variables
         program = [command("node"), name, backends.url, backends.key]
-        done = subprocess.run(program, cwd=installed, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(program, cwd=installed, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -58,7 +58,7 @@ def test_a_stream_ends_whole_on_the_old_configuration_while_the_new_one_serves(s
         for _ in range(5):
             next(events)
         write(aliases(minimal(slow.url, api_key=UPSTREAM_KEY), "renamed"))
-        kit.wait_until(lambda: gateway.chat("tiny", max_tokens=1).status == 404, 20, "the file to be taken over")
+        kit.wait_until(lambda: gateway.chat("tiny", max_tokens=1).status == 404, 60, "the file to be taken over")
         rest = list(events)
         assert rest[-1].data == "[DONE]", "the stream was cut"
         assert sum('"content"' in (e.data or "") for e in rest) > 100
@@ -77,12 +77,16 @@ def test_a_file_that_is_wrong_leaves_the_old_one_and_says_why(served, double):
     assert gateway.chat("local/ok").status == 200
     state = asked(gateway, "GET", "configuration").json()
     assert state["refusals"] == 1 and state["refused"]["problems"] == answer.error["message"].split("\n")
-    logged = [line for line in gateway.log() if line.get("target") == "witgate::reload"]
-    assert any("providers.local" in line.get("problem", "") for line in logged)
+
+    def logged():
+        lines = [line for line in gateway.log() if line.get("target") == "witgate::reload"]
+        return any("providers.local" in line.get("problem", "") for line in lines)
+
+    kit.wait_until(logged, what="the log line")
 
     write(aliases(minimal(double.url), "again"))
     gateway.process.signal(signal.SIGHUP)
-    kit.wait_until(lambda: asked(gateway, "GET", "configuration").json()["reloads"] == 1, 20, "SIGHUP to be heard")
+    kit.wait_until(lambda: asked(gateway, "GET", "configuration").json()["reloads"] == 1, 60, "SIGHUP to be heard")
     assert asked(gateway, "GET", "configuration").json()["refused"] is None
 
 

@@ -65,14 +65,17 @@ def test_idle_between_tokens(gateway, script):
 
 
 def test_idle_does_not_end_a_stream_that_moves(gateway):
-    with gateway.open_chat("double-idle/drip") as wire:
-        wire.head()
-        count = 0
-        for event in kit.frames(wire):
-            assert "error" not in event.json()
-            count += 1
-            if count > 10:
-                break
+    def check():
+        with gateway.open_chat("double-idle/drip") as wire:
+            wire.head()
+            count = 0
+            for event in kit.frames(wire):
+                assert "error" not in event.json()
+                count += 1
+                if count > 10:
+                    break
+
+    kit.tries(check)
 
 
 def test_total_before_the_first_token(gateway):
@@ -81,10 +84,13 @@ def test_total_before_the_first_token(gateway):
 
 
 def test_total_of_a_stream_that_moves(gateway):
-    (status, events), took = timed(lambda: gateway.stream("double-total/drip"))
-    assert status == 200 and "total" in events[-1].json()["error"]["message"]
-    assert sum("drip" in (e.data or "") for e in events) >= 5
-    assert 0.88 <= took < 1.05 + kit.SLACK, f"took {took:.2f} s"
+    def check():
+        (status, events), took = timed(lambda: gateway.stream("double-total/drip"))
+        assert status == 200 and "total" in events[-1].json()["error"]["message"]
+        assert sum("drip" in (e.data or "") for e in events) >= 5
+        assert 0.88 <= took < 1.05 + kit.SLACK, f"took {took:.2f} s"
+
+    kit.tries(check)
 
 
 @pytest.mark.parametrize("script", ["double-first/silent", "double-idle/stall", "double-total/drip"])
@@ -92,8 +98,8 @@ def test_a_timeout_ends_the_backends_request(gateway, double, unique, script):
     with gateway.open_chat(script, unique) as wire:
         wire.answer()
         ended = time.monotonic()
-    (seen,) = double.of(unique)
-    kit.wait_until(lambda: seen.left, 1, "the gateway to leave its backend")
+    (seen,) = kit.wait_until(lambda: double.of(unique), what="the request to arrive")
+    kit.wait_until(lambda: seen.left, what="the gateway to leave its backend")
     assert seen.left - ended < 0.1 + kit.SLACK
 
 
@@ -103,7 +109,7 @@ def keep_alive(shape, folder, double):
     provider = {"adapter": "llama-cpp", "endpoint": double.url, "api_key": UPSTREAM_KEY}
     config = {
         "server": {"api_keys": [KEY], "keep_alive": "300ms"},
-        "timeouts": {"first_token": "5s"},
+        "timeouts": {"first_token": "20s"},
         "providers": {"double": provider, "double-first": provider | {"timeouts": {"first_token": "1s"}}},
         "models": {"*": {"targets": ["double"]}},
     }
@@ -114,16 +120,20 @@ def keep_alive(shape, folder, double):
 
 def test_a_waiting_stream_gets_comments(keep_alive):
     """The double's first token comes after 1.2 s: three comments before it, then the answer, whole."""
-    began = time.monotonic()
-    with keep_alive.open_chat("double/late") as wire:
-        status, headers = wire.head()
-        assert status == 200 and headers["content-type"].startswith("text/event-stream")
-        assert 0.25 < time.monotonic() - began < 0.3 + 0.1 + kit.SLACK
-        events = list(kit.frames(wire))
-    before = [e for e in events if e.comment is not None]
-    assert 2 <= len(before) <= 4
-    assert events[: len(before)] == before and events[-1].data == "[DONE]"
-    assert any("late" in (e.data or "") for e in events)
+
+    def check():
+        began = time.monotonic()
+        with keep_alive.open_chat("double/late") as wire:
+            status, headers = wire.head()
+            assert status == 200 and headers["content-type"].startswith("text/event-stream")
+            assert 0.25 < time.monotonic() - began < 0.3 + 0.1 + kit.SLACK
+            events = list(kit.frames(wire))
+        before = [e for e in events if e.comment is not None]
+        assert len(before) >= 2 and before[-1].at - began > len(before) * 0.3 - 0.05
+        assert events[: len(before)] == before and events[-1].data == "[DONE]"
+        assert any("late" in (e.data or "") for e in events)
+
+    kit.tries(check)
 
 
 def test_the_official_client_does_not_see_the_comments(keep_alive):
@@ -134,6 +144,7 @@ def test_the_official_client_does_not_see_the_comments(keep_alive):
 
 
 def test_a_stalled_stream_gets_comments(keep_alive):
+    began = time.monotonic()
     with keep_alive.open_chat("double/stall") as wire:
         wire.head()
         comments = []
@@ -142,15 +153,18 @@ def test_a_stalled_stream_gets_comments(keep_alive):
                 comments.append(event.at)
             if len(comments) == 3:
                 break
-    gaps = [b - a for a, b in zip(comments, comments[1:])]
-    assert all(0.25 < gap < 0.4 + kit.SLACK for gap in gaps), gaps
+    # No more of them than there is time for; whoever reads late finds several at once.
+    assert 3 * 0.3 - 0.05 < comments[-1] - began < 3 * 0.4 + kit.SLACK, [at - began for at in comments]
 
 
 def test_a_timeout_after_the_first_comment_is_told_in_the_stream(keep_alive):
-    (status, events), took = timed(lambda: keep_alive.stream("double-first/silent"))
-    assert status == 200 and "first_token" in events[-1].json()["error"]["message"]
-    assert 0.98 <= took < 1.15 + kit.SLACK
-    assert not any(e.data == "[DONE]" for e in events)
+    def check():
+        (status, events), took = timed(lambda: keep_alive.stream("double-first/silent"))
+        assert status == 200 and "first_token" in events[-1].json()["error"]["message"]
+        assert 0.98 <= took < 1.15 + kit.SLACK
+        assert not any(e.data == "[DONE]" for e in events)
+
+    kit.tries(check)
 
 
 def test_an_answer_that_is_not_streamed_gets_none(keep_alive):
@@ -159,19 +173,22 @@ def test_an_answer_that_is_not_streamed_gets_none(keep_alive):
 
 
 def test_a_busy_stream_gets_none(keep_alive):
-    with keep_alive.open_chat("double/drip") as wire:
-        wire.head()
-        for count, event in enumerate(kit.frames(wire)):
-            assert event.comment is None
-            if count > 8:
-                break
+    def check():
+        with keep_alive.open_chat("double/drip") as wire:
+            wire.head()
+            for count, event in enumerate(kit.frames(wire)):
+                assert event.comment is None
+                if count > 8:
+                    break
+
+    kit.tries(check)
 
 
 @pytest.mark.parametrize("script", ["silent", "head_only"])
 def test_a_client_that_leaves_before_the_first_token_is_noticed_with_the_first_comment(keep_alive, double, unique, script):
     """At the latest: see test_cancellation.py for where it is noticed at once."""
     wire = keep_alive.open_chat(f"double/{script}", unique)
-    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), 5, "the request to arrive")
+    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), what="the request to arrive")
     wire.close()
-    kit.wait_until(lambda: seen.left, 3, "the gateway to leave its backend")
+    kit.wait_until(lambda: seen.left, what="the gateway to leave its backend")
     assert seen.left - seen.at < 2 * 0.3 + 0.1 + kit.SLACK

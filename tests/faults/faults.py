@@ -39,7 +39,7 @@ class Backend:
 
     def kill(self):
         self.process.signal(signal.SIGKILL)
-        self.process.wait(5)
+        self.process.wait(30)
 
     def mode(self, mode):
         kit.http("POST", f"http://127.0.0.1:{self.port}/mode/{mode}", b"")
@@ -231,7 +231,7 @@ def suite(arguments, folder):
         load.end()
         # What was given up is known to be so by now.
         time.sleep(1)
-        gateway.stop(10)
+        gateway.stop(60)
         lines = [line for line in kit.json_lines(gateway.output()) if line.get("path") == "/v1/chat/completions"]
         return report(arguments, load, lines, backends, done)
     finally:
@@ -239,6 +239,14 @@ def suite(arguments, folder):
             backend.process.signal(signal.SIGCONT) if backend.process.alive() else None
             backend.stop()
         gateway.stop()
+
+
+def settled(backend, answers):
+    """What a backend has counted, once it has noted all that was answered: llama-server does that a little later."""
+    end = time.monotonic() + 20
+    while backend.counted()[0] < answers and time.monotonic() < end:
+        time.sleep(0.1)
+    return backend.counted()
 
 
 def report(arguments, load, lines, backends, done):
@@ -263,15 +271,16 @@ def report(arguments, load, lines, backends, done):
     if load.tokens != sum(metered.values()):
         wrong.append("what clients were told and what was metered differ")
     for backend in backends:
-        counted, tokens = backend.counted()
         name = backend.name
+        counted, tokens = settled(backend, answers[name])
         print(f"{name}: answers {answers[name]}, counted by itself {counted}; tokens {metered[name]}, counted {tokens}")
-        # llama-server goes on to the end of an answer that was given up while it was stopped: it may count more.
+        # llama-server goes on to the end of an answer that was given up while it was stopped: it may count more. Ours do
+        # where they are given up at the moment in which they answer, as some are on a machine that stalls.
         given_up = counted - answers[name]
-        exact = name != "llama"
-        if (exact and (given_up, tokens) != (0, metered[name])) or given_up < 0 or tokens < metered[name]:
+        most, longest = (counted, MAX_TOKENS) if name == "llama" else (asked // 200, 40)
+        if not 0 <= given_up <= most or tokens < metered[name]:
             wrong.append(f"the accounts of {name} differ")
-        if not exact and tokens - metered[name] > given_up * MAX_TOKENS:
+        if tokens - metered[name] > given_up * longest:
             wrong.append(f"{name} counts more tokens than those of the answers that were given up")
     for line in wrong[:20]:
         print("WRONG:", line)

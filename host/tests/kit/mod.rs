@@ -5,6 +5,7 @@ pub mod registry;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,6 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use witgate_config::Config;
 use witgate_host::{Body, Builder, Host, Request};
+
+/// Longer than anything here takes, on a slow machine that does other things too; what waits so long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A component that `cargo xtask components` has built.
 pub fn component(name: &str) -> PathBuf {
@@ -122,7 +126,7 @@ async fn serve(mut stream: TcpStream, answer: &[u8], seen: &Mutex<Vec<String>>) 
     let mut read = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
-        while let Some(length) = request_length(&read) {
+        while let Some(length) = message_length(&read) {
             let request: Vec<u8> = read.drain(..length).collect();
             seen.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
             if stream.write_all(answer).await.is_err() {
@@ -136,8 +140,8 @@ async fn serve(mut stream: TcpStream, answer: &[u8], seen: &Mutex<Vec<String>>) 
     }
 }
 
-/// The length of the request at the front, if all of it is there.
-fn request_length(read: &[u8]) -> Option<usize> {
+/// The length of the request, or the answer, at the front, if all of it is there.
+pub fn message_length(read: &[u8]) -> Option<usize> {
     let head = read.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&read[..head]).to_lowercase();
     let body = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
@@ -158,12 +162,16 @@ pub fn sse_chunk(content: &str) -> String {
 /// The head of a streamed answer.
 pub const SSE_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// Waits until `true`, at most for this many milliseconds; says how many it took.
-pub async fn within(limit: u64, what: &str, mut is: impl FnMut() -> bool) -> u64 {
-    let begun = std::time::Instant::now();
+/// Waits until `true`, at most for [`PATIENCE`].
+pub async fn until(what: &str, is: impl FnMut() -> bool) {
+    within(PATIENCE, what, is).await;
+}
+
+/// Waits until `true`, at most for this long.
+pub async fn within(limit: Duration, what: &str, mut is: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !is() {
-        assert!(begun.elapsed().as_millis() < u128::from(limit), "not within {limit} ms: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    begun.elapsed().as_millis() as u64
 }

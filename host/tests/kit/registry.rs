@@ -53,7 +53,7 @@ impl Registry {
         self.process = Some(process);
         let begun = Instant::now();
         while TcpStream::connect(&self.address).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "docker-registry does not start");
+            assert!(begun.elapsed() < super::PATIENCE, "docker-registry does not start");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

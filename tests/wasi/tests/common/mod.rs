@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 use witgate_wasi_serve::{Log, Options, Served, compile, engine, root, serve};
 
 /// Longer than anything here takes; what waits so long has failed.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// The repository's `spin.toml`.
 pub fn manifest() -> String {
