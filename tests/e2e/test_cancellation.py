@@ -25,6 +25,8 @@ not_told_slow = pytest.mark.blind("wasi", "spin", run=False, **BEFORE_THE_HEAD)
 # While no token comes, llama-server looks after its client once in a second, and each question for /slots puts that off by
 # a second: so it must be asked less often than that.
 SELDOM = 1.25
+# What a machine that does other things too may add to the time in which the gateway leaves, in one try of some.
+SCHEDULER = 0.15
 
 
 @pytest.fixture
@@ -85,13 +87,17 @@ def test_the_official_clients_timeout(slow_gateway, idle):
 
 
 def leaves(gateway, double, unique, script, stream, read):
-    wire = gateway.open_chat(f"double/{script}", unique, stream=stream)
-    seen = kit.wait_until(lambda: next(iter(double.of(unique)), None), what="the request to arrive")
-    read(wire)
-    left = time.monotonic()
-    wire.close()
-    kit.wait_until(lambda: seen.left, 0.5 + kit.SLACK, "the gateway to leave its backend")
-    assert seen.left - left < 0.1 + kit.SLACK, f"left after {seen.left - left:.3f} s"
+    def once():
+        before = len(double.of(unique))
+        wire = gateway.open_chat(f"double/{script}", unique, stream=stream)
+        seen = kit.wait_until(lambda: next(iter(double.of(unique)[before:]), None), what="the request to arrive")
+        read(wire)
+        left = time.monotonic()
+        wire.close()
+        kit.wait_until(lambda: seen.left, what="the gateway to leave its backend")
+        assert seen.left - left < 0.1 + SCHEDULER, f"left after {seen.left - left:.3f} s"
+
+    kit.tries(once)
 
 
 def some_tokens(wire):
@@ -114,23 +120,23 @@ def some_tokens(wire):
         ("head_only", False),
     ],
 )
-def test_soon_before_the_first_token(gateway, double, unique, script, stream):
+def test_within_100_ms_before_the_first_token(gateway, double, unique, script, stream):
     leaves(gateway, double, unique, script, stream, lambda wire: time.sleep(0.1))
 
 
 @pytest.mark.gateway_only
 @pytest.mark.parametrize("script", ["stall", "stall_comments"])
-def test_soon_between_tokens(gateway, double, unique, script):
+def test_within_100_ms_between_tokens(gateway, double, unique, script):
     leaves(gateway, double, unique, script, True, some_tokens)
 
 
 @pytest.mark.gateway_only
-def test_soon_while_tokens_flow(gateway, double, unique):
+def test_within_100_ms_while_tokens_flow(gateway, double, unique):
     leaves(gateway, double, unique, "drip", True, lambda wire: (wire.head(), time.sleep(0.3)))
 
 
 @pytest.mark.gateway_only
-def test_soon_when_the_client_does_not_read(gateway, double, unique):
+def test_within_100_ms_when_the_client_does_not_read(gateway, double, unique):
     leaves(gateway, double, unique, "loud", True, lambda wire: (wire.head(), time.sleep(0.3)))
 
 
