@@ -94,7 +94,11 @@ def leaves(gateway, double, unique, script, stream, read):
         read(wire)
         left = time.monotonic()
         wire.close()
-        kit.wait_until(lambda: seen.left, what="the gateway to leave its backend")
+        while not seen.left:
+            # No machine stalls for so long: another try would not help.
+            if time.monotonic() > left + kit.SLACK:
+                pytest.fail(f"not left after {kit.SLACK} s")
+            time.sleep(0.01)
         assert seen.left - left < 0.1 + SCHEDULER, f"left after {seen.left - left:.3f} s"
 
     kit.tries(once)
