@@ -1,7 +1,7 @@
 //! `witgate keys`: the keys of a running gateway, by its admin API.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -138,7 +138,8 @@ impl Keys {
             Command::Revoke { id } => pretty(&api.call("DELETE", &format!("keys/{}", segment(&id)?), None).await?),
             Command::List { json } => {
                 let keys = api.list().await?;
-                if json { pretty(&Value::Array(keys)) } else { Ok(keys.iter().map(line).collect()) }
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                if json { pretty(&Value::Array(keys)) } else { Ok(keys.iter().map(|key| line(key, now)).collect()) }
             }
         }
     }
@@ -149,11 +150,12 @@ fn segment(id: &str) -> Result<&str, String> {
     if witgate_config::is_name(id) { Ok(id) } else { Err("an id is letters, digits, \"_\" and \"-\"".to_owned()) }
 }
 
-/// One key in the list: its id, its tenant, whether it is valid, its name.
-fn line(key: &Value) -> String {
+/// One key in the list: its id, its tenant, whether it is valid, its name. `now` is in seconds since 1970.
+fn line(key: &Value, now: u64) -> String {
     let text = |name: &str| key[name].as_str().unwrap_or("-");
     let state = match (key["revoked"].is_u64(), key["source"].as_str()) {
         (true, _) => "revoked",
+        _ if key["expires"].as_u64().is_some_and(|expires| expires <= now) => "expired",
         (false, Some("configuration")) => "configured",
         _ => "valid",
     };
