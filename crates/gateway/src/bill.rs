@@ -525,7 +525,7 @@ impl Debt {
         let raised = told.raised();
         let Err(error) = self.settle(ports, told, Once::First).await else {
             if let Some(webhook) = told.webhook.as_ref().filter(|_| told.raised() != raised)
-                && let Err(error) = jobs::send(ports, webhook).await
+                && let Err(error) = jobs::send(ports, webhook, &jobs::Behind::default()).await
             {
                 ports.warn(&Warning::State { why: &error });
             }

@@ -1259,3 +1259,71 @@ fn at_the_edge_a_job_that_a_request_leaves_wakes_who_waits_for_one() {
         assert_eq!(job(&world, &id).await["status"], "done");
     });
 }
+
+#[test]
+fn however_many_records_cannot_be_read_the_jobs_and_callbacks_behind_them_are_done() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        for number in 0..100 {
+            for list in ["job/", "jobq/0000000000000001-", "jobc/0000000000000001-"] {
+                let (now, value) = (world.unix_time(), Some(Bytes::from_static(b"strange")));
+                let key = format!("{list}job_{number}");
+                world.kept().set(now, &key, value, None, witgate_gateway::state::Expect::Anything).await.unwrap();
+            }
+        }
+        world.kept().at_most(20_000);
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        assert_eq!(ended(&world, json_of(&submitted)["id"].as_str().unwrap()).await["status"], "done");
+        world.sleep(Duration::from_secs(20)).await;
+    });
+    assert_eq!(callbacks(&world).len(), 1);
+}
+
+#[test]
+fn callbacks_that_a_store_does_not_let_begin_are_tried_with_pauses_and_sent_when_it_does() {
+    let world = World::new(1, config(""));
+    hooks_fail_until(&world, Duration::from_secs(10));
+    let asked = with_worker(&world, async {
+        for _ in 0..20 {
+            assert_eq!(submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await.status, 202);
+        }
+        world.sleep(Duration::from_secs(2)).await;
+        assert_eq!(callbacks(&world).len(), 20, "none was accepted");
+        // It takes nothing, and can be read.
+        world.kept().refuse(Some(""));
+        let before = world.kept().operations();
+        world.kept().at_most(1_000);
+        world.sleep(Duration::from_secs(20)).await;
+        world.kept().operations() - before
+    });
+    assert!(asked > 100, "they are tried: {asked} operations in 20 s");
+    // Nor does what lives from one request to the next stay at it.
+    let before = world.elapsed();
+    world.kept().at_most(1_000);
+    world.drive(world.work_off());
+    assert!(world.elapsed() - before < Duration::from_secs(10), "{:?}", world.elapsed() - before);
+    world.kept().at_most(u64::MAX / 2);
+    world.kept().refuse(None);
+    with_worker(&world, world.sleep(Duration::from_secs(20)));
+    assert_eq!(callbacks(&world).len(), 40);
+    assert!(everything(&world).keys().all(|key| !key.starts_with("jobc/")));
+}
+
+#[test]
+fn a_queue_of_which_no_job_can_be_begun_is_not_walked_to_its_end_each_time() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    world.drive(async {
+        for _ in 0..300 {
+            submit(&world).await;
+        }
+    });
+    world.kept().refuse(Some("job/"));
+    with_worker(&world, world.sleep(Duration::from_millis(9_500)));
+    let told = world.new_warnings().len();
+    assert!((300..=640).contains(&told), "{told} warnings in 9.5 s");
+    world.kept().refuse(None);
+    with_worker(&world, world.sleep(Duration::from_secs(60)));
+    assert_eq!(world.sent(), 300);
+}

@@ -76,6 +76,10 @@ pub(crate) struct Jobs {
     calls: Bell,
     /// Rung when a job has changed.
     bells: Bells,
+    /// How far the queue, the callbacks and the notices were gone through.
+    looked: Behind,
+    called: Behind,
+    noticed: Behind,
     /// How many run: on one gateway and on those that it has replaced.
     running: AtomicUsize,
     /// Somebody runs jobs in [`crate::Gateway::work_off`].
@@ -133,6 +137,23 @@ async fn count<P: Ports>(ports: &P, most: usize) -> Result<usize, StateError> {
             return Ok(count.min(most));
         }
         after = page.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+/// How far a list was gone through that is not gone through at once: the next time goes on behind this entry, so that what
+/// cannot be done at its beginning keeps nothing else from being done. Who comes to its end begins anew.
+#[derive(Default)]
+pub(crate) struct Behind(Mutex<Option<String>>);
+
+impl Behind {
+    /// Where this time begins; the next one begins at the first entry.
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The next time begins behind this entry.
+    fn set(&self, entry: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
     }
 }
 

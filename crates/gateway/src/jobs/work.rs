@@ -304,7 +304,7 @@ impl Gateway {
             None
         });
         let notice = match &self.config.access.webhook {
-            Some(webhook) => super::send(ports.as_ref(), webhook).await?,
+            Some(webhook) => super::send(ports.as_ref(), webhook, &self.jobs.noticed).await?,
             None => None,
         };
         Ok(callback.into_iter().chain(notice).min())
@@ -318,7 +318,7 @@ impl Gateway {
         claimed: &mut Vec<Claimed>,
     ) -> Result<Due, StateError> {
         let store = Store(ports.as_ref());
-        let mut after = None::<String>;
+        let (mut after, mut failures) = (self.jobs.looked.take(), 0);
         loop {
             let page = store.list("jobq/", after.as_deref(), PAGE).await?;
             let more = page.len() == PAGE;
@@ -332,8 +332,15 @@ impl Gateway {
                 }
                 match self.claim(ports, &entry, due, id).await {
                     Ok(job) => claimed.extend(job),
-                    // Those behind it are not to wait for that.
-                    Err(error) => warn(ports.as_ref(), "", &error),
+                    // Those behind it are not to wait for that, nor is a store asked for all of them that takes nothing.
+                    Err(error) => {
+                        warn(ports.as_ref(), "", &error);
+                        failures += 1;
+                        if failures == PAGE {
+                            self.jobs.looked.set(entry);
+                            return Ok(Some(millis(store.now() + POLL)));
+                        }
+                    }
                 }
                 if claimed.len() >= want {
                     return Ok(Some(due));
