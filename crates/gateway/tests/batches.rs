@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::select;
 use serde_json::{Value, json};
 use witgate_config::Config;
+use witgate_gateway::state::Rule;
 use world::{Client, World, answer_text};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -344,4 +345,33 @@ fn a_line_s_answer_is_kept_while_somebody_else_seems_to_write_it() {
         until_final(&world, &id).await
     });
     assert_eq!(batch["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+}
+
+#[test]
+fn what_a_line_had_taken_whose_answer_cannot_be_kept_is_given_back_at_once() {
+    let alice = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\nquota.concurrent_requests = 5\n\
+                 [prices.\"p/*\"]\ninput = 2\noutput = 8";
+    let world = World::new(1, config(alice));
+    world.serve(|_, _| good(10));
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let used = || world.used(&[("meter/key/alice/total", total), ("meter/key/alice/at-once", Rule::Held)]);
+    let ask = |method, path, headers: Vec<(&'static str, &'static str)>, body| {
+        let world = &world;
+        async move { json_of(&world.ask("alice-key", method, path, &headers, body).await) }
+    };
+    world.kept().refuse(Some("batchd/"));
+    with_worker(&world, async {
+        let file = ask("POST", "/v1/files", vec![FORM], form("batch", &line("a", "p/m"))).await;
+        let asked = json!({"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"});
+        ask("POST", "/v1/batches", vec![], Bytes::from(asked.to_string())).await;
+        world.sleep(Duration::from_secs(3)).await;
+    });
+    assert_eq!((used(), world.sent()), (vec![0, 0], 1));
+    world.kept().refuse(None);
+    let listed = with_worker(&world, async {
+        world.sleep(Duration::from_secs(30)).await;
+        ask("GET", "/v1/batches", vec![], Bytes::new()).await
+    });
+    assert_eq!(listed["data"][0]["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+    assert_eq!((used(), world.sent()), (vec![62_000, 0], 2), "the answer that is kept counts, once");
 }

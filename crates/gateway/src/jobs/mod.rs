@@ -208,6 +208,11 @@ impl Slot {
         self.0.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What `look` sees of it, where it is there.
+    fn see<T>(&self, look: impl FnOnce(&Told) -> T) -> Option<T> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
+
     /// The owner has ended the job: nobody asks again, and what came of the answer counts.
     fn end(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
@@ -222,6 +227,51 @@ impl Told {
     /// What it owes, to be written with its answer.
     fn debt(&self) -> Option<Debt> {
         self.bill.clone().debt(&self.record.request_id)
+    }
+
+    /// The answer is not kept: nobody is told of it, and it costs nothing.
+    fn void<P: Ports>(self, ports: &Arc<P>) {
+        let Told { record, mut bill } = self;
+        bill.void();
+        if let Some(work) = bill.work(&record.request_id) {
+            ports.after(work);
+        }
+    }
+}
+
+/// What is to be told of an answer that is not kept yet. Where it never is, whoever has left, it costs nothing: what it had
+/// taken is given back at once. One that was kept all the same, and nobody saw that, has what it owes with it.
+struct Unkept<'p, P: Ports> {
+    ports: &'p Arc<P>,
+    told: Slot,
+}
+
+impl<'p, P: Ports> Unkept<'p, P> {
+    fn new(ports: &'p Arc<P>) -> Self {
+        Unkept { ports, told: Slot::default() }
+    }
+
+    /// It is kept, or counts anyhow.
+    fn take(&self) -> Option<Told> {
+        self.told.take()
+    }
+
+    /// What it owes, to be written with its answer.
+    fn debt(&self) -> Option<Debt> {
+        self.told.see(Told::debt).flatten()
+    }
+
+    /// A backend was asked.
+    fn has_asked(&self) -> Option<bool> {
+        self.told.see(|told| told.record.attempts > 0)
+    }
+}
+
+impl<P: Ports> Drop for Unkept<'_, P> {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told.void(self.ports);
+        }
     }
 }
 

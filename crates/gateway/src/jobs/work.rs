@@ -449,7 +449,7 @@ impl Gateway {
         }
         match slot.take() {
             Some(told) if slot.is_ended() => self.tell(ports, told),
-            Some(told) => self.void(ports, told),
+            Some(told) => told.void(ports),
             None => {}
         }
     }
@@ -697,7 +697,7 @@ impl Gateway {
             // A little longer than the record that says that they are there.
             if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
                 if let Some(told) = told {
-                    self.void(ports, told);
+                    told.void(ports);
                 }
                 return;
             }
