@@ -1327,3 +1327,19 @@ fn a_queue_of_which_no_job_can_be_begun_is_not_walked_to_its_end_each_time() {
     with_worker(&world, world.sleep(Duration::from_secs(60)));
     assert_eq!(world.sent(), 300);
 }
+
+#[test]
+fn an_answer_of_which_nobody_knows_whether_its_record_was_written_is_not_removed() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(500));
+    // The store writes it and does not say so, and takes no change of the job until the lease is over.
+    world.kept().refuse_from("job/", "\"status\":\"done\"");
+    let (job, result) = with_worker(&world, async {
+        let id = submit(&world).await;
+        world.sleep(Duration::from_secs(15)).await;
+        world.kept().refuse(None);
+        (ended(&world, &id).await, get(&world, &format!("/v1/jobs/{id}/result")).await)
+    });
+    assert_eq!((&job["status"], result.status, world.sent()), (&json!("done"), 200, 1));
+    assert_eq!(json_of(&result)["choices"][0]["message"]["content"], answer_text());
+}

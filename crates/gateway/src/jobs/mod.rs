@@ -296,15 +296,6 @@ impl Gateway {
         }
     }
 
-    /// The answer is not kept: nobody is told of it, and it costs nothing.
-    fn void<P: Ports>(&self, ports: &Arc<P>, told: Told) {
-        let Told { record, mut bill } = told;
-        bill.void();
-        if let Some(work) = bill.work(&record.request_id) {
-            ports.after(work);
-        }
-    }
-
     /// The client whose a job is; `None` where there is none any more.
     async fn client_of<P: Ports>(&self, ports: &P, owner: &str) -> Result<Option<Arc<Client>>, StateError> {
         self.keys.of_owner(&self.config, ports, owner).await

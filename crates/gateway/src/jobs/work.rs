@@ -55,6 +55,8 @@ pub(super) enum Lost {
     Ended,
     /// Another run has it, or may have it.
     Taken,
+    /// Nobody knows what became of the last change: the store did not say before the lease was over.
+    Unknown,
 }
 
 impl Lost {
@@ -559,7 +561,7 @@ impl Gateway {
                 Err(error) => {
                     warn(ports, &job.request_id, &error);
                     if millis(ports.unix_time()) >= job.due {
-                        return Err(Lost::Taken);
+                        return Err(Lost::Unknown);
                     }
                     ports.sleep_until(ports.now() + AGAIN).await;
                 }
@@ -725,6 +727,8 @@ impl Gateway {
                 })
                 .await;
             match &changed {
+                // The record may say that they are there.
+                Err(Lost::Unknown) => {}
                 Err(_) => drop(store.remove_pieces(&pieces, answer.body.len()).await),
                 Ok(job) => {
                     self.jobs.bells.ring(&job.id);
@@ -749,10 +753,10 @@ impl Gateway {
             }
             changed
         };
-        // What a run found out whose job another one has, nobody is told, nor charged for.
+        // What a run found out whose job another one has, or may have, nobody is told, nor charged for here.
         match told {
-            Some(told) if changed.as_ref().err() != Some(&Lost::Taken) => self.tell(ports, told),
-            Some(told) => self.void(ports, told),
+            Some(told) if !matches!(changed, Err(Lost::Taken | Lost::Unknown)) => self.tell(ports, told),
+            Some(told) => told.void(ports),
             None => {}
         }
     }
