@@ -104,6 +104,7 @@ impl Gateway {
             Checked::Later(model) => model,
             Checked::Answered(reply) => return Ok(Submitted::Reply(reply)),
         };
+        self.allow(flight, &model)?;
         let prefer = Prefer::of(&headers);
         let submission = Submission {
             work: Work::Request,
