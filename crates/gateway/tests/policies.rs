@@ -453,3 +453,15 @@ fn a_policy_that_fails_while_it_watches_fails_the_request_and_no_other_target_is
         }
     }
 }
+
+#[test]
+fn what_a_backend_counts_is_logged_whatever_a_policy_makes_of_the_answer() {
+    for model in ["p/m", "hedged"] {
+        let world = world("policies = [\"bad\"]\n[policies.bad]\ncomponent = \"bad.wasm\"");
+        world.policy("bad", || Box::new(Rude(2)));
+        world.serve(|_, _| said(&["one"], false));
+        assert_eq!(world.request(CHAT, body(model, "hello", false), None).status, 502);
+        let usage = world.records()[0].usage.clone();
+        assert_eq!(usage.and_then(|usage| usage.output_tokens), Some(7), "{model}");
+    }
+}
