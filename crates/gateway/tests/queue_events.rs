@@ -215,6 +215,16 @@ fn inv_20_without_a_backend_the_length_of_the_prompt_decides() {
 }
 
 #[test]
+fn a_message_that_somebody_else_is_about_to_write_is_looked_at_again_after_a_moment() {
+    let world = world(&[]);
+    world.serve(|_, _| script(1, 200, &answer("yes")));
+    world.kept().block("msg/", 3);
+    let result = json_of(&world.drive(post(&world, PATH, &events(&[record("m1", &payload("p"))]))));
+    assert_eq!(result["results"][0]["choices"][0]["message"]["content"], "yes");
+    assert!(world.elapsed() >= Duration::from_millis(30), "{:?}", world.elapsed());
+}
+
+#[test]
 fn what_a_message_had_taken_whose_client_leaves_before_its_result_is_kept_is_given_back_at_once() {
     let text = "[providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n[keys.alice]\nsecret = \
                 \"alice-key\"\nbudget.total = 1.0\nquota.concurrent_requests = 5\n[prices.\"p/*\"]\ninput = 2\noutput = 8";

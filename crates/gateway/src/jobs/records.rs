@@ -223,10 +223,10 @@ impl Gateway {
             Known { run, hash: hash(&[path.as_bytes(), &payload]), until: millis(until), result: None, owed: None };
         let gone = |error: StateError| unavailable(&error);
         let ours = loop {
-            if let Some(bytes) = store.swap(&key, None, &mine, kept_until).await.map_err(gone)? {
-                break bytes;
-            }
-            let Some((known, bytes)) = store.read::<Known>(&key).await.map_err(gone)? else { continue };
+            let (known, bytes) = match store.first(&key, &mine, kept_until).await.map_err(gone)? {
+                Ok(bytes) => break bytes,
+                Err(known) => known,
+            };
             if known.hash != mine.hash {
                 let message = "the message's id was that of another message";
                 return Err(Failed::ours(409, "invalid_request_error", "message_id_reused", message));
