@@ -259,8 +259,8 @@ impl<P: Ports> Flight<P> {
         if let Some(seconds) = failed.retry_after() {
             headers.push(("retry-after".to_owned(), seconds.to_string()));
         }
-        if failed.status == 429 && failed.error.retry == Retry::Never {
-            // A spent account: OpenAI's clients would try again after any other 429.
+        if failed.status == 429 && !matches!(failed.error.retry, Retry::SameTarget(_)) {
+            // A spent account, or a backend that wants no other try: OpenAI's clients would try again after any other 429.
             headers.push(("x-should-retry".to_owned(), "false".to_owned()));
         }
         self.record.error_type = Some(failed.error_type.to_owned());

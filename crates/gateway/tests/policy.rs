@@ -584,3 +584,14 @@ fn a_stream_that_fails_before_its_first_content_goes_to_another_endpoint_and_aft
         assert_eq!(body.contains("\"error\""), sent == 1, "{body}");
     }
 }
+
+#[test]
+fn a_client_is_told_not_to_try_again_where_the_backend_wants_no_other_try() {
+    for (should, told, after) in [("false", Some("false"), None), ("true", None, Some("1"))] {
+        let world = World::new(1, config(&format!("{}[retry]\nattempts = 1", providers(&["p"]))));
+        world.serve(move |_, _| error(429, &[("x-should-retry", should)]));
+        let client = ask(&world, "p/m");
+        assert_eq!(client.status, 429);
+        assert_eq!((client.header("x-should-retry"), client.header("retry-after")), (told, after), "{should}");
+    }
+}
