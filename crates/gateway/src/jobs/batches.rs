@@ -85,7 +85,7 @@ impl Stage {
 struct Batch {
     id: String,
     owner: String,
-    /// The job that runs it.
+    /// The job that runs it; not known of one that an older gateway made.
     job: String,
     endpoint: String,
     input_file_id: String,
@@ -178,6 +178,37 @@ fn batch_key(id: &str) -> String {
     format!("batch/{id}")
 }
 
+/// The job that a batch is to have.
+pub(super) fn job_of(id: &str) -> String {
+    format!("job_{}", id.strip_prefix("batch_").unwrap_or(id))
+}
+
+/// The job that a batch is to have is this one.
+pub(super) async fn give<P: Ports>(store: Store<'_, P>, id: &str, job: &str) -> Result<(), StateError> {
+    alter(store, id, |batch| job.clone_into(&mut batch.job)).await.map(drop)
+}
+
+/// A batch, failed where there is no job for it: nobody runs it, nor will.
+async fn unborn<P: Ports>(store: Store<'_, P>, batch: Batch) -> Result<Batch, StateError> {
+    let now = store.now();
+    if batch.stage.is_final() || batch.job.is_empty() || batch.created + millis(UNBORN) >= millis(now) {
+        return Ok(batch);
+    }
+    let work = Work::Batch(batch.id.clone());
+    if store.job(&batch.job).await?.is_some_and(|(job, _)| job.work == work) {
+        return Ok(batch);
+    }
+    let failed = alter(store, &batch.id, |batch| {
+        if !batch.stage.is_final() {
+            let message = "no job runs the batch: it could not be written, or was deleted".to_owned();
+            batch.mistakes.push(Mistake { code: "batch_interrupted".to_owned(), line: None, message, param: None });
+            batch.reach(Stage::Failed, now);
+        }
+    });
+    let failed = failed.await?;
+    Ok(failed.unwrap_or(batch))
+}
+
 fn line_key(id: &str, line: usize) -> String {
     format!("batchd/{id}/{line:08}")
 }
@@ -241,10 +272,12 @@ impl Gateway {
                 }
                 BatchQuestion::Get(id) => {
                     let batch = own_batch(store, id, &owner).await?;
+                    let batch = unborn(store, batch).await.map_err(|error| unavailable(&error))?;
                     Ok(told(&mut flight, 200, Vec::new(), &batch.shown()))
                 }
                 BatchQuestion::Cancel(id) => {
                     let batch = own_batch(store, id, &owner).await?;
+                    let batch = unborn(store, batch).await.map_err(|error| unavailable(&error))?;
                     let now = store.now();
                     let batch = alter(store, id, |batch| {
                         if matches!(batch.stage, Stage::Validating | Stage::InProgress) {
@@ -311,10 +344,11 @@ impl Gateway {
             return Err(invalid("input_file_id", "must name a file whose purpose is `batch`".to_owned()));
         }
         let now = store.now();
-        let mut batch = Batch {
-            id: format!("batch_{}", http::id(flight.ports.random())),
+        let id = format!("batch_{}", http::id(flight.ports.random()));
+        let batch = Batch {
+            id: id.clone(),
             owner: owner.to_owned(),
-            job: String::new(),
+            job: job_of(&id),
             endpoint: asked.endpoint,
             input_file_id: asked.input_file_id,
             completion_window: asked.completion_window,
@@ -331,7 +365,6 @@ impl Gateway {
             errors: None,
             mistakes: Vec::new(),
         };
-        let id = batch.id.clone();
         let expires = Duration::from_millis(batch.expires);
         let written = async {
             store.enter(&store::newest("batcho", owner, batch.created, &id), expires).await?;
@@ -354,7 +387,7 @@ impl Gateway {
         let job = self.enqueue(flight, submission, http::header(headers, "idempotency-key"), place).await;
         let other = match &job {
             Ok(job) => job.work != Work::Batch(id.clone()),
-            // Of another failure nobody knows whether there is a job: the batch stays, and is forgotten in time.
+            // Of another failure nobody knows whether there is a job: the batch stays, and has failed in time if there is none.
             Err(failed) => failed.status == 409,
         };
         if other {
@@ -366,10 +399,7 @@ impl Gateway {
         }
         match job?.work {
             Work::Batch(known) if known != id => own_batch(store, &known, owner).await,
-            _ => {
-                batch.id = id;
-                Ok(batch)
-            }
+            _ => Ok(batch),
         }
     }
 
@@ -862,7 +892,7 @@ async fn batches<P: Ports>(store: Store<'_, P>, owner: &str, query: &[Field]) ->
                 if let Some((_, id)) = store::of(&prefix, key)
                     && let Some((batch, _)) = store.read::<Batch>(&batch_key(id)).await?
                 {
-                    found.push(batch.shown());
+                    found.push(unborn(store, batch).await?.shown());
                 }
             }
         }

@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use witgate_model::Field;
 use witgate_model::normaliser::Client;
 
-use super::later;
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
 use super::work::{MAX_BACKOFF, UNBORN, warn};
-use super::{Prefer, hash, is_enqueue, seconds, unavailable};
+use super::{Prefer, batches, hash, is_enqueue, later, seconds, unavailable};
 use crate::bill::longest;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
@@ -226,8 +225,12 @@ impl Gateway {
             submission;
         let now = store.now();
         let rules = &self.config.jobs;
+        let id = match &work {
+            Work::Batch(batch) => batches::job_of(batch),
+            Work::Request | Work::Later(_) => format!("job_{}", http::id(flight.ports.random())),
+        };
         let mut this = Once {
-            id: format!("job_{}", http::id(flight.ports.random())),
+            id,
             created: millis(now),
             hash: hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), &body]),
         };
@@ -262,6 +265,11 @@ impl Gateway {
                 if looks >= MOST_LOOKS {
                     return Err(StateError("others were quicker with an idempotency key".to_owned()));
                 }
+            }
+            if let Work::Batch(batch) = &work
+                && replayed
+            {
+                batches::give(store, batch, &this.id).await?;
             }
             store.put(&store::request_pieces(&this.id), &body, expires).await?;
             if let Some(render) = &render {
