@@ -1343,3 +1343,34 @@ fn an_answer_of_which_nobody_knows_whether_its_record_was_written_is_not_removed
     assert_eq!((&job["status"], result.status, world.sent()), (&json!("done"), 200, 1));
     assert_eq!(json_of(&result)["choices"][0]["message"]["content"], answer_text());
 }
+
+#[test]
+fn a_job_that_is_submitted_again_while_it_is_deleted_is_listed_if_it_is_there() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        let key = ("idempotency-key", "order 66");
+        let submit = async || {
+            let submitted = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            submitted.header("location").unwrap().to_owned()
+        };
+        let path = submit().await;
+        world.sleep(Duration::from_secs(1)).await;
+        // Its entry in the list is removed slowly.
+        world.kept().delay("jobo/", Duration::from_secs(5));
+        let again = async {
+            world.sleep(Duration::from_secs(1)).await;
+            world.kept().delay("jobo/", Duration::ZERO);
+            assert_eq!(submit().await, path);
+        };
+        let (deleted, ()) = join(world.ask("test-key", "DELETE", &path, &[], Bytes::new()), again).await;
+        assert_eq!(deleted.status, 200);
+        let is_listed = async || {
+            let listed = json_of(&get(&world, "/v1/jobs").await);
+            listed["data"].as_array().unwrap().iter().any(|job| path.ends_with(job["id"].as_str().unwrap()))
+        };
+        assert_eq!(is_listed().await, get(&world, &path).await.status == 200);
+        assert_eq!(submit().await, path);
+        assert_eq!((is_listed().await, get(&world, &path).await.status), (true, 200));
+    });
+}

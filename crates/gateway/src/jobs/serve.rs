@@ -496,13 +496,14 @@ impl Gateway {
             if let Some(debt) = &job.owed {
                 self.pay(ports, debt, job.expires()).await?;
             }
-            store.remove(&job_key(id)).await?;
+            // What one has too that is submitted again under the same id comes first: when the job is gone, it is the other's.
             store.remove(&store::newest("jobo", owner, job.created, id)).await?;
-            if let Some(kept) = &job.answer {
-                store.remove_pieces(&store::answer_pieces(id, &kept.run), kept.bytes).await?;
-            }
             if let Work::Later(bytes) = job.work {
                 store.remove_pieces(&store::render_pieces(id), bytes).await?;
+            }
+            store.remove(&job_key(id)).await?;
+            if let Some(kept) = &job.answer {
+                store.remove_pieces(&store::answer_pieces(id, &kept.run), kept.bytes).await?;
             }
             Ok(())
         };
