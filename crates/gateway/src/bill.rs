@@ -310,7 +310,7 @@ struct Limit {
 }
 
 impl Limit {
-    fn new(hold: &Hold, used: u64, reset: Duration) -> Option<Self> {
+    fn new(hold: &Hold, used: u64, now: Duration) -> Option<Self> {
         let names = match hold.meter.measure {
             Measure::Requests => {
                 ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
@@ -319,6 +319,8 @@ impl Limit {
             _ => return None,
         };
         let limit = hold.meter.limit;
+        let (_, forgotten) = hold.rule.counter(now);
+        let reset = if used == 0 { Duration::ZERO } else { forgotten.saturating_sub(now) };
         Some(Limit { names, limit, left: limit.saturating_sub(used), reset })
     }
 }
@@ -328,9 +330,7 @@ fn limits<'h>(now: Duration, meters: impl Iterator<Item = (&'h Hold, &'h u64)> +
     [Measure::Requests, Measure::Tokens].map(|measure| {
         let of = meters.clone().filter(|(hold, _)| hold.meter.measure == measure);
         let (hold, used) = of.min_by_key(|(hold, used)| hold.meter.limit.saturating_sub(**used))?;
-        let (_, forgotten) = hold.rule.counter(now);
-        let reset = if *used == 0 { Duration::ZERO } else { forgotten.saturating_sub(now) };
-        Limit::new(hold, *used, reset)
+        Limit::new(hold, *used, now)
     })
 }
 
@@ -525,7 +525,7 @@ impl Debt {
         let raised = told.raised();
         let Err(error) = self.settle(ports, told, Once::First).await else {
             if let Some(webhook) = told.webhook.as_ref().filter(|_| told.raised() != raised)
-                && let Err(error) = jobs::send(ports, webhook).await
+                && let Err(error) = jobs::send(ports, webhook, &jobs::Behind::default()).await
             {
                 ports.warn(&Warning::State { why: &error });
             }
@@ -795,7 +795,7 @@ impl Gateway {
                 {
                     ports.warn(&Warning::State { why: &error });
                 }
-                flight.bill.limits = [Limit::new(&hold, used, after.unwrap_or_default()), None];
+                flight.bill.limits = [Limit::new(&hold, used, now), None];
                 Err(refused(&hold, used, after))
             }
             Err(error) => {

@@ -169,8 +169,8 @@ impl<N: Normaliser> Run<N> {
         let mut is_first = true;
         loop {
             for at in sequence.iter() {
-                let round = match due.iter().find(|again| again.at == at) {
-                    Some(again) => again.round,
+                let round = match due.iter().position(|again| again.at == at) {
+                    Some(place) => due.swap_remove(place).round,
                     None if is_first => 1,
                     None => continue,
                 };
@@ -201,7 +201,11 @@ impl<N: Normaliser> Run<N> {
                     ErrorKind::ContextLength => return Err(Over::ContextLength),
                     ErrorKind::ContentFiltered => return Err(Over::ContentPolicy),
                     _ if failed.may_fall_back() => {}
-                    _ if wait.is_some() => break,
+                    _ if wait.is_some() => {
+                        // Those whose time has come too keep their turn.
+                        again.append(&mut due);
+                        break;
+                    }
                     _ => return Err(Over::Request),
                 }
             }

@@ -247,7 +247,10 @@ impl<N: Normaliser> Run<N> {
             gateway.tell_key(ports, leg.provider, leg.key, &why, &request_id);
             leg.lease.tell(ports.now(), verdict(leg.provider, &why, two.answered));
             flight.record.usage = two.usage;
+            flight.bill.price(gateway.config.access.price(&leg.provider.name, &leg.model));
             flight.failed(&why, leg.provider, &request.model);
+            // The first one, which goes on, or the next second one has its own.
+            flight.bill.price(gateway.config.access.price(&provider.name, &self.request.model));
             told.hear(&why);
             if let Some(why) = of_first {
                 break End::First(Err(why));
@@ -351,10 +354,13 @@ impl<N: Normaliser> Run<N> {
             recorder.restart();
             gathered.reads.iter().for_each(|read| recorder.take(read));
         }
-        gathered.reads.iter().for_each(|read| flight.bill.see(read));
+        // What the backend has counted costs, whatever the policies let pass of it.
+        for read in &gathered.reads {
+            flight.bill.see(read);
+            read.iter().for_each(|event| flight.note(&self.dialect, &self.request.dialect, event));
+        }
         let reads = self.watched_whole(flight, gathered.reads).map_err(Err)?;
         let events: Vec<Event> = reads.into_iter().flatten().collect();
-        events.iter().for_each(|event| flight.note(&self.dialect, &self.request.dialect, event));
         let body = Bytes::from(self.normaliser.feed(events).map_err(Ok)?);
         self.ended(flight, Some(body)).map_err(Ok)
     }

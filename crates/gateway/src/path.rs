@@ -259,8 +259,8 @@ impl<P: Ports> Flight<P> {
         if let Some(seconds) = failed.retry_after() {
             headers.push(("retry-after".to_owned(), seconds.to_string()));
         }
-        if failed.status == 429 && failed.error.retry == Retry::Never {
-            // A spent account: OpenAI's clients would try again after any other 429.
+        if failed.status == 429 && !matches!(failed.error.retry, Retry::SameTarget(_)) {
+            // A spent account, or a backend that wants no other try: OpenAI's clients would try again after any other 429.
             headers.push(("x-should-retry".to_owned(), "false".to_owned()));
         }
         self.record.error_type = Some(failed.error_type.to_owned());
@@ -631,16 +631,22 @@ impl<N: Normaliser> Run<N> {
             key,
             request_id: &request_id,
         };
+        let policy = |fault: Fault| {
+            call.ports.warn(&Warning::Fault { request_id: call.request_id, fault: &fault });
+            Failed::fault(&fault, None)
+        };
+        // First: where one cannot be made, no backend is asked.
+        let watchers = gateway.watchers(ports.as_ref(), &request_id, &self.watches, &self.request.input);
+        let watchers = watchers.map_err(|fault| Attempt::Before(policy(fault)))?;
         let asked = (&self.request, self.traceparent.clone(), flight.start);
         let mut reply = Reply::open(call, asked, &mut flight.record.dropped).await.map_err(Attempt::Before)?;
         lease.answered = true;
         if let Some((recorder, _)) = &mut self.recorder {
             recorder.restart();
         }
-        let watchers = gateway.watchers(ports.as_ref(), &request_id, &self.watches, &self.request.input);
         let mut sink = Sink {
             order: Order::new(&self.request.input),
-            watchers: watchers.map_err(|fault| Attempt::Before(call.fault(&fault)))?,
+            watchers,
             watched: Order::new(&self.request.input),
             held: Vec::new(),
             content: false,
@@ -651,6 +657,7 @@ impl<N: Normaliser> Run<N> {
             let taken = sink.take(self, flight, provider, events, writer, &mut reply.exchange).await;
             let done = taken.map_err(|refused| match refused {
                 Refused::Fault(fault) => sink.attempt(call.fault(&fault)),
+                Refused::Policy(fault) => sink.attempt(policy(fault)),
                 Refused::Failed(failed) => sink.attempt(failed),
             })?;
             if sink.content {
@@ -842,6 +849,8 @@ impl<'p, P: Ports> Reply<'p, P> {
 /// Why events were not taken.
 enum Refused {
     Fault(Fault),
+    /// A policy's: it would fail whatever target were asked.
+    Policy(Fault),
     Failed(Failed),
 }
 
@@ -907,7 +916,7 @@ impl<P: Ports> Sink<P> {
         }
         let mut ended = self.order.ended();
         if !self.watchers.is_empty() {
-            events = self.watch(flight, events).map_err(Refused::Fault)?;
+            events = self.watch(flight, events).map_err(Refused::Policy)?;
             content = events.iter().any(Event::is_content);
             ended = self.watched.ended();
         }

@@ -425,3 +425,19 @@ fn a_background_request_leaves_work_until_its_answer_is_there() {
         assert!(!world.left_work());
     });
 }
+
+#[test]
+fn a_stream_that_is_too_large_to_keep_costs_what_had_come_of_it_and_is_told_of() {
+    let world = World::new(1, config(&format!("max_answer_bytes = \"1KiB\"\n{ALICE}")));
+    world.serve(|_, _| slow_stream());
+    let response = with_worker(&world, async {
+        let body = json!({"model": "p/m", "input": "Hi", "background": true, "stream": true}).to_string();
+        as_alice(&world, "POST", RESPONSES, Bytes::from(body)).await;
+        let path = format!("{RESPONSES}/{}", newest(&world).await);
+        json_of(&as_alice(&world, "GET", &path, Bytes::new()).await)
+    });
+    assert_eq!((&response["status"], world.sent(), world.open_bodies()), (&json!("failed"), 1, 0));
+    let told: Vec<_> = world.records().into_iter().filter(|told| told.cost.is_some_and(|cost| cost > 0)).collect();
+    assert_eq!((told.len(), told[0].key.as_deref()), (1, Some("alice")));
+    assert_eq!(used_by_alice(&world), (told[0].cost.unwrap(), 0));
+}

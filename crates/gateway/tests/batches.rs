@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::select;
 use serde_json::{Value, json};
 use witgate_config::Config;
+use witgate_gateway::state::Rule;
 use world::{Client, World, answer_text};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -344,4 +345,89 @@ fn a_line_s_answer_is_kept_while_somebody_else_seems_to_write_it() {
         until_final(&world, &id).await
     });
     assert_eq!(batch["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+}
+
+#[test]
+fn a_batch_whose_job_was_never_written_has_failed_a_minute_later() {
+    for cancelled in [false, true] {
+        let world = World::new(1, config(""));
+        with_worker(&world, async {
+            let file = json_of(&upload(&world, &line("a", "p/m")).await);
+            let asked = json!({"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"});
+            world.kept().refuse(Some("job/"));
+            assert_eq!(post(&world, "/v1/batches", &asked).await.status, 503);
+            world.kept().refuse(None);
+            let listed = json_of(&get(&world, "/v1/batches").await)["data"][0].clone();
+            assert_eq!(listed["status"], "validating");
+            let path = format!("/v1/batches/{}", listed["id"].as_str().unwrap());
+            let cancel = async || post(&world, &format!("{path}/cancel"), &json!({})).await;
+            if cancelled {
+                assert_eq!(json_of(&cancel().await)["status"], "cancelling");
+            }
+            world.sleep(Duration::from_secs(61)).await;
+            let listed = json_of(&get(&world, "/v1/batches").await)["data"][0].clone();
+            assert_eq!((&listed["status"], &listed["failed_at"].is_u64()), (&json!("failed"), &true), "{listed}");
+            assert_eq!(listed["errors"]["data"][0]["code"], "batch_interrupted");
+            assert_eq!(json_of(&get(&world, &path).await), listed);
+            assert_eq!(cancel().await.status, 409);
+        });
+        assert_eq!(world.sent(), 0);
+    }
+}
+
+#[test]
+fn a_batch_that_has_the_job_of_one_that_was_cut_short_is_run_and_the_other_one_has_failed() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(80_000));
+    with_worker(&world, async {
+        let file = json_of(&upload(&world, &line("a", "p/m")).await);
+        let asked = json!({"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"});
+        let create = async || {
+            let key = [("idempotency-key", "order 66")];
+            world.ask("test-key", "POST", "/v1/batches", &key, Bytes::from(asked.to_string())).await
+        };
+        world.kept().refuse(Some("job/"));
+        assert_eq!(create().await.status, 503);
+        world.kept().refuse(None);
+        world.sleep(Duration::from_secs(5)).await;
+        let made = create().await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let id = json_of(&made)["id"].as_str().unwrap().to_owned();
+        world.sleep(Duration::from_secs(70)).await;
+        let listed = json_of(&get(&world, "/v1/batches").await)["data"].as_array().unwrap().clone();
+        let stages: Vec<_> =
+            listed.iter().map(|batch| (batch["id"] == *id, batch["status"].as_str().unwrap())).collect();
+        assert_eq!(stages, [(true, "in_progress"), (false, "failed")]);
+        assert_eq!(until_final(&world, &id).await["status"], "completed");
+    });
+    assert_eq!(world.sent(), 1);
+}
+
+#[test]
+fn what_a_line_had_taken_whose_answer_cannot_be_kept_is_given_back_at_once() {
+    let alice = "[keys.alice]\nsecret = \"alice-key\"\nbudget.total = 1.0\nquota.concurrent_requests = 5\n\
+                 [prices.\"p/*\"]\ninput = 2\noutput = 8";
+    let world = World::new(1, config(alice));
+    world.serve(|_, _| good(10));
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let used = || world.used(&[("meter/key/alice/total", total), ("meter/key/alice/at-once", Rule::Held)]);
+    let ask = |method, path, headers: Vec<(&'static str, &'static str)>, body| {
+        let world = &world;
+        async move { json_of(&world.ask("alice-key", method, path, &headers, body).await) }
+    };
+    world.kept().refuse(Some("batchd/"));
+    with_worker(&world, async {
+        let file = ask("POST", "/v1/files", vec![FORM], form("batch", &line("a", "p/m"))).await;
+        let asked = json!({"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"});
+        ask("POST", "/v1/batches", vec![], Bytes::from(asked.to_string())).await;
+        world.sleep(Duration::from_secs(3)).await;
+    });
+    assert_eq!((used(), world.sent()), (vec![0, 0], 1));
+    world.kept().refuse(None);
+    let listed = with_worker(&world, async {
+        world.sleep(Duration::from_secs(30)).await;
+        ask("GET", "/v1/batches", vec![], Bytes::new()).await
+    });
+    assert_eq!(listed["data"][0]["request_counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+    assert_eq!((used(), world.sent()), (vec![62_000, 0], 2), "the answer that is kept counts, once");
 }

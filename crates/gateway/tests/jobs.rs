@@ -1259,3 +1259,118 @@ fn at_the_edge_a_job_that_a_request_leaves_wakes_who_waits_for_one() {
         assert_eq!(job(&world, &id).await["status"], "done");
     });
 }
+
+#[test]
+fn however_many_records_cannot_be_read_the_jobs_and_callbacks_behind_them_are_done() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        for number in 0..100 {
+            for list in ["job/", "jobq/0000000000000001-", "jobc/0000000000000001-"] {
+                let (now, value) = (world.unix_time(), Some(Bytes::from_static(b"strange")));
+                let key = format!("{list}job_{number}");
+                world.kept().set(now, &key, value, None, witgate_gateway::state::Expect::Anything).await.unwrap();
+            }
+        }
+        world.kept().at_most(20_000);
+        let submitted = submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await;
+        assert_eq!(ended(&world, json_of(&submitted)["id"].as_str().unwrap()).await["status"], "done");
+        world.sleep(Duration::from_secs(20)).await;
+    });
+    assert_eq!(callbacks(&world).len(), 1);
+}
+
+#[test]
+fn callbacks_that_a_store_does_not_let_begin_are_tried_with_pauses_and_sent_when_it_does() {
+    let world = World::new(1, config(""));
+    hooks_fail_until(&world, Duration::from_secs(10));
+    let asked = with_worker(&world, async {
+        for _ in 0..20 {
+            assert_eq!(submit_with(&world, chat_body("p/m", false), &[CALLBACK]).await.status, 202);
+        }
+        world.sleep(Duration::from_secs(2)).await;
+        assert_eq!(callbacks(&world).len(), 20, "none was accepted");
+        // It takes nothing, and can be read.
+        world.kept().refuse(Some(""));
+        let before = world.kept().operations();
+        world.kept().at_most(1_000);
+        world.sleep(Duration::from_secs(20)).await;
+        world.kept().operations() - before
+    });
+    assert!(asked > 100, "they are tried: {asked} operations in 20 s");
+    // Nor does what lives from one request to the next stay at it.
+    let before = world.elapsed();
+    world.kept().at_most(1_000);
+    world.drive(world.work_off());
+    assert!(world.elapsed() - before < Duration::from_secs(10), "{:?}", world.elapsed() - before);
+    world.kept().at_most(u64::MAX / 2);
+    world.kept().refuse(None);
+    with_worker(&world, world.sleep(Duration::from_secs(20)));
+    assert_eq!(callbacks(&world).len(), 40);
+    assert!(everything(&world).keys().all(|key| !key.starts_with("jobc/")));
+}
+
+#[test]
+fn a_queue_of_which_no_job_can_be_begun_is_not_walked_to_its_end_each_time() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    world.drive(async {
+        for _ in 0..300 {
+            submit(&world).await;
+        }
+    });
+    world.kept().refuse(Some("job/"));
+    with_worker(&world, world.sleep(Duration::from_millis(9_500)));
+    let told = world.new_warnings().len();
+    assert!((300..=640).contains(&told), "{told} warnings in 9.5 s");
+    world.kept().refuse(None);
+    with_worker(&world, world.sleep(Duration::from_secs(60)));
+    assert_eq!(world.sent(), 300);
+}
+
+#[test]
+fn an_answer_of_which_nobody_knows_whether_its_record_was_written_is_not_removed() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(500));
+    // The store writes it and does not say so, and takes no change of the job until the lease is over.
+    world.kept().refuse_from("job/", "\"status\":\"done\"");
+    let (job, result) = with_worker(&world, async {
+        let id = submit(&world).await;
+        world.sleep(Duration::from_secs(15)).await;
+        world.kept().refuse(None);
+        (ended(&world, &id).await, get(&world, &format!("/v1/jobs/{id}/result")).await)
+    });
+    assert_eq!((&job["status"], result.status, world.sent()), (&json!("done"), 200, 1));
+    assert_eq!(json_of(&result)["choices"][0]["message"]["content"], answer_text());
+}
+
+#[test]
+fn a_job_that_is_submitted_again_while_it_is_deleted_is_listed_if_it_is_there() {
+    let world = World::new(1, config(""));
+    world.serve(|_, _| good(5));
+    with_worker(&world, async {
+        let key = ("idempotency-key", "order 66");
+        let submit = async || {
+            let submitted = submit_with(&world, chat_body("p/m", false), &[key]).await;
+            submitted.header("location").unwrap().to_owned()
+        };
+        let path = submit().await;
+        world.sleep(Duration::from_secs(1)).await;
+        // Its entry in the list is removed slowly.
+        world.kept().delay("jobo/", Duration::from_secs(5));
+        let again = async {
+            world.sleep(Duration::from_secs(1)).await;
+            world.kept().delay("jobo/", Duration::ZERO);
+            assert_eq!(submit().await, path);
+        };
+        let (deleted, ()) = join(world.ask("test-key", "DELETE", &path, &[], Bytes::new()), again).await;
+        assert_eq!(deleted.status, 200);
+        let is_listed = async || {
+            let listed = json_of(&get(&world, "/v1/jobs").await);
+            listed["data"].as_array().unwrap().iter().any(|job| path.ends_with(job["id"].as_str().unwrap()))
+        };
+        assert_eq!(is_listed().await, get(&world, &path).await.status == 200);
+        assert_eq!(submit().await, path);
+        assert_eq!((is_listed().await, get(&world, &path).await.status), (true, 200));
+    });
+}

@@ -290,3 +290,23 @@ fn health_tells_of_each_endpoint_and_the_store() {
     let (_, health) = admin(&world, "GET", "/admin/health", &Value::Null);
     assert_eq!(health["state"], "the state store: switched off");
 }
+
+#[test]
+fn a_model_that_a_key_may_not_ask_for_is_refused_when_it_is_to_be_asked_later() {
+    let world = world("[keys.alice]\nsecret = \"sk-alice\"\nmodels = [\"fast\"]\n[keys.bob]\nsecret = \"sk-bob\"");
+    let ask = |key: &str, path: &str, json: Value| {
+        let authorization = format!("Bearer {key}");
+        let headers = [("authorization", authorization.as_str()), ("prefer", "respond-async")];
+        let headers = if path == "/v1/responses" { &headers[..1] } else { &headers[..] };
+        world.bare("POST", path, headers, Bytes::from(json.to_string())).status
+    };
+    let chat = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": "Hi"}]});
+    let later = |model: &str| json!({"model": model, "input": "Hi", "background": true});
+    let payload = json!({"backend": "p", "model": "m", "prompt": "Hi"});
+    for (path, asked, status) in
+        [(CHAT, chat("slow"), 202), ("/v1/responses", later("slow"), 200), ("/invoke/llm/enqueue", payload, 202)]
+    {
+        assert_eq!((ask("sk-alice", path, asked.clone()), ask("sk-bob", path, asked)), (403, status), "{path}");
+    }
+    assert_eq!((ask("sk-alice", CHAT, chat("fast")), ask("sk-alice", "/v1/responses", later("fast"))), (202, 200));
+}

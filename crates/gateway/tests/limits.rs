@@ -126,6 +126,8 @@ fn tokens_are_reserved_from_an_estimate_and_settled_by_the_backend_s_count() {
     let refused = world.request(CHAT, Bytes::from(body.to_string()), None);
     assert_eq!((refused.status, refused.header("retry-after")), (429, None));
     assert_eq!(refused.header("x-should-retry"), Some("false"));
+    // What was taken before counts for more than a minute.
+    assert!(headers(&refused, "tokens")[2].starts_with("1m"), "{:?}", headers(&refused, "tokens"));
     assert!(error(&refused)["message"].as_str().unwrap().ends_with("this request alone is larger"));
 }
 

@@ -22,7 +22,8 @@ fn world(more: &str) -> World {
     let text = format!(
         "[server]\napi_keys = [\"test-key\"]\n{more}\n[retry]\nattempts = 1\nfailover = 0\n[health]\nrest = \"0s\"\n\
          [providers.p]\nadapter = \"openai\"\nendpoint = \"http://a/v1\"\n[providers.q]\nadapter = \"openai\"\nendpoint = \
-         \"http://b/v1\"\n[models.careful]\ntarget = \"q/c\"\npolicies = []\n[models.two]\ntargets = [\"p/m\", \"q/m\"]\n"
+         \"http://b/v1\"\n[models.careful]\ntarget = \"q/c\"\npolicies = []\n[models.two]\ntargets = [\"p/m\", \"q/m\"]\n\
+         [models.hedged]\ntarget = \"p/m\"\nhedge = {{ after = \"30s\" }}\n"
     );
     let config = Config::from_toml(&text, "policies.toml", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
     let world = World::new(1, config);
@@ -432,5 +433,35 @@ fn a_policy_that_breaks_the_contract_is_left_out_and_told_of_where_it_is_open() 
             let told = world.warnings();
             assert!(told.len() == 1 && told[0].contains("policy \\\"bad\\\""), "{how} {stream}: {told:?}");
         }
+    }
+}
+
+#[test]
+fn a_policy_that_fails_while_it_watches_fails_the_request_and_no_other_target_is_asked() {
+    // Its watcher cannot be made: no backend is asked. It breaks the contract before any content has gone out.
+    for (how, sent) in [(4, 0), (1, 1), (3, 1)] {
+        for stream in [false, true] {
+            let world = world("policies = [\"bad\"]\n[policies.bad]\ncomponent = \"bad.wasm\"");
+            world.policy("bad", move || Box::new(Rude(how)));
+            world.serve(move |_, _| said(&["one ", "two"], stream));
+            let client = world.request(CHAT, body("two", "hello", stream), None);
+            assert_eq!((client.status, world.sent()), (502, sent), "{how} {stream}");
+            let error = &json(&client)["error"];
+            assert!(error["message"].as_str().unwrap().contains("policy \"bad\" "), "{error}");
+            let used = world.records()[0].usage.as_ref().and_then(|usage| usage.output_tokens);
+            assert_eq!(used, (sent > 0 && !stream).then_some(7), "{how} {stream}: what was spent on it");
+        }
+    }
+}
+
+#[test]
+fn what_a_backend_counts_is_logged_whatever_a_policy_makes_of_the_answer() {
+    for model in ["p/m", "hedged"] {
+        let world = world("policies = [\"bad\"]\n[policies.bad]\ncomponent = \"bad.wasm\"");
+        world.policy("bad", || Box::new(Rude(2)));
+        world.serve(|_, _| said(&["one"], false));
+        assert_eq!(world.request(CHAT, body(model, "hello", false), None).status, 502);
+        let usage = world.records()[0].usage.clone();
+        assert_eq!(usage.and_then(|usage| usage.output_tokens), Some(7), "{model}");
     }
 }

@@ -584,3 +584,41 @@ fn a_stream_that_fails_before_its_first_content_goes_to_another_endpoint_and_aft
         assert_eq!(body.contains("\"error\""), sent == 1, "{body}");
     }
 }
+
+#[test]
+fn a_client_is_told_not_to_try_again_where_the_backend_wants_no_other_try() {
+    for (should, told, after) in [("false", Some("false"), None), ("true", None, Some("1"))] {
+        let world = World::new(1, config(&format!("{}[retry]\nattempts = 1", providers(&["p"]))));
+        world.serve(move |_, _| error(429, &[("x-should-retry", should)]));
+        let client = ask(&world, "p/m");
+        assert_eq!(client.status, 429);
+        assert_eq!((client.header("x-should-retry"), client.header("retry-after")), (told, after), "{should}");
+    }
+}
+
+#[test]
+fn a_target_whose_time_has_come_is_asked_also_where_another_one_is_to_be_asked_once_more() {
+    let names = ["a", "b", "c"];
+    let text =
+        format!("{}[models.m]\ntargets = [\"a/x\", \"b/y\", \"c/z\"]\n[retry]\nattempts = 3\n", providers(&names));
+    let world = World::new(1, config(&text));
+    let asked = RefCell::new([0; 3]);
+    world.serve(move |host, _| {
+        let mut asked = asked.borrow_mut();
+        let count = &mut asked[names.iter().position(|name| *name == host).unwrap()];
+        *count += 1;
+        match (host, *count) {
+            // Until it has answered, the times of both others have come.
+            ("c", _) => {
+                let mut slow = error(500, &[("x-should-retry", "false")]);
+                slow.delay(Duration::from_secs(5));
+                slow
+            }
+            (_, 1) => error(503, &[]),
+            ("a", _) => error(400, &[("x-should-retry", "true")]),
+            _ => good(1, false),
+        }
+    });
+    assert_eq!(ask(&world, "m").status, 200);
+    assert_eq!(world.hosts_asked(), ["a", "b", "c", "a", "b"]);
+}

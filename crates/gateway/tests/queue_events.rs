@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::future::{Either, join, select};
 use serde_json::{Value, json};
 use witgate_config::Config;
-use world::{Act, Client, Script, World};
+use witgate_gateway::state::Rule;
+use world::{Act, Client, Script, World, whole_answer};
 
 const PATH: &str = "/invoke/llm";
 const ENQUEUE: &str = "/invoke/llm/enqueue";
@@ -211,4 +212,39 @@ fn inv_20_without_a_backend_the_length_of_the_prompt_decides() {
     assert_eq!((empty.status, json_of(&empty)), (400, json!({"message": "Missing backend or prompt"})));
     let here = world.drive(post(&world, PATH, &json!({"prompt": "Hello"})));
     assert_eq!(here.status, 400, "only what is enqueued may leave the backend out");
+}
+
+#[test]
+fn a_message_that_somebody_else_is_about_to_write_is_looked_at_again_after_a_moment() {
+    let world = world(&[]);
+    world.serve(|_, _| script(1, 200, &answer("yes")));
+    world.kept().block("msg/", 3);
+    let result = json_of(&world.drive(post(&world, PATH, &events(&[record("m1", &payload("p"))]))));
+    assert_eq!(result["results"][0]["choices"][0]["message"]["content"], "yes");
+    assert!(world.elapsed() >= Duration::from_millis(30), "{:?}", world.elapsed());
+}
+
+#[test]
+fn what_a_message_had_taken_whose_client_leaves_before_its_result_is_kept_is_given_back_at_once() {
+    let text = "[providers.p]\nadapter = \"openai\"\nendpoint = \"http://p/v1\"\n[keys.alice]\nsecret = \
+                \"alice-key\"\nbudget.total = 1.0\nquota.concurrent_requests = 5\n[prices.\"p/*\"]\ninput = 2\noutput = 8";
+    let world = World::new(1, Config::from_toml(text, "queue.toml", &|_| None).unwrap_or_else(|why| panic!("{why}")));
+    world.serve(|_, _| {
+        Script::new(vec![(1, Act::Head(200, "application/json")), (0, Act::Bytes(whole_answer())), (0, Act::End)])
+    });
+    let asked = json!({"backend": "p", "model": "m", "prompt": "Hello"}).to_string();
+    let event = Bytes::from(events(&[record("m1", &asked)]).to_string());
+    let headers = [("authorization", "Bearer alice-key")];
+    world.kept().delay("msgb/", Duration::from_secs(5));
+    let leaves = Some(Duration::from_secs(2));
+    let client = world.run(world.bare_later(Duration::ZERO, "POST", PATH, &headers, event.clone(), leaves));
+    assert!(client.left && world.sent() == 1);
+    let total = Rule::Period(Duration::ZERO, Duration::from_secs(9_999_999_999));
+    let used = || world.used(&[("meter/key/alice/total", total), ("meter/key/alice/at-once", Rule::Held)]);
+    assert_eq!(used(), [0, 0]);
+    // The message comes again when nobody works on it any more.
+    world.kept().delay("msgb/", Duration::ZERO);
+    world.pass(Duration::from_secs(3_600));
+    let client = world.bare("POST", PATH, &headers, event);
+    assert_eq!((json_of(&client)["batchItemFailures"].clone(), used()), (json!([]), vec![62_000, 0]));
 }

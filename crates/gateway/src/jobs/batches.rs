@@ -28,8 +28,8 @@ use witgate_model::Field;
 use super::files::{self, File, FileWriter};
 use super::serve::{Submission, check_key, invalid, limit, listed, parameter, told};
 use super::store::{self, Job, Status, Store, Work, millis};
-use super::work::{Claimed, may_pass, pause, warn};
-use super::{Behalf, Slot, Told, hash, seconds, unavailable};
+use super::work::{Claimed, UNBORN, may_pass, pause, warn};
+use super::{Behalf, Slot, Unkept, hash, seconds, unavailable};
 use crate::bill::Debt;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
@@ -85,7 +85,7 @@ impl Stage {
 struct Batch {
     id: String,
     owner: String,
-    /// The job that runs it.
+    /// The job that runs it; not known of one that an older gateway made.
     job: String,
     endpoint: String,
     input_file_id: String,
@@ -178,6 +178,37 @@ fn batch_key(id: &str) -> String {
     format!("batch/{id}")
 }
 
+/// The job that a batch is to have.
+pub(super) fn job_of(id: &str) -> String {
+    format!("job_{}", id.strip_prefix("batch_").unwrap_or(id))
+}
+
+/// The job that a batch is to have is this one.
+pub(super) async fn give<P: Ports>(store: Store<'_, P>, id: &str, job: &str) -> Result<(), StateError> {
+    alter(store, id, |batch| job.clone_into(&mut batch.job)).await.map(drop)
+}
+
+/// A batch, failed where there is no job for it: nobody runs it, nor will.
+async fn unborn<P: Ports>(store: Store<'_, P>, batch: Batch) -> Result<Batch, StateError> {
+    let now = store.now();
+    if batch.stage.is_final() || batch.job.is_empty() || batch.created + millis(UNBORN) >= millis(now) {
+        return Ok(batch);
+    }
+    let work = Work::Batch(batch.id.clone());
+    if store.job(&batch.job).await?.is_some_and(|(job, _)| job.work == work) {
+        return Ok(batch);
+    }
+    let failed = alter(store, &batch.id, |batch| {
+        if !batch.stage.is_final() {
+            let message = "no job runs the batch: it could not be written, or was deleted".to_owned();
+            batch.mistakes.push(Mistake { code: "batch_interrupted".to_owned(), line: None, message, param: None });
+            batch.reach(Stage::Failed, now);
+        }
+    });
+    let failed = failed.await?;
+    Ok(failed.unwrap_or(batch))
+}
+
 fn line_key(id: &str, line: usize) -> String {
     format!("batchd/{id}/{line:08}")
 }
@@ -241,10 +272,12 @@ impl Gateway {
                 }
                 BatchQuestion::Get(id) => {
                     let batch = own_batch(store, id, &owner).await?;
+                    let batch = unborn(store, batch).await.map_err(|error| unavailable(&error))?;
                     Ok(told(&mut flight, 200, Vec::new(), &batch.shown()))
                 }
                 BatchQuestion::Cancel(id) => {
                     let batch = own_batch(store, id, &owner).await?;
+                    let batch = unborn(store, batch).await.map_err(|error| unavailable(&error))?;
                     let now = store.now();
                     let batch = alter(store, id, |batch| {
                         if matches!(batch.stage, Stage::Validating | Stage::InProgress) {
@@ -311,10 +344,11 @@ impl Gateway {
             return Err(invalid("input_file_id", "must name a file whose purpose is `batch`".to_owned()));
         }
         let now = store.now();
-        let mut batch = Batch {
-            id: format!("batch_{}", http::id(flight.ports.random())),
+        let id = format!("batch_{}", http::id(flight.ports.random()));
+        let batch = Batch {
+            id: id.clone(),
             owner: owner.to_owned(),
-            job: String::new(),
+            job: job_of(&id),
             endpoint: asked.endpoint,
             input_file_id: asked.input_file_id,
             completion_window: asked.completion_window,
@@ -331,7 +365,6 @@ impl Gateway {
             errors: None,
             mistakes: Vec::new(),
         };
-        let id = batch.id.clone();
         let expires = Duration::from_millis(batch.expires);
         let written = async {
             store.enter(&store::newest("batcho", owner, batch.created, &id), expires).await?;
@@ -354,7 +387,7 @@ impl Gateway {
         let job = self.enqueue(flight, submission, http::header(headers, "idempotency-key"), place).await;
         let other = match &job {
             Ok(job) => job.work != Work::Batch(id.clone()),
-            // Of another failure nobody knows whether there is a job: the batch stays, and is forgotten in time.
+            // Of another failure nobody knows whether there is a job: the batch stays, and has failed in time if there is none.
             Err(failed) => failed.status == 409,
         };
         if other {
@@ -366,10 +399,7 @@ impl Gateway {
         }
         match job?.work {
             Work::Batch(known) if known != id => own_batch(store, &known, owner).await,
-            _ => {
-                batch.id = id;
-                Ok(batch)
-            }
+            _ => Ok(batch),
         }
     }
 
@@ -603,21 +633,20 @@ impl Gateway {
         let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&line) else { return Ok((number, None)) };
         let request_id = format!("{id}-{}", number + 1);
         let mut attempts = 0;
-        let (answer, told) = loop {
+        let (answer, unkept) = loop {
+            let unkept = Unkept::new(ports);
             if millis(store.now()) >= window_end {
-                break (None, None);
+                break (None, unkept);
             }
             attempts += 1;
-            let (status, headers, body, told) = self.ask_for(ports, job, &request_id, &asked).await;
-            let refused_here =
-                matches!(status, 429 | 503) && told.as_ref().is_some_and(|told| told.record.attempts == 0);
-            if refused_here {
+            let (status, headers, body) = self.ask_for(&unkept, job, &request_id, &asked).await;
+            if matches!(status, 429 | 503) && unkept.has_asked() == Some(false) {
                 attempts -= 1;
             }
             if !may_pass(status) || attempts >= self.config.jobs.attempts {
-                break (Some((status, body)), told);
+                break (Some((status, body)), unkept);
             }
-            if let Some(told) = told {
+            if let Some(told) = unkept.take() {
                 self.tell(ports, told);
             }
             let after = http::header(&headers, "retry-after").and_then(|value| value.parse().ok());
@@ -645,15 +674,11 @@ impl Gateway {
         let run = job.lease.clone().unwrap_or_default();
         let expires = store.now() + self.config.jobs.files_kept_for;
         store.put(&line_pieces(id, &run, number), &bytes, expires).await?;
-        let owed = told.as_ref().and_then(Told::debt);
-        let kept = Line { run, bytes: bytes.len(), good, expired, owed };
+        let kept = Line { run, bytes: bytes.len(), good, expired, owed: unkept.debt() };
         if store.first(&line_key(id, number), &kept, expires).await?.is_err() {
-            if let Some(told) = told {
-                self.void(ports, told);
-            }
             return Ok((number, None));
         }
-        if let Some(told) = &told {
+        if let Some(told) = unkept.take() {
             self.tell_of(ports.as_ref(), &told.record);
         }
         // Counted once: only for the answer that is kept.
@@ -663,18 +688,19 @@ impl Gateway {
         Ok((number, Some(good)))
     }
 
-    /// One question of a line: status, headers, body, and what is to be told of it.
+    /// One question of a line: status, headers, body. What is to be told of it goes to `unkept`.
     async fn ask_for<P: Ports>(
         self: &Arc<Self>,
-        ports: &Arc<P>,
+        unkept: &Unkept<'_, P>,
         job: &Job,
         request_id: &str,
         asked: &Asked<'_>,
-    ) -> (u16, Vec<Field>, Bytes, Option<Told>) {
+    ) -> (u16, Vec<Field>, Bytes) {
+        let ports = unkept.ports;
         let refused = |status: u16, code: &str, message: &str| {
             let json =
                 json!({"error": {"message": message, "type": "invalid_request_error", "code": code, "param": null}});
-            (status, Vec::new(), Bytes::from(json.to_string()), None)
+            (status, Vec::new(), Bytes::from(json.to_string()))
         };
         let client = match self.client_of(ports.as_ref(), &job.owner).await {
             Ok(client) => client,
@@ -683,7 +709,6 @@ impl Gateway {
         let Some(client) = client else {
             return refused(401, "invalid_api_key", "the API key of this batch is not one of this gateway's any more");
         };
-        let told = Slot::default();
         let request = Request {
             method: "POST".to_owned(),
             path: asked.url.clone(),
@@ -694,20 +719,16 @@ impl Gateway {
             ],
             body: Bytes::copy_from_slice(asked.body.get().as_bytes()),
         };
-        let behalf = Behalf { client, job: Some(job.id.clone()), told: told.clone(), start: None };
+        let behalf = Behalf { client, job: Some(job.id.clone()), told: unkept.told.clone(), start: None };
         if let Some(answer) = self.refuse_line(ports, &behalf, &request).await {
-            return (answer.status, answer.headers, answer.body, told.take());
+            return (answer.status, answer.headers, answer.body);
         }
         let response = self.answer(ports, request, Some(behalf)).await;
         match response.body {
             Body::Whole(body) if body.len() <= self.config.jobs.max_answer_bytes => {
-                (response.status, response.headers, body, told.take())
+                (response.status, response.headers, body)
             }
-            Body::Whole(_) => {
-                let (status, headers, body, _) =
-                    refused(400, "answer_too_large", "the answer is larger than jobs.max_answer_bytes");
-                (status, headers, body, told.take())
-            }
+            Body::Whole(_) => refused(400, "answer_too_large", "the answer is larger than jobs.max_answer_bytes"),
             // Dropping it closes the backend's connection.
             Body::Stream(_) => {
                 refused(400, "stream_unsupported", "the answers of a batch are whole: `stream` must be false")
@@ -871,7 +892,7 @@ async fn batches<P: Ports>(store: Store<'_, P>, owner: &str, query: &[Field]) ->
                 if let Some((_, id)) = store::of(&prefix, key)
                     && let Some((batch, _)) = store.read::<Batch>(&batch_key(id)).await?
                 {
-                    found.push(batch.shown());
+                    found.push(unborn(store, batch).await?.shown());
                 }
             }
         }

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use witgate_config::Secret;
 
+use super::Behind;
 use super::serve::shown;
 use super::store::{self, Callback, Called, Store, millis};
 use super::work::{Due, POLL, warn};
@@ -60,7 +61,7 @@ impl Gateway {
 
     /// Sends the callbacks that are due. When the next one is.
     pub(super) async fn call_back<P: Ports>(self: &Arc<Self>, ports: &Arc<P>) -> Result<Due, StateError> {
-        all_due(ports.as_ref(), "jobc", |entry, _| self.call_one(ports, entry)).await
+        all_due(ports.as_ref(), "jobc", &self.jobs.called, |entry, _| self.call_one(ports, entry)).await
     }
 
     async fn call_one<P: Ports>(self: &Arc<Self>, ports: &Arc<P>, entry: String) -> Result<(), StateError> {
@@ -126,17 +127,21 @@ impl Gateway {
     }
 }
 
-/// Does what is due of a list, several at once. When the next of it is due.
+/// Does what is due of a list, several at once, from where the time before ended. When the next of it is due.
 pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>>(
     ports: &P,
     list: &str,
+    behind: &Behind,
     one: impl Fn(String, Bytes) -> F,
 ) -> Result<Due, StateError> {
     let (store, prefix) = (Store(ports), format!("{list}/"));
     let due_at = |entry: &str| store::of(list, entry).map(|(due, _)| due);
     let now = millis(store.now());
+    let begin = behind.take();
+    let page = store.list(&prefix, begin.as_deref(), AT_ONCE).await?;
+    let last = page.last().filter(|_| page.len() == AT_ONCE).map(|(entry, _)| entry.clone());
     let (mut doing, mut next) = (Vec::new(), None);
-    for (entry, value) in store.list(&prefix, None, AT_ONCE).await? {
+    for (entry, value) in page {
         match due_at(&entry) {
             Some(due) if due <= now => {
                 let doing_it = one(entry.clone(), value);
@@ -145,10 +150,11 @@ pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>
             due => next = next.or(due),
         }
     }
-    if doing.is_empty() {
+    // More may be due behind them.
+    let last = last.filter(|_| next.is_none());
+    if doing.is_empty() && last.is_none() {
         return Ok(next);
     }
-    let more = doing.len() == AT_ONCE;
     let mut failed = Vec::new();
     for (entry, done) in join_all(doing).await {
         if let Err(error) = done {
@@ -156,12 +162,17 @@ pub(super) async fn all_due<P: Ports, F: Future<Output = Result<(), StateError>>
             failed.push(entry);
         }
     }
+    if let Some(last) = last {
+        behind.set(last);
+        // A store that takes nothing is not asked without a pause.
+        let pause = if failed.is_empty() { Duration::ZERO } else { POLL };
+        return Ok(Some(millis(store.now() + pause)));
+    }
     // What was not accepted has been put off; what another process does, or is about to write, is still there. What cannot be
     // read is not waited for.
-    let pause = if more { Duration::ZERO } else { POLL };
-    let left = store.list(&prefix, None, failed.len() + 1).await?;
+    let left = store.list(&prefix, begin.as_deref(), failed.len() + 1).await?;
     let next = left.iter().find(|(entry, _)| !failed.contains(entry));
-    Ok(next.and_then(|(entry, _)| due_at(entry)).map(|due| due.max(millis(store.now() + pause))))
+    Ok(next.and_then(|(entry, _)| due_at(entry)).map(|due| due.max(millis(store.now() + POLL))))
 }
 
 /// A message that is to be posted.

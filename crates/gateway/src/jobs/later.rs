@@ -215,6 +215,7 @@ impl Gateway {
         check_key(&headers)?;
         let once = http::header(&headers, "idempotency-key").map(str::to_owned);
         let model = self.known_model(dialect, later.parsed.request.model)?;
+        self.allow(flight, &model)?;
         let place = self.jobs.place(ports.as_ref(), self.config.jobs.max_queued).await?;
         let render = Bytes::from(later.parsed.render);
         let submission = Submission {

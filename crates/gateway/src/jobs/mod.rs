@@ -76,6 +76,10 @@ pub(crate) struct Jobs {
     calls: Bell,
     /// Rung when a job has changed.
     bells: Bells,
+    /// How far the queue, the callbacks and the notices were gone through.
+    looked: Behind,
+    called: Behind,
+    noticed: Behind,
     /// How many run: on one gateway and on those that it has replaced.
     running: AtomicUsize,
     /// Somebody runs jobs in [`crate::Gateway::work_off`].
@@ -136,6 +140,23 @@ async fn count<P: Ports>(ports: &P, most: usize) -> Result<usize, StateError> {
     }
 }
 
+/// How far a list was gone through that is not gone through at once: the next time goes on behind this entry, so that what
+/// cannot be done at its beginning keeps nothing else from being done. Who comes to its end begins anew.
+#[derive(Default)]
+pub(crate) struct Behind(Mutex<Option<String>>);
+
+impl Behind {
+    /// Where this time begins; the next one begins at the first entry.
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The next time begins behind this entry.
+    fn set(&self, entry: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
+    }
+}
+
 /// A place in the queue, given back unless a job takes it.
 pub(crate) struct Place {
     jobs: Arc<Jobs>,
@@ -187,6 +208,11 @@ impl Slot {
         self.0.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What `look` sees of it, where it is there.
+    fn see<T>(&self, look: impl FnOnce(&Told) -> T) -> Option<T> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
+
     /// The owner has ended the job: nobody asks again, and what came of the answer counts.
     fn end(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
@@ -201,6 +227,51 @@ impl Told {
     /// What it owes, to be written with its answer.
     fn debt(&self) -> Option<Debt> {
         self.bill.clone().debt(&self.record.request_id)
+    }
+
+    /// The answer is not kept: nobody is told of it, and it costs nothing.
+    fn void<P: Ports>(self, ports: &Arc<P>) {
+        let Told { record, mut bill } = self;
+        bill.void();
+        if let Some(work) = bill.work(&record.request_id) {
+            ports.after(work);
+        }
+    }
+}
+
+/// What is to be told of an answer that is not kept yet. Where it never is, whoever has left, it costs nothing: what it had
+/// taken is given back at once. One that was kept all the same, and nobody saw that, has what it owes with it.
+struct Unkept<'p, P: Ports> {
+    ports: &'p Arc<P>,
+    told: Slot,
+}
+
+impl<'p, P: Ports> Unkept<'p, P> {
+    fn new(ports: &'p Arc<P>) -> Self {
+        Unkept { ports, told: Slot::default() }
+    }
+
+    /// It is kept, or counts anyhow.
+    fn take(&self) -> Option<Told> {
+        self.told.take()
+    }
+
+    /// What it owes, to be written with its answer.
+    fn debt(&self) -> Option<Debt> {
+        self.told.see(Told::debt).flatten()
+    }
+
+    /// A backend was asked.
+    fn has_asked(&self) -> Option<bool> {
+        self.told.see(|told| told.record.attempts > 0)
+    }
+}
+
+impl<P: Ports> Drop for Unkept<'_, P> {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told.void(self.ports);
+        }
     }
 }
 
@@ -220,15 +291,6 @@ impl Gateway {
     fn tell<P: Ports>(&self, ports: &Arc<P>, told: Told) {
         let Told { record, mut bill } = told;
         self.tell_of(ports.as_ref(), &record);
-        if let Some(work) = bill.work(&record.request_id) {
-            ports.after(work);
-        }
-    }
-
-    /// The answer is not kept: nobody is told of it, and it costs nothing.
-    fn void<P: Ports>(&self, ports: &Arc<P>, told: Told) {
-        let Told { record, mut bill } = told;
-        bill.void();
         if let Some(work) = bill.work(&record.request_id) {
             ports.after(work);
         }

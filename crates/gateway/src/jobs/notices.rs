@@ -18,9 +18,9 @@ use serde_json::Value;
 use witgate_config::Webhook;
 
 use super::callback::{LEASE, Posting, all_due, backoff, check, post};
-use super::hash;
 use super::store::{self, Called, Store, millis};
 use super::work::{Due, UNBORN, warn};
+use super::{Behind, hash};
 use crate::http;
 use crate::ports::Ports;
 use crate::state::{Expect, StateError};
@@ -75,8 +75,8 @@ async fn enter<P: Ports>(store: Store<'_, P>, due: u64, id: &str, key: &str, end
 }
 
 /// Sends the notices that are due. When the next one is.
-pub(crate) async fn send<P: Ports>(ports: &P, webhook: &Webhook) -> Result<Due, StateError> {
-    all_due(ports, "alertq", |entry, key| send_one(ports, webhook, entry, key)).await
+pub(crate) async fn send<P: Ports>(ports: &P, webhook: &Webhook, behind: &Behind) -> Result<Due, StateError> {
+    all_due(ports, "alertq", behind, |entry, key| send_one(ports, webhook, entry, key)).await
 }
 
 async fn send_one<P: Ports>(ports: &P, webhook: &Webhook, entry: String, key: Bytes) -> Result<(), StateError> {

@@ -20,7 +20,7 @@ use witgate_model::Field;
 use super::serve::{invalid, told};
 use super::store::{Store, millis};
 use super::work::may_pass;
-use super::{Behalf, Slot, Told, hash, unavailable};
+use super::{Behalf, Unkept, hash, unavailable};
 use crate::bill::{Debt, longest};
 use crate::failure::Failed;
 use crate::gateway::Gateway;
@@ -183,8 +183,9 @@ impl Gateway {
         let asked = match &id {
             Some(message) => self.record_once(ports, flight, path, request_id, message, payload).await,
             None => {
-                let (status, body, told) = self.record_asked(ports, flight, path, request_id, payload).await;
-                if let Some(told) = told {
+                let unkept = Unkept::new(ports);
+                let (status, body) = self.record_asked(&unkept, flight, path, request_id, payload).await;
+                if let Some(told) = unkept.take() {
                     self.tell(ports, told);
                 }
                 Ok((status, body))
@@ -222,10 +223,10 @@ impl Gateway {
             Known { run, hash: hash(&[path.as_bytes(), &payload]), until: millis(until), result: None, owed: None };
         let gone = |error: StateError| unavailable(&error);
         let ours = loop {
-            if let Some(bytes) = store.swap(&key, None, &mine, kept_until).await.map_err(gone)? {
-                break bytes;
-            }
-            let Some((known, bytes)) = store.read::<Known>(&key).await.map_err(gone)? else { continue };
+            let (known, bytes) = match store.first(&key, &mine, kept_until).await.map_err(gone)? {
+                Ok(bytes) => break bytes,
+                Err(known) => known,
+            };
             if known.hash != mine.hash {
                 let message = "the message's id was that of another message";
                 return Err(Failed::ours(409, "invalid_request_error", "message_id_reused", message));
@@ -252,8 +253,9 @@ impl Gateway {
                 }
             }
         };
-        let (status, body, told) = self.record_asked(ports, flight, path, request_id, payload).await;
-        let owed = told.as_ref().filter(|_| !may_pass(status)).and_then(Told::debt);
+        let unkept = Unkept::new(ports);
+        let (status, body) = self.record_asked(&unkept, flight, path, request_id, payload).await;
+        let owed = if may_pass(status) { None } else { unkept.debt() };
         let kept = async {
             if may_pass(status) {
                 return store.remove(&key).await.map(|()| Some(false));
@@ -268,43 +270,46 @@ impl Gateway {
             }
             Ok(Some(true))
         };
-        let paid = kept.await.unwrap_or_else(|error: StateError| {
-            super::work::warn(ports.as_ref(), &flight.record.request_id, &error);
+        let kept: Result<_, StateError> = kept.await;
+        if let Err(error) = &kept {
+            super::work::warn(ports.as_ref(), &flight.record.request_id, error);
+        }
+        match (unkept.take(), kept) {
+            (Some(told), Ok(Some(true))) => self.tell_of(ports.as_ref(), &told.record),
             // Nobody knows how far it came: when the message comes again it is settled, or asked for again.
-            Some(owed.is_some())
-        });
-        match (told, paid) {
-            (Some(told), Some(true)) => self.tell_of(ports.as_ref(), &told.record),
-            (Some(told), Some(false)) => self.tell(ports, told),
+            (Some(told), Err(_)) if owed.is_some() => {
+                self.tell_of(ports.as_ref(), &told.record);
+                told.void(ports);
+            }
+            (Some(told), Ok(Some(false)) | Err(_)) => self.tell(ports, told),
             // Another run has the message by now.
-            (Some(told), None) => self.void(ports, told),
+            (Some(told), Ok(None)) => told.void(ports),
             (None, _) => {}
         }
         Ok((status, body))
     }
 
-    /// Asks for a payload.
+    /// Asks for a payload. What is to be told of it goes to `unkept`.
     async fn record_asked<P: Ports>(
         self: &Arc<Self>,
-        ports: &Arc<P>,
+        unkept: &Unkept<'_, P>,
         flight: &Flight<P>,
         path: &str,
         request_id: String,
         payload: Bytes,
-    ) -> (u16, Bytes, Option<Told>) {
-        let slot = Slot::default();
-        let Some(client) = flight.client.clone() else { return (401, Bytes::new(), None) };
-        let behalf = Behalf { client, job: None, told: slot.clone(), start: None };
+    ) -> (u16, Bytes) {
+        let Some(client) = flight.client.clone() else { return (401, Bytes::new()) };
+        let behalf = Behalf { client, job: None, told: unkept.told.clone(), start: None };
         let headers: Vec<Field> =
             vec![("content-type".to_owned(), "application/json".to_owned()), ("x-request-id".to_owned(), request_id)];
         let (method, path) = ("POST".to_owned(), path.to_owned());
         let request = Request { method, path, query: String::new(), headers, body: payload };
-        let response = self.answer(ports, request, Some(behalf)).await;
+        let response = self.answer(unkept.ports, request, Some(behalf)).await;
         match response.body {
-            Body::Whole(body) => (response.status, body, slot.take()),
+            Body::Whole(body) => (response.status, body),
             Body::Stream(_) => {
                 let error = json!({"statusCode": 400, "body": {"error": "400: the answers to records are whole"}});
-                (400, Bytes::from(error.to_string()), slot.take())
+                (400, Bytes::from(error.to_string()))
             }
         }
     }

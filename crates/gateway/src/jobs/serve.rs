@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use witgate_model::Field;
 use witgate_model::normaliser::Client;
 
-use super::later;
 use super::store::{self, Called, Job, Status, Store, Work, job_key, millis};
 use super::work::{MAX_BACKOFF, UNBORN, warn};
-use super::{Prefer, hash, is_enqueue, seconds, unavailable};
+use super::{Prefer, batches, hash, is_enqueue, later, seconds, unavailable};
 use crate::bill::longest;
 use crate::failure::Failed;
 use crate::gateway::Gateway;
@@ -104,6 +103,7 @@ impl Gateway {
             Checked::Later(model) => model,
             Checked::Answered(reply) => return Ok(Submitted::Reply(reply)),
         };
+        self.allow(flight, &model)?;
         let prefer = Prefer::of(&headers);
         let submission = Submission {
             work: Work::Request,
@@ -225,8 +225,12 @@ impl Gateway {
             submission;
         let now = store.now();
         let rules = &self.config.jobs;
+        let id = match &work {
+            Work::Batch(batch) => batches::job_of(batch),
+            Work::Request | Work::Later(_) => format!("job_{}", http::id(flight.ports.random())),
+        };
         let mut this = Once {
-            id: format!("job_{}", http::id(flight.ports.random())),
+            id,
             created: millis(now),
             hash: hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), &body]),
         };
@@ -261,6 +265,11 @@ impl Gateway {
                 if looks >= MOST_LOOKS {
                     return Err(StateError("others were quicker with an idempotency key".to_owned()));
                 }
+            }
+            if let Work::Batch(batch) = &work
+                && replayed
+            {
+                batches::give(store, batch, &this.id).await?;
             }
             store.put(&store::request_pieces(&this.id), &body, expires).await?;
             if let Some(render) = &render {
@@ -487,13 +496,14 @@ impl Gateway {
             if let Some(debt) = &job.owed {
                 self.pay(ports, debt, job.expires()).await?;
             }
-            store.remove(&job_key(id)).await?;
+            // What one has too that is submitted again under the same id comes first: when the job is gone, it is the other's.
             store.remove(&store::newest("jobo", owner, job.created, id)).await?;
-            if let Some(kept) = &job.answer {
-                store.remove_pieces(&store::answer_pieces(id, &kept.run), kept.bytes).await?;
-            }
             if let Work::Later(bytes) = job.work {
                 store.remove_pieces(&store::render_pieces(id), bytes).await?;
+            }
+            store.remove(&job_key(id)).await?;
+            if let Some(kept) = &job.answer {
+                store.remove_pieces(&store::answer_pieces(id, &kept.run), kept.bytes).await?;
             }
             Ok(())
         };

@@ -11,7 +11,8 @@
 //! | `jobp` | somebody has looked in passing, a moment ago |
 //!
 //! An index may lag behind the job, never the other way round: it is written before the job and removed after it, and
-//! who finds an entry that is not true puts it right.
+//! who finds an entry that is not true puts it right. Only a job that its owner deletes leaves his list first: the same id may
+//! be another job's right after.
 
 use std::time::Duration;
 

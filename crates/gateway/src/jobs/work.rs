@@ -55,6 +55,8 @@ pub(super) enum Lost {
     Ended,
     /// Another run has it, or may have it.
     Taken,
+    /// Nobody knows what became of the last change: the store did not say before the lease was over.
+    Unknown,
 }
 
 impl Lost {
@@ -304,7 +306,7 @@ impl Gateway {
             None
         });
         let notice = match &self.config.access.webhook {
-            Some(webhook) => super::send(ports.as_ref(), webhook).await?,
+            Some(webhook) => super::send(ports.as_ref(), webhook, &self.jobs.noticed).await?,
             None => None,
         };
         Ok(callback.into_iter().chain(notice).min())
@@ -318,7 +320,7 @@ impl Gateway {
         claimed: &mut Vec<Claimed>,
     ) -> Result<Due, StateError> {
         let store = Store(ports.as_ref());
-        let mut after = None::<String>;
+        let (mut after, mut failures) = (self.jobs.looked.take(), 0);
         loop {
             let page = store.list("jobq/", after.as_deref(), PAGE).await?;
             let more = page.len() == PAGE;
@@ -332,8 +334,15 @@ impl Gateway {
                 }
                 match self.claim(ports, &entry, due, id).await {
                     Ok(job) => claimed.extend(job),
-                    // Those behind it are not to wait for that.
-                    Err(error) => warn(ports.as_ref(), "", &error),
+                    // Those behind it are not to wait for that, nor is a store asked for all of them that takes nothing.
+                    Err(error) => {
+                        warn(ports.as_ref(), "", &error);
+                        failures += 1;
+                        if failures == PAGE {
+                            self.jobs.looked.set(entry);
+                            return Ok(Some(millis(store.now() + POLL)));
+                        }
+                    }
                 }
                 if claimed.len() >= want {
                     return Ok(Some(due));
@@ -442,7 +451,7 @@ impl Gateway {
         }
         match slot.take() {
             Some(told) if slot.is_ended() => self.tell(ports, told),
-            Some(told) => self.void(ports, told),
+            Some(told) => told.void(ports),
             None => {}
         }
     }
@@ -552,7 +561,7 @@ impl Gateway {
                 Err(error) => {
                     warn(ports, &job.request_id, &error);
                     if millis(ports.unix_time()) >= job.due {
-                        return Err(Lost::Taken);
+                        return Err(Lost::Unknown);
                     }
                     ports.sleep_until(ports.now() + AGAIN).await;
                 }
@@ -617,6 +626,10 @@ impl Gateway {
                     all.extend_from_slice(&bytes);
                 }
                 log.remove(ports.as_ref()).await;
+                if all.len() > most {
+                    // It ends with its stream: what came of the answer counts.
+                    told.end();
+                }
                 all.freeze()
             }
         };
@@ -690,7 +703,7 @@ impl Gateway {
             // A little longer than the record that says that they are there.
             if !self.put(ports.as_ref(), job, &pieces, &answer.body, expires + POLL).await {
                 if let Some(told) = told {
-                    self.void(ports, told);
+                    told.void(ports);
                 }
                 return;
             }
@@ -718,6 +731,8 @@ impl Gateway {
                 })
                 .await;
             match &changed {
+                // The record may say that they are there.
+                Err(Lost::Unknown) => {}
                 Err(_) => drop(store.remove_pieces(&pieces, answer.body.len()).await),
                 Ok(job) => {
                     self.jobs.bells.ring(&job.id);
@@ -742,10 +757,10 @@ impl Gateway {
             }
             changed
         };
-        // What a run found out whose job another one has, nobody is told, nor charged for.
+        // What a run found out whose job another one has, or may have, nobody is told, nor charged for here.
         match told {
-            Some(told) if changed.as_ref().err() != Some(&Lost::Taken) => self.tell(ports, told),
-            Some(told) => self.void(ports, told),
+            Some(told) if !matches!(changed, Err(Lost::Taken | Lost::Unknown)) => self.tell(ports, told),
+            Some(told) => told.void(ports),
             None => {}
         }
     }

@@ -25,6 +25,12 @@ pub struct SimStore {
     slow: RefCell<Option<(String, Duration)>>,
     /// Keys of which the first writes find somebody else writing, whom nobody sees: how they begin, and how many writes.
     blocked: RefCell<Option<(String, u64)>>,
+    /// Writes of keys that begin so fail.
+    refused: RefCell<Option<String>>,
+    /// From the write of a key that begins so on, of a value that has this in it, such writes fail; this one is done.
+    cut: RefCell<Option<(String, &'static str)>>,
+    /// The last operation that there may be.
+    last: Cell<Option<u64>>,
     mourner: RefCell<Option<Waker>>,
 }
 
@@ -57,6 +63,40 @@ impl SimStore {
     /// From now on writes of keys that begin so take so long.
     pub fn delay(&self, prefix: &str, time: Duration) {
         *self.slow.borrow_mut() = Some((prefix.to_owned(), time));
+    }
+
+    /// More operations than so many from now on are a loop that does not end.
+    pub fn at_most(&self, more: u64) {
+        self.last.set(Some(self.operations.get() + more));
+    }
+
+    /// From now on writes of keys that begin so fail; all other operations are done.
+    pub fn refuse(&self, prefix: Option<&str>) {
+        *self.refused.borrow_mut() = prefix.map(str::to_owned);
+    }
+
+    /// Writes of keys that begin so are refused from the first one on whose value has `part` in it; that one is done, and seems
+    /// to fail.
+    pub fn refuse_from(&self, prefix: &str, part: &'static str) {
+        *self.cut.borrow_mut() = Some((prefix.to_owned(), part));
+    }
+
+    fn is_refused(&self, key: &str) -> bool {
+        self.refused.borrow().as_ref().is_some_and(|prefix| key.starts_with(prefix.as_str()))
+    }
+
+    /// Whether it is the write at which refusing begins.
+    fn is_cut(&self, key: &str, value: Option<&Bytes>) -> bool {
+        let mut cut = self.cut.borrow_mut();
+        let holds =
+            |part: &str| value.is_some_and(|value| value.windows(part.len()).any(|window| window == part.as_bytes()));
+        match cut.take_if(|(prefix, part)| key.starts_with(prefix.as_str()) && holds(part)) {
+            Some((prefix, _)) => {
+                self.refuse(Some(&prefix));
+                true
+            }
+            None => false,
+        }
     }
 
     async fn delayed(&self, key: &str) {
@@ -115,6 +155,7 @@ impl SimStore {
             self.die().await;
         }
         self.operations.set(number);
+        assert!(self.last.get().is_none_or(|last| number <= last), "the store is asked again and again");
         if self.failing.get() > 0 {
             self.failing.set(self.failing.get() - 1);
             return Err(StateError("not to be reached".to_owned()));
@@ -156,7 +197,12 @@ impl State for SimStore {
         if self.is_blocked(key, expect) {
             return self.at(async { Ok(false) }).await;
         }
-        self.at(self.inner.set(now, key, value, expires, expect)).await
+        if self.is_refused(key) {
+            return self.at(async { Err(StateError("takes nothing".to_owned())) }).await;
+        }
+        let is_cut = self.is_cut(key, value.as_ref());
+        let done = self.at(self.inner.set(now, key, value, expires, expect)).await;
+        if is_cut { Err(StateError("no answer".to_owned())) } else { done }
     }
 
     async fn list(
