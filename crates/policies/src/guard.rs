@@ -1,6 +1,7 @@
 //! Refuses, marks or reroutes requests that hold what the operator does not want, and stops answers that say it.
 //!
-//! - `blocked_terms`: words and phrases, whole words only, whatever their case, blanks and punctuation.
+//! - `blocked_terms`: words and phrases, whole words only, whatever their case, blanks and punctuation. In scripts that are
+//!   written without blanks between words, each character counts as a word.
 //! - `injection`: the usual words of prompt injection in what users and tools wrote (the operator's own instructions are
 //!   not looked at), and characters that people cannot see. Words can be said in other ways: this catches the careless and
 //!   the automated, and `tag` or `route` are better than `block` where users write of such things for good reasons.
@@ -173,6 +174,21 @@ struct Simple {
     hidden: bool,
     /// Up to here in the original: what is behind it is an escape that is cut off.
     decided: usize,
+    /// The last word is at its end, whatever follows.
+    closed: bool,
+}
+
+/// Whether this is a character of a script that is written without blanks between words, digits and punctuation left out:
+/// Chinese, Japanese, Thai, Lao, Khmer, Burmese.
+fn has_no_blanks(c: char) -> bool {
+    matches!(c,
+        '\u{0E01}'..='\u{0E3A}' | '\u{0E40}'..='\u{0E4E}' // Thai
+        | '\u{0E81}'..='\u{0ECE}' | '\u{0EDC}'..='\u{0EDF}' // Lao
+        | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}' // Burmese
+        | '\u{1780}'..='\u{17D3}' | '\u{17DC}' | '\u{17DD}' // Khmer
+        | '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{309F}' | '\u{30A1}'..='\u{30FA}' | '\u{30FC}'..='\u{30FF}'
+        | '\u{31F0}'..='\u{31FF}' | '\u{FF66}'..='\u{FF9F}' // Kana
+        | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}') // Han
 }
 
 /// The escape that `text` begins with: what it stands for, and its length. `None` where it is cut off. With several
@@ -222,14 +238,17 @@ impl Simple {
             from: Vec::new(),
             hidden: false,
             decided: original.len(),
+            closed: false,
         };
         simple.push(' ', 0);
-        let mut isolates = 0_usize;
+        // What is open of pieces in another direction, by what closes them.
+        let (mut isolates, mut embeddings) = (0_usize, 0_usize);
         let mut chars = original.chars();
         loop {
             let rest = chars.as_str();
             let at = original.len() - rest.len();
             let Some(mut c) = chars.next() else { break };
+            let mut visible = false;
             if c == '\\' && escapes {
                 let Some((said, length)) = escape(rest) else {
                     simple.decided = at;
@@ -237,6 +256,8 @@ impl Simple {
                 };
                 c = said;
                 chars = rest.get(length..).unwrap_or_default().chars();
+                // In a string of JSON in a string it is one backslash and a number, which can be seen.
+                visible = rest.starts_with("\\\\");
             }
             match c {
                 // A flag is a black one, tags that name it, and their end.
@@ -246,13 +267,16 @@ impl Simple {
                     simple.separate(at);
                 }
                 // Tags, which spell ASCII invisibly; directions that make text look like another one.
-                '\u{E0000}'..='\u{E007F}' | '\u{202A}'..='\u{202E}' => simple.hidden = true,
-                // A piece in another direction, as in Arabic and Hebrew, and its end.
+                '\u{E0000}'..='\u{E007F}' | '\u{202D}' | '\u{202E}' => simple.hidden |= !visible,
+                '\u{202A}'..='\u{202C}' | '\u{2066}'..='\u{2069}' if visible => {}
+                // A piece in another direction, as in Arabic and Hebrew or around a phone number, and its end.
+                '\u{202A}' | '\u{202B}' => embeddings += 1,
                 '\u{2066}'..='\u{2068}' => isolates += 1,
-                '\u{2069}' => match isolates.checked_sub(1) {
-                    Some(open) => isolates = open,
-                    None => simple.hidden = true,
-                },
+                '\u{202C}' | '\u{2069}' => {
+                    let open = if c == '\u{202C}' { &mut embeddings } else { &mut isolates };
+                    simple.hidden |= *open == 0;
+                    *open = open.saturating_sub(1);
+                }
                 // Joiners and soft hyphens: in words of some languages, and between the letters of hidden ones.
                 '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' => {}
                 'A'..='Z' => simple.push(c.to_ascii_lowercase(), at),
@@ -261,19 +285,25 @@ impl Simple {
                     let ascii = u8::try_from(u32::from(c) - 0xFEE0).unwrap_or(b' ');
                     simple.push(char::from(ascii).to_ascii_lowercase(), at);
                 }
+                c if has_no_blanks(c) => {
+                    simple.separate(at);
+                    simple.push(c, at);
+                    simple.separate(original.len() - chars.as_str().len());
+                }
                 c if c.is_alphanumeric() => c.to_lowercase().for_each(|c| simple.push(c, at)),
                 _ => simple.separate(at),
             }
         }
-        simple.hidden |= isolates > 0;
+        simple.hidden |= isolates + embeddings > 0;
+        simple.closed = simple.decided == original.len() && simple.text.ends_with(' ');
         simple.separate(original.len());
         simple
     }
 
-    /// The text in its forms: as it is written, and, where it has backslashes, with escapes read.
-    fn forms(original: &str) -> impl Iterator<Item = Simple> {
+    /// The text in its forms: as it is written, and, where it has backslashes, with escapes read; and whether they are.
+    fn forms(original: &str) -> impl Iterator<Item = (Simple, bool)> {
         let escapes = original.contains('\\').then_some(true);
-        std::iter::once(false).chain(escapes).map(move |escapes| Simple::of(original, escapes))
+        std::iter::once(false).chain(escapes).map(move |escapes| (Simple::of(original, escapes), escapes))
     }
 
     /// Ends a word.
@@ -311,13 +341,14 @@ impl Policy for Guard {
         each(request, &mut |place, text| {
             // What is found in both forms is there once.
             let (mut of_terms, mut of_injection, mut is_hidden) = (0, 0, false);
-            for simple in Simple::forms(text) {
+            for (simple, escapes) in Simple::forms(text) {
                 if let Some(automaton) = &rules.terms {
                     of_terms = of_terms.max(automaton.find_overlapping_iter(&simple.text).count());
                 }
                 if place != Place::Instructions && settings.injection != Action::Off {
                     of_injection = of_injection.max(rules.injection.find_overlapping_iter(&simple.text).count());
-                    is_hidden |= simple.hidden;
+                    // Only in JSON an escape is the character; elsewhere it can be seen, as in code.
+                    is_hidden |= simple.hidden && (!escapes || place == Place::Json);
                 }
             }
             terms += of_terms;
@@ -386,14 +417,9 @@ impl TextFilter for Patrol {
 fn release(rules: &Rules, held: &str, last: bool) -> Result<usize, Error> {
     let Some(terms) = &rules.terms else { return Ok(held.len()) };
     let mut safe = held.len();
-    for simple in Simple::forms(held) {
-        let decided = simple.decided == held.len();
+    for (simple, _) in Simple::forms(held) {
         // The last word may go on, unless this is the end.
-        let known = if last || (decided && held.ends_with(|c: char| !c.is_alphanumeric())) {
-            simple.text.as_str()
-        } else {
-            simple.text.trim_end()
-        };
+        let known = if last || simple.closed { simple.text.as_str() } else { simple.text.trim_end() };
         if rules.settings.terms == Action::Block && terms.is_match(known) {
             return Err(rules.refusal("the answer was stopped: it holds a term that is blocked here"));
         }

@@ -77,15 +77,15 @@ pub(crate) fn unit(text: &str) -> Result<u32, bool> {
     }
 }
 
-/// A text with a character before it that has gone on already, as far as it can be read.
+/// A text with the end of what is before it, which has gone on already, as far as it can be read.
 pub(crate) struct Said<'a> {
     written: &'a str,
     /// It is written with escapes.
     escapes: bool,
     ended: bool,
-    /// The length of the character before it.
+    /// The length of what is before it.
     pub before: usize,
-    /// What it says, behind the character before it.
+    /// What it says, behind what is before it.
     pub text: Cow<'a, str>,
 }
 
@@ -98,14 +98,14 @@ pub(crate) struct At {
 
 impl<'a> Said<'a> {
     /// `json`: `written` is the inside of a JSON string. `ended`: nothing comes behind it.
-    pub fn new(written: &'a str, json: bool, before: Option<char>, ended: bool) -> Self {
+    pub fn new(written: &'a str, json: bool, before: &str, ended: bool) -> Self {
         let escapes = json && written.contains('\\');
         let mut said = Said { written, escapes, ended, before: 0, text: Cow::Borrowed(written) };
-        if before.is_none() && !escapes {
+        if before.is_empty() && !escapes {
             return said;
         }
-        let mut text = String::with_capacity(written.len() + 4);
-        text.extend(before);
+        let mut text = String::with_capacity(before.len() + written.len());
+        text.push_str(before);
         said.before = text.len();
         let mut rest = written;
         // In pieces, each up to the next escape.
@@ -173,7 +173,7 @@ mod tests {
             {
                 let inside = &written[1..written.len() - 1];
                 assert_eq!(quote(&written[1..], true), Some(inside.len()));
-                let said = Said::new(inside, true, None, true);
+                let said = Said::new(inside, true, "", true);
                 assert_eq!(said.text, text, "{written}");
                 let mut at = said.begin();
                 for (begin, c) in text.char_indices() {
@@ -183,7 +183,7 @@ mod tests {
                 }
                 // What is cut says a beginning of it, and never something else.
                 for cut in (0..inside.len()).filter(|cut| inside.is_char_boundary(*cut)) {
-                    let said = Said::new(&inside[..cut], true, None, false);
+                    let said = Said::new(&inside[..cut], true, "", false);
                     assert!(text.starts_with(&*said.text), "{written} {cut}");
                 }
             }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn an_escape_that_is_none_is_a_backslash() {
         for (written, text) in [("\\x", "\\x"), ("\\u12", "\\u12"), ("a\\", "a\\"), ("\\ud83dx", "\u{FFFD}x")] {
-            assert_eq!(Said::new(written, true, Some('b'), true).text, format!("b{text}"), "{written}");
+            assert_eq!(Said::new(written, true, "b", true).text, format!("b{text}"), "{written}");
         }
     }
 }

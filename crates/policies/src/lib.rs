@@ -5,7 +5,8 @@
 //!   say a blocked term.
 //!
 //! Both look at what people and tools wrote: text, the text of documents, tool calls' arguments, tools' results, the names of
-//! users, speakers and files. Pictures, sound, and members that the contract does not name are not looked at.
+//! users, speakers and files. Not looked at are pictures and sound, members that the contract does not name, what a request says
+//! of its tools (names, descriptions, schemas), the form that it wants the answer in, and stop sequences.
 //!
 //! What both stand on is there for others: [`each`] and [`rewrite`] go over the texts of a request, [`TextFilter`] holds back
 //! of an answer's text what cannot be decided yet.

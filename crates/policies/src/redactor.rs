@@ -10,7 +10,7 @@
 //! A model's reasoning is left as it is in both directions: backends sign it, and take it back only unchanged.
 //!
 //! In JSON (tool calls' arguments) each string is a text of its own, and is looked at as what it says, without escapes. A
-//! number that is replaced becomes a string.
+//! number that is replaced becomes a string. For patterns it is a text of its own, too.
 //!
 //! A name (of the end user, a speaker, a file) gets a placeholder without brackets, `EMAIL`, for backends restrict what a
 //! name is made of; it is not put back.
@@ -69,6 +69,8 @@ impl Default for Settings {
 struct Finder {
     kinds: Kinds,
     patterns: Vec<Pattern>,
+    /// How far a JSON Web Token is looked at, in bytes.
+    longest: usize,
 }
 
 /// A pattern of the operator's own.
@@ -81,14 +83,38 @@ struct Pattern {
 impl Pattern {
     /// The next match from `from` on that is not empty.
     fn next(&self, text: &str, mut from: usize) -> Option<(usize, usize)> {
-        #[cfg(test)]
-        tests::SEARCHES.set(tests::SEARCHES.get() + 1);
         loop {
             let found = self.regex.find_at(text, from)?;
             if !found.is_empty() {
                 return Some((found.start(), found.end()));
             }
             from = found.end() + text.get(found.end()..)?.chars().next()?.len_utf8();
+        }
+    }
+
+    /// The same outside of JSON's strings, where each value is a text of its own. `known`: where the value ends that was
+    /// looked at last.
+    fn next_value(&self, text: &str, mut from: usize, known: &mut usize) -> Option<(usize, usize)> {
+        loop {
+            let rest = text.get(from..)?;
+            let value = rest.trim_start_matches(between);
+            if value.is_empty() {
+                return None;
+            }
+            let skipped = rest.get(..rest.len() - value.len())?;
+            let begin = from + skipped.len();
+            if *known <= begin {
+                let value = value.get(..value.find(is_structure).unwrap_or(value.len()))?;
+                *known = begin + value.trim_end_matches(between).len();
+            }
+            // With the character before it where it is not at its beginning.
+            let begins = begin == 0 || skipped.contains(is_structure);
+            let before = text.get(..begin)?.chars().next_back().filter(|_| !begins).map_or(0, char::len_utf8);
+            let start = begin - before;
+            if let Some((first, end)) = self.next(text.get(start..*known)?, before) {
+                return Some((start + first, start + end));
+            }
+            from = *known;
         }
     }
 }
@@ -113,7 +139,7 @@ impl Finder {
             }
             patterns.push(Pattern { name: name.to_ascii_uppercase().replace('-', "_"), regex });
         }
-        Ok(Finder { kinds: Kinds::of(&settings.kinds), patterns })
+        Ok(Finder { kinds: Kinds::of(&settings.kinds), patterns, longest: usize::MAX })
     }
 
     /// The text with everything found replaced by what `place` makes of it; `None` where nothing was.
@@ -126,11 +152,11 @@ impl Finder {
             let rest = text.get(begin..)?;
             let quote = if json { json::quote(rest, inside) } else { None };
             let part = rest.get(..quote.unwrap_or(rest.len()))?;
-            let said = Said::new(part, inside, None, true);
-            let mut search = Search::new(self, &said.text, 0);
+            let said = Said::new(part, inside, "", true);
+            let bare = json && !inside;
+            let mut search = Search::new(self, &said.text, 0, bare);
             let (mut at, mut from) = (said.begin(), 0);
             while let Some((start, end, name)) = search.next(from) {
-                let bare = json && !inside;
                 let (start, end) = if bare { scalar(&said.text, start, end) } else { (start, end) };
                 at = said.to(at, start);
                 out.push_str(text.get(copied..begin + at.written)?);
@@ -154,29 +180,53 @@ impl Finder {
 struct Search<'a> {
     finder: &'a Finder,
     text: &'a str,
+    /// It is outside of JSON's strings.
+    bare: bool,
     built_in: Option<(usize, usize, Kind)>,
-    own: Vec<Option<(usize, usize)>>,
+    own: Vec<Own>,
+}
+
+/// What one pattern finds in it.
+#[derive(Default)]
+struct Own {
+    /// The next match.
+    next: Option<(usize, usize)>,
+    /// Of a bare text: where the value ends that was looked at last.
+    value: usize,
+}
+
+impl Own {
+    fn search(&mut self, pattern: &Pattern, text: &str, from: usize, bare: bool) {
+        #[cfg(test)]
+        tests::SEARCHES.set(tests::SEARCHES.get() + 1);
+        self.next = if bare { pattern.next_value(text, from, &mut self.value) } else { pattern.next(text, from) };
+    }
 }
 
 impl<'a> Search<'a> {
-    fn new(finder: &'a Finder, text: &'a str, from: usize) -> Self {
-        let built_in = find::next(text, from, finder.kinds);
-        let own = finder.patterns.iter().map(|pattern| pattern.next(text, from)).collect();
-        Search { finder, text, built_in, own }
+    fn new(finder: &'a Finder, text: &'a str, from: usize, bare: bool) -> Self {
+        let built_in = find::next(text, from, finder.kinds, finder.longest);
+        let own = finder.patterns.iter().map(|pattern| {
+            let mut own = Own::default();
+            own.search(pattern, text, from, bare);
+            own
+        });
+        let own = own.collect();
+        Search { finder, text, bare, built_in, own }
     }
 
     /// The first match from `from` on, which is not before that of the last call; of several the longest.
     fn next(&mut self, from: usize) -> Option<Found<'a>> {
         if self.built_in.is_some_and(|(start, ..)| start < from) {
-            self.built_in = find::next(self.text, from, self.finder.kinds);
+            self.built_in = find::next(self.text, from, self.finder.kinds, self.finder.longest);
         }
         for (own, pattern) in self.own.iter_mut().zip(&self.finder.patterns) {
-            if own.is_some_and(|(start, _)| start < from) {
-                *own = pattern.next(self.text, from);
+            if own.next.is_some_and(|(start, _)| start < from) {
+                own.search(pattern, self.text, from, self.bare);
             }
         }
         let own = self.own.iter().zip(&self.finder.patterns);
-        let own = own.filter_map(|(own, pattern)| own.map(|(start, end)| (start, end, pattern.name.as_str())));
+        let own = own.filter_map(|(own, pattern)| own.next.map(|(start, end)| (start, end, pattern.name.as_str())));
         let built_in = self.built_in.map(|(start, end, kind)| (start, end, kind.name()));
         own.chain(built_in).min_by_key(|(start, end, _)| (*start, std::cmp::Reverse(*end)))
     }
@@ -187,11 +237,20 @@ fn quoted(placeholder: String, bare: bool) -> String {
     if bare { format!("\"{placeholder}\"") } else { placeholder }
 }
 
+/// Whether this, outside of JSON's strings, stands between two values.
+fn is_structure(c: char) -> bool {
+    matches!(c, ',' | ':' | '[' | ']' | '{' | '}')
+}
+
+/// The same, and white space.
+fn between(c: char) -> bool {
+    c.is_ascii_whitespace() || is_structure(c)
+}
+
 /// The bounds of the number, or whatever it is, of which something was found outside of JSON's strings.
 fn scalar(text: &str, start: usize, end: usize) -> (usize, usize) {
-    let other = |c: char| c.is_ascii_whitespace() || matches!(c, ',' | ':' | '[' | ']' | '{' | '}');
     let (before, behind) = (text.get(..start).unwrap_or_default(), text.get(end..).unwrap_or_default());
-    (before.trim_end_matches(|c| !other(c)).len(), end + behind.find(other).unwrap_or(behind.len()))
+    (before.trim_end_matches(|c| !between(c)).len(), end + behind.find(between).unwrap_or(behind.len()))
 }
 
 /// What the watcher needs to know.
@@ -289,6 +348,8 @@ impl Policy for Redactor {
         // A note that is not ours: the answer is stopped rather than let through unseen.
         let note = serde_json::from_str::<Note>(&note)
             .map_err(|_| Error::new(ErrorKind::Other("configuration".into()), "redactor: the note is not its own"));
+        // No more of an answer is held back.
+        let finder = finder.map(|finder| Finder { longest: find::LONGEST, ..finder });
         finder.and_then(|finder| Ok(Redaction { finder, restore: note?.restore })).into()
     }
 }
@@ -312,9 +373,9 @@ pub struct Block {
     inside: bool,
     /// In JSON: what has gone on breaks off behind a backslash.
     escaped: bool,
-    /// What the last character was that has gone on of this text, where what follows depends on it.
-    before: Option<char>,
-    /// Inside of a private key: up to its end nothing goes out.
+    /// The end of what has gone on of this text, where what follows depends on it.
+    before: String,
+    /// Inside of a private key: nothing of it goes out.
     swallowing: bool,
 }
 
@@ -363,7 +424,8 @@ impl Block {
             }
             out.push('"');
             gone += 1;
-            (self.inside, self.before, self.swallowing) = (!self.inside, None, false);
+            (self.inside, self.swallowing) = (!self.inside, false);
+            self.before.clear();
         }
         held.drain(..gone);
         out
@@ -371,19 +433,19 @@ impl Block {
 
     /// Gives to `out` what can go out of `written`, which is one text; if it has `ended`, all of it. How much that was.
     fn part(&mut self, finder: &Finder, written: &str, ended: bool, out: &mut String) -> usize {
-        let said = Said::new(written, self.inside, self.before, ended);
+        let said = Said::new(written, self.inside, &self.before, ended);
         let text = &*said.text;
+        let bare = self.json && !self.inside;
         let mut at = said.begin();
         let mut from = said.before;
         if self.swallowing {
             from = self.swallow(text, from, ended);
             at = said.to(at, from);
         }
-        let safe = if ended { text.len() } else { safe(finder, &said) };
+        let safe = if ended { text.len() } else { safe(finder, &said, bare) };
         if safe > from && !self.swallowing {
-            let mut search = Search::new(finder, text, from);
+            let mut search = Search::new(finder, text, from, bare);
             while let Some((begin, end, name)) = search.next(from).filter(|(begin, ..)| *begin < safe) {
-                let bare = self.json && !self.inside;
                 let (start, end) = if bare { scalar(text, begin, end) } else { (begin, end) };
                 let next = said.to(at, start.max(from));
                 out.push_str(written.get(at.written..next.written).unwrap_or_default());
@@ -391,11 +453,11 @@ impl Block {
                 from = end;
                 // A key that goes to the end of the text may go on behind it.
                 let key = text.get(begin..).unwrap_or_default();
-                if let Some(head) = find::key_head(key.as_bytes())
-                    && find::key_end(key).is_none()
+                if finder.kinds.has(Kind::Secret)
+                    && let Some(head) = find::key_head(key.as_bytes())
                 {
-                    self.swallowing = true;
-                    from = self.swallow(text, begin + head, ended);
+                    let key = self.swallow(text, begin + head, ended);
+                    from = if self.swallowing { key } else { end.max(key) };
                 }
                 at = said.to(next, from);
                 if self.swallowing {
@@ -408,24 +470,22 @@ impl Block {
             out.push_str(written.get(at.written..next.written).unwrap_or_default());
             (at, from) = (next, safe.max(from));
         }
-        let before = text.get(..from).and_then(|gone| gone.chars().next_back());
-        // Nothing that is built in looks behind a blank.
-        self.before = before.filter(|c| !finder.patterns.is_empty() || !c.is_ascii_whitespace());
+        let gone = text.get(..from).unwrap_or_default();
+        let mut begin = gone.len().saturating_sub(find::BEFORE);
+        while !gone.is_char_boundary(begin) {
+            begin += 1;
+        }
+        // Nothing that is built in looks behind a blank, or behind what is not ASCII.
+        let looks = !finder.patterns.is_empty() || gone.as_bytes().last().is_some_and(u8::is_ascii_graphic);
+        self.before = gone.get(begin..).filter(|_| looks).unwrap_or_default().to_owned();
         at.written
     }
 
-    /// From where on the text goes on that is inside of a private key from `from` on: behind the key's end, or where that may
-    /// begin.
+    /// From where on the text goes on that is inside of a private key from `from` on: as far as this is known to go.
     fn swallow(&mut self, text: &str, from: usize, ended: bool) -> usize {
-        let key = text.get(from..).unwrap_or_default();
-        match find::key_end(key) {
-            Some(end) => {
-                self.swallowing = false;
-                from + end
-            }
-            None if ended => text.len(),
-            None => from + find::key_tail(key),
-        }
+        let (length, has_ended) = find::key_body(text.as_bytes().get(from..).unwrap_or_default(), ended);
+        self.swallowing = !has_ended;
+        from + length
     }
 
     /// The same with placeholders turned back into what they stand for.
@@ -463,7 +523,7 @@ impl Block {
 }
 
 /// Up to where nothing can begin that more text would complete.
-fn safe(finder: &Finder, said: &Said) -> usize {
+fn safe(finder: &Finder, said: &Said, bare: bool) -> usize {
     let text = &*said.text;
     let mut safe = find::settled(text);
     if !finder.patterns.is_empty() {
@@ -473,7 +533,11 @@ fn safe(finder: &Finder, said: &Said) -> usize {
         }
     }
     // What is held back is bounded as it is written, too.
-    find::before_escape(text, said.bounded(safe, find::LONGEST))
+    safe = said.bounded(safe, find::LONGEST);
+    // A number is replaced as a whole, so it is not cut; nor from what is before it, which says that it begins there.
+    let gone = text.get(..safe).unwrap_or_default();
+    let whole = gone.trim_end_matches(|c| !between(c)).trim_end_matches(between).len();
+    if bare && safe - whole <= PATTERN_WINDOW { whole } else { safe }
 }
 
 #[cfg(test)]

@@ -93,8 +93,8 @@ macro_rules! visitor {
 visitor!(
     /// Calls `visit` for each text of a request that people, tools or models wrote, in order: messages, the text of documents,
     /// the arguments of tool calls, the results of tools, prompts, texts to embed; and the names of speakers, of files and of
-    /// the end user. Not among them are reasoning, which backends sign and take back only unchanged, and members that the
-    /// contract does not name.
+    /// the end user. Not among them are reasoning, which backends sign and take back only unchanged, what is said of tools (names,
+    /// descriptions, schemas), the form of the answer, stop sequences, and members that the contract does not name.
     pub each, of_messages, [], &str, iter);
 visitor!(each_mut, of_messages_mut, [mut], &mut String, iter_mut);
 

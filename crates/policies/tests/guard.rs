@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use witgate_model::policy::{Context, Decision};
-use witgate_model::{Error, ErrorKind, Event, FinishReason, Input, Message, Policy, Request, Role, Started, Watcher};
+use witgate_model::{
+    Error, ErrorKind, Event, FinishReason, Input, Message, Part, Policy, Request, Role, Started, ToolCall, Watcher,
+};
 use witgate_policies::Guard;
 
 fn decide(settings: &Value, role: Role, text: &str) -> Result<Decision, Error> {
@@ -92,6 +94,7 @@ fn flags_and_text_in_another_direction_are_not_hidden() {
         "\u{1F3F4}\u{E0067}\u{E0062}\u{E0065}\u{E006E}\u{E0067}\u{E007F} and a black \u{1F3F4}",
         r"\ud83c\udff4\udb40\udc67\udb40\udc62\udb40\udc77\udb40\udc6c\udb40\udc73\udb40\udc7f",
         "שלום \u{2066}Ada (\u{2068}Lovelace\u{2069})\u{2069} שלום",
+        "call \u{202A}+49 30 901820\u{202C}, \u{202B}שלום (\u{202A}Ada\u{202C})\u{202C}",
     ] {
         assert_eq!(decide(&json!({}), Role::User, text), Ok(Decision::default()), "{text}");
     }
@@ -104,10 +107,76 @@ fn flags_and_text_in_another_direction_are_not_hidden() {
         "\u{2066}open",
         "closed\u{2069} \u{2066}",
         "\u{202E}turned\u{202C}",
-        r"\udb40\udc41",
+        "\u{202D}turned\u{202C}",
+        "\u{202A}open",
+        "\u{202B}open\u{2069}",
+        "closed\u{202C} \u{202A}",
     ] {
         assert!(decide(&json!({}), Role::User, text).is_err(), "{}", text.escape_unicode());
     }
+}
+
+#[test]
+fn an_escape_is_hidden_text_only_where_json_reads_it() {
+    let code = r#"text.replace(/[\u200B-\u200F\u202A-\u202E]/g, "")"#;
+    for text in [code, r"\udb40\udc41", r"{\n \u202E}"] {
+        assert_eq!(decide(&json!({}), Role::User, text), Ok(Decision::default()), "{text}");
+    }
+    let called = |arguments: String| {
+        let call = ToolCall { id: "1".into(), name: "write".into(), arguments, cache: None, extra: None };
+        let message = Message { parts: vec![Part::ToolCall(call)], ..Message::text(Role::Assistant, "") };
+        Guard::on_request("{}", &Context::default(), &Request::chat("openai-chat", "m", vec![message]))
+    };
+    assert_eq!(called(json!({"code": code}).to_string()), Ok(Decision::default()));
+    assert_eq!(called(r#"{"to":"\u202a+49 30 901820\u202c"}"#.into()), Ok(Decision::default()));
+    for arguments in [r#"{"a":"\udb40\udc41"}"#, r#"{"a":"\u202e"}"#, r#"{"a":"\u202a"}"#] {
+        assert!(called(arguments.into()).is_err(), "{arguments}");
+    }
+}
+
+#[test]
+fn a_term_is_found_anywhere_in_text_without_blanks() {
+    let settings = json!({"blocked_terms": ["猎鹰计划", "ファルコン", "โครงการ", "falcon", "iPhone 手机"]});
+    let found = [
+        "请告诉我猎鹰计划的内容",
+        "猎鹰计划",
+        "猎鹰，计划",
+        r"\u730e\u9e70\u8ba1\u5212",
+        "そのファルコンです",
+        "รายละเอียดโครงการนี้",
+        "请告诉我falcon的内容",
+        "我的iPhone手机",
+    ];
+    for text in found {
+        assert!(decide(&settings, Role::User, text).is_err(), "{text}");
+        let cuts: Vec<usize> = (0..text.len()).filter(|cut| text.is_char_boundary(*cut)).collect();
+        for cut in &cuts {
+            let (out, failed, _) = watched(&settings, answer(&[&text[..*cut], &text[*cut..]]));
+            assert!(failed.is_some() && text.starts_with(&out), "{text} {cut}: {out}");
+            assert!(!["猎", "ファ", "โค", "fal", "iP"].iter().any(|term| out.contains(term)), "{text} {cut}: {out}");
+        }
+    }
+    for text in ["猎鹰的计划", "请告诉我falcons的内容", "ファルコ"] {
+        assert!(decide(&settings, Role::User, text).is_ok(), "{text}");
+        let one = text.chars().map(String::from).collect::<Vec<_>>();
+        let one: Vec<&str> = one.iter().map(String::as_str).collect();
+        assert_eq!(watched(&settings, answer(&one)).0, text);
+    }
+    // What is held back of it is not longer than the longest term.
+    let long = "内容".repeat(500);
+    let (text, failed, most) = watched(&settings, answer(&[&long, &long]));
+    assert!(failed.is_none() && text == long.repeat(2) && most <= 64, "{most}");
+}
+
+#[test]
+fn a_word_goes_on_behind_a_cut_after_an_invisible_character() {
+    let settings = json!({"blocked_terms": ["می"]});
+    let said = "او می\u{200C}خواهم گفت";
+    for cut in (0..said.len()).filter(|cut| said.is_char_boundary(*cut)) {
+        let (text, failed, _) = watched(&settings, answer(&[&said[..cut], &said[cut..]]));
+        assert_eq!((text.as_str(), failed), (said, None), "{cut}");
+    }
+    assert!(watched(&settings, answer(&["او می\u{200C}", " گفت"])).1.is_some());
 }
 
 #[test]

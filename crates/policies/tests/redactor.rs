@@ -113,7 +113,7 @@ fn escaped(value: &Value, all: bool) -> String {
 }
 
 const SAID: &str =
-    "Mail ada@example.com or bob@example.org, card 4111 1111 1111 1111, key sk-abcdefghijklmnopqrstuvwx. Done";
+    "Mail ada@example.com or bob@example.org, card 4111 1111 1111 1111, key sk-abcdefghijklmnopqrstuvwx0. Done";
 const MASKED: &str = "Mail [EMAIL] or [EMAIL], card [CREDIT_CARD], key [SECRET]. Done";
 
 #[test]
@@ -269,7 +269,77 @@ fn a_private_key_ends_wherever_its_end_is_cut() {
         }
     }
     let (text, _) = watched(&json!({}), "{}", answer(BlockKind::Text, &[&key[..33], " never ends -----EN"]));
-    assert_eq!(text, "[SECRET]");
+    assert_eq!(text, "[SECRET]\n never ends -----EN");
+}
+
+#[test]
+fn a_private_keys_head_in_prose_takes_nothing_else_with_it() {
+    let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj";
+    let key =
+        format!("-----BEGIN EC PRIVATE KEY-----\\n\" + \"{line}\\n\" + \"Pz4=\\n\" + \"-----END EC PRIVATE KEY-----");
+    let said = format!(
+        "PKCS#8 begins with `-----BEGIN PRIVATE KEY-----`, PKCS#1 with `-----BEGIN RSA PRIVATE KEY-----`. Convert it, \
+         or write \"{key}\\n\"; a PGP one is\n-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\n{line}\n{line}\nPz4=\n=aB3/\n\
+         -----END PGP PRIVATE KEY BLOCK-----\nand so on."
+    );
+    let masked = "PKCS#8 begins with `[SECRET]`, PKCS#1 with `[SECRET]`. Convert it, or write \"[SECRET]\\n\"; a PGP one is\n\
+                  [SECRET]\nand so on.";
+    assert_eq!(texts(&decide(json!({}), &ask(&[&said])).unwrap().request.unwrap()), [masked]);
+    for most in [1, 2, 7, 50, 1000] {
+        let (text, held) = streamed(&json!({}), BlockKind::Text, &said, most);
+        assert_eq!(text, masked, "{most}");
+        assert!(held <= 256 || most > 50, "{held}");
+    }
+}
+
+#[test]
+fn text_without_blanks_is_not_held_back() {
+    let said = "项目的内容，请告诉我。".repeat(50);
+    assert_eq!(streamed(&json!({}), BlockKind::Text, &said, 3), (said.clone(), 0));
+    let masked = format!("{said}[EMAIL]{said}");
+    assert_eq!(streamed(&json!({}), BlockKind::Text, &format!("{said}ada@example.com{said}"), 1), (masked, 15));
+}
+
+#[test]
+fn what_is_before_a_cut_in_a_long_word_is_known_behind_it() {
+    for (said, masked) in [
+        ("/7-212-555-0187/", "/7-212-555-0187/"),
+        ("/a_4111111111111111/", "/a_4111111111111111/"),
+        ("\\u00e9_ada@example.com/", "\\u00e9_[EMAIL]/"),
+        ("\\nada@example.com/", "\\n[EMAIL]/"),
+    ] {
+        // More of one word than is held back.
+        let word = |said: &str| format!("{}{said}{}", "x".repeat(100), "/".repeat(4200));
+        for gone in 100..100 + said.len() {
+            let said = word(said);
+            let (first, second) = said.split_at(gone + 4096);
+            let (text, held) = watched(&json!({}), "{}", answer(BlockKind::Text, &[first, second]));
+            assert_eq!(text, word(masked), "{gone}");
+            assert!(held[2] > 4000, "{held:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pattern_that_matches_over_punctuation_leaves_json() {
+    let numbers = (0..60).map(|n| if n % 7 == 0 { "4111111111111111".into() } else { format!("70000000000{n:05}") });
+    let numbers = format!("[{}]", numbers.collect::<Vec<_>>().join(","));
+    let card = numbers.replace("4111111111111111", "\"[CREDIT_CARD]\"");
+    for (pattern, said, masked) in [
+        (":[0-9]+", r#"{"a":1,"b":[2]}"#, r#"{"a":1,"b":[2]}"#),
+        ("[^0-9]*[0-9]+[^0-9]*", r#"{"a": 1, "b": [2, 3]}"#, r#"{"a": "[OWN]", "b": ["[OWN]", "[OWN]"]}"#),
+        ("^[23]$", r#"{"a":23,"b":[2,3 ]}"#, r#"{"a":23,"b":["[OWN]","[OWN]" ]}"#),
+        ("[0-9],", &numbers, &card),
+        ("no such thing", &numbers, &card),
+    ] {
+        let settings = json!({"patterns": {"own": pattern}});
+        assert_eq!(arguments(settings.clone(), said), masked, "{pattern}");
+        serde_json::from_str::<Value>(masked).unwrap();
+        for most in [1, 5, 1000] {
+            assert_eq!(streamed(&settings, tool_call(), said, most).0, masked, "{pattern} {most}");
+        }
+    }
+    assert_eq!(streamed(&json!({}), tool_call(), &numbers, 1).0, card);
 }
 
 #[test]
@@ -356,6 +426,15 @@ fn texts_of_all_kinds() -> impl Strategy<Value = String> {
         "AKIAIOSFODNN7EXAMPLE",
         "-----BEGIN PRIVATE KEY-----",
         "-----END PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
+        "\nVersion: 1",
+        "+44 (0)20 7946 0958",
+        "203.0.113.9.",
+        "`",
+        "_",
+        "-",
+        "(",
         "990000123456",
         "123456",
         "ID",
@@ -369,6 +448,7 @@ fn texts_of_all_kinds() -> impl Strategy<Value = String> {
         ",",
         "[",
         "é",
+        "猎",
         "\u{1F30D}",
         "x",
     ]);
@@ -384,7 +464,7 @@ fn cut<'a>(text: &'a str, cuts: &[usize]) -> Vec<&'a str> {
 }
 
 fn some_patterns() -> Value {
-    json!({"ticket": r"\b[0-9]{6}\b", "first": "^ID", "marked": "x+[0-9]"})
+    json!({"ticket": r"\b[0-9]{6}\b", "first": "^ID", "marked": "x+[0-9]", "listed": "[,:] ?9+"})
 }
 
 proptest! {
@@ -409,7 +489,7 @@ proptest! {
         written in 0..4,
         cuts in prop::collection::vec(0..400_usize, 0..12),
     ) {
-        let value = json!({"a": said, "n": if card { json!(4111111111111111_u64) } else { json!(-1.5) }, "b": {"c": said[0]}});
+        let value = json!({"a": said, "n": if card { json!(4111111111111111_u64) } else { json!([-1.5, 990000123456_u64, 123456]) }, "b": {"c": said[0]}});
         let json = match written {
             0 => value.to_string(),
             1 => serde_json::to_string_pretty(&value).unwrap(),
