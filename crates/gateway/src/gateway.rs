@@ -25,7 +25,7 @@ use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
-use crate::metrics::{PoolReport, Watch};
+use crate::metrics::{Load, PoolReport, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::operate::Operated;
 use crate::page;
@@ -456,7 +456,7 @@ impl Gateway {
             }
             Endpoint::Metrics => {
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8".to_owned();
-                let text = self.metrics(&flight.ports, request).map_err(|failed| (failed, None))?;
+                let text = self.metrics(&flight.ports, request).await.map_err(|failed| (failed, None))?;
                 return Ok(Routed::Text(vec![("content-type".to_owned(), kind)], text));
             }
             Endpoint::Root => {
@@ -491,7 +491,7 @@ impl Gateway {
     }
 
     /// The metrics, for who may read them.
-    fn metrics<P: Ports, B>(&self, ports: &Arc<P>, request: &Request<B>) -> Result<String, Failed> {
+    async fn metrics<P: Ports, B>(&self, ports: &Arc<P>, request: &Request<B>) -> Result<String, Failed> {
         let Some((watch, metrics)) = self.watch.as_ref().and_then(|watch| Some((watch, watch.metrics.as_ref()?)))
         else {
             let message = "metrics are not enabled; set metrics.enabled = true in the configuration";
@@ -516,8 +516,10 @@ impl Gateway {
                 endpoints: pool.endpoints(now),
             }));
         }
+        let (jobs_running, jobs_queued) = self.jobs.count(ports.as_ref(), self.config.jobs.max_queued).await;
+        let load = Load { in_flight: self.in_flight(), pools, jobs_running, jobs_queued };
         let operated = Operated { components: ports.components(), configuration: ports.configuration() };
-        Ok(metrics.text(self.in_flight(), &pools, &watch.alarms, operated))
+        Ok(metrics.text(&load, &watch.alarms, operated))
     }
 
     /// Counts a request that has ended, and tells of alarms.

@@ -68,6 +68,13 @@ struct Named {
     alarm: String,
 }
 
+/// Jobs that are counted together.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobsThat {
+    /// `queued`: wait or run, in whichever process; `running`: run in this one.
+    state: &'static str,
+}
+
 /// A part of a budget that has been reached.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct Threshold {
@@ -93,6 +100,15 @@ pub(crate) struct PoolReport {
     pub endpoints: Vec<(u32, bool)>,
 }
 
+/// What is served when the metrics are read.
+pub(crate) struct Load {
+    pub in_flight: usize,
+    pub pools: Vec<PoolReport>,
+    pub jobs_running: usize,
+    /// None where nobody can tell.
+    pub jobs_queued: Option<usize>,
+}
+
 /// The metrics of one gateway.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -108,6 +124,7 @@ pub(crate) struct Metrics {
     at_endpoint: Family<Backend, Gauge>,
     endpoint_up: Family<Backend, Gauge>,
     alarm: Family<Named, Gauge>,
+    jobs: Family<JobsThat, Gauge>,
     names: Mutex<BTreeSet<Arc<str>>>,
     /// Gauges are set for one reader at a time.
     reading: Mutex<()>,
@@ -129,6 +146,7 @@ impl Metrics {
             at_endpoint: Family::default(),
             endpoint_up: Family::default(),
             alarm: Family::default(),
+            jobs: Family::default(),
             names: Mutex::default(),
             reading: Mutex::default(),
             registry: Registry::default(),
@@ -149,6 +167,8 @@ impl Metrics {
         registry.register("witgate_endpoint_in_flight", "Requests at an endpoint", m.at_endpoint.clone());
         registry.register("witgate_endpoint_up", "1: gets requests; 0: rests", m.endpoint_up.clone());
         registry.register("witgate_alarm", "1: above its threshold", m.alarm.clone());
+        let help = "Asynchronous jobs: queued (all that wait or run), running (in this process)";
+        registry.register("witgate_jobs", help, m.jobs.clone());
         Metrics { registry, ..metrics }
     }
 
@@ -208,16 +228,22 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub fn text(&self, in_flight: usize, pools: &[PoolReport], alarms: &[Arc<Watched>], operated: Operated) -> String {
+    pub fn text(&self, load: &Load, alarms: &[Arc<Watched>], operated: Operated) -> String {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         // Of what was configured before and is no more nothing is told.
         self.waiting.clear();
         self.at_endpoint.clear();
         self.endpoint_up.clear();
         self.alarm.clear();
+        self.jobs.clear();
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.in_flight.set(gauge(in_flight));
-        for pool in pools {
+        self.in_flight.set(gauge(load.in_flight));
+        for (state, count) in [("running", Some(load.jobs_running)), ("queued", load.jobs_queued)] {
+            if let Some(count) = count {
+                self.jobs.get_or_create(&JobsThat { state }).set(gauge(count));
+            }
+        }
+        for pool in &load.pools {
             let labels = Pooled { gen_ai_provider_name: pool.provider.clone(), region: pool.region.clone() };
             self.waiting.get_or_create(&labels).set(gauge(pool.waiting));
             for (number, (in_flight, up)) in pool.endpoints.iter().enumerate() {

@@ -124,6 +124,36 @@ fn bed_r7_a_job_is_submitted_polled_and_its_answer_is_the_dialect_s_own() {
 }
 
 #[test]
+fn jobs_that_wait_and_that_run_are_counted_in_the_metrics() {
+    let world = World::new(1, config_with("concurrency = 2", "[metrics]\nenabled = true"));
+    world.serve(|_, _| good(30_000));
+    let gauges = async || {
+        let text = String::from_utf8(get(&world, "/metrics").await.body.to_vec()).unwrap();
+        let gauges = text.lines().filter_map(|line| line.strip_prefix("witgate_jobs{state="));
+        gauges.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let is = |running: &str, queued: &str| {
+        [format!("\"running\"}} {running}"), format!("\"queued\"}} {queued}")].into_iter().collect()
+    };
+    with_worker(&world, async {
+        assert_eq!(gauges().await, is("0", "0"));
+        for _ in 0..5 {
+            submit(&world).await;
+        }
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(gauges().await, is("2", "5"), "those that run wait for their end");
+        world.sleep(Duration::from_secs(40)).await;
+        assert_eq!(gauges().await, is("2", "3"));
+        // Where nobody can tell, nothing is told.
+        world.sleep(Duration::from_secs(6)).await;
+        world.store_is(StoreIs::Failing);
+        assert_eq!(gauges().await, ["\"running\"} 2".to_owned()].into());
+        world.store_is(StoreIs::Well);
+        assert_eq!(gauges().await, is("2", "3"), "as soon as it can be asked again");
+    });
+}
+
+#[test]
 fn every_dialect_s_requests_can_be_jobs() {
     let world = World::new(1, config(""));
     world.serve(|_, _| good(10));

@@ -95,14 +95,7 @@ pub(crate) struct Jobs {
 impl Jobs {
     /// A place in the queue.
     pub async fn place<P: Ports>(self: &Arc<Self>, ports: &P, most: usize) -> Result<Place, Failed> {
-        let known = |jobs: &Self| *jobs.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = ports.now();
-        if known(self).0.is_none_or(|counted| now.saturating_sub(counted) >= COUNTED_FOR) {
-            // Others go on with the old number meanwhile.
-            self.queued.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(now);
-            let count = count(ports, most).await.map_err(|error| unavailable(&error))?;
-            self.queued.lock().unwrap_or_else(PoisonError::into_inner).1 = count;
-        }
+        self.know(ports, most).await.map_err(|error| unavailable(&error))?;
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         if queued.1 >= most {
             let message = format!("{most} jobs wait already, the limit (jobs.max_queued); try again later");
@@ -112,6 +105,34 @@ impl Jobs {
         }
         queued.1 += 1;
         Ok(Place { jobs: Arc::clone(self), taken: false })
+    }
+
+    /// Counts the queue, up to `most`, unless that was done a moment ago.
+    async fn know<P: Ports>(&self, ports: &P, most: usize) -> Result<(), StateError> {
+        let now = ports.now();
+        {
+            let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            if queued.0.is_some_and(|counted| now.saturating_sub(counted) < COUNTED_FOR) {
+                return Ok(());
+            }
+            // Others go on with the old number meanwhile.
+            queued.0 = Some(now);
+        }
+        let counted = count(ports, most).await;
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        match counted {
+            Ok(count) => queued.1 = count,
+            Err(_) => queued.0 = None,
+        }
+        counted.map(|_| ())
+    }
+
+    /// How many jobs run in this process, and how many are in the queue, up to `most`: those that run are in it too. Of the
+    /// queue nothing is told where the store cannot be asked.
+    pub async fn count<P: Ports>(&self, ports: &P, most: usize) -> (usize, Option<usize>) {
+        let queued = self.know(ports, most).await.is_ok();
+        let queued = queued.then(|| self.queued.lock().unwrap_or_else(PoisonError::into_inner).1);
+        (self.running.load(Ordering::Relaxed), queued)
     }
 
     /// Whoever runs jobs is to look at what there is to do.
