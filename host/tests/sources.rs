@@ -358,6 +358,65 @@ fn credentials_are_those_of_docker_and_no_other_host_gets_them() {
     assert!(!place.read("witgate.lock").contains(kit::registry::PASSWORD));
 }
 
+/// A registry of one artifact, `a/b:1`, which is read with any token, and the service that gives such tokens to everybody.
+fn public(wasm: Vec<u8>) -> (Web, Web) {
+    let digest = Digest::of(&wasm);
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "digest": digest.as_str(), "size": 2},
+        "layers": [{"mediaType": "application/wasm", "digest": digest.as_str(), "size": wasm.len()}],
+    })
+    .to_string();
+    let token = Web::new(|_| ok(br#"{"token": "t0ken"}"#));
+    let realm = token.url("/token");
+    let seen = AtomicUsize::new(0);
+    let registry = Web::new(move |path| match (path, seen.fetch_add(1, Ordering::SeqCst)) {
+        (_, 0) => format!(
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"{realm}\",service=\"s\"\r\ncontent-length: \
+             0\r\nconnection: close\r\n\r\n"
+        )
+        .into_bytes(),
+        ("/v2/a/b/manifests/1", _) => ok(manifest.as_bytes()),
+        _ => ok(&wasm),
+    });
+    (registry, token)
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_public_is_read_where_dockers_credential_helper_has_nothing_for_its_registry() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let wasm = std::fs::read(kit::component("adapter-stub.wasm")).unwrap();
+    // It reads what it is asked, and fails in one of these words.
+    for (says, is_added) in [
+        ("echo 'credentials not found in native keychain'", true),
+        ("echo 'credentials not found in native keychain' >&2", true),
+        ("echo 's3cret: the keychain is locked'", false),
+    ] {
+        let (registry, token) = public(wasm.clone());
+        let place = Place::new(PROVIDER);
+        let docker = place.path().join("docker");
+        std::fs::create_dir(&docker).unwrap();
+        place.write("docker/config.json", r#"{"credsStore": "desktop"}"#);
+        place.write("docker/docker-credential-desktop", format!("#!/bin/sh\nread -r asked\n{says}\nexit 1\n"));
+        let helper = docker.join("docker-credential-desktop");
+        std::fs::set_permissions(helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = format!("{}/a/b:1", registry.address);
+        let output =
+            place.witgate(&["adapters", "add", "mine", &source], &[("DOCKER_CONFIG", &docker), ("PATH", &docker)]);
+        let told = err(&output);
+        assert_eq!(output.status.code(), Some(if is_added { 0 } else { 1 }), "{says}: {told}");
+        assert_eq!(token.asked(), usize::from(is_added), "{says}");
+        if is_added {
+            let asked = token.requests.lock().unwrap()[0].to_lowercase();
+            assert!(!asked.contains("authorization"), "{asked}");
+        } else {
+            let failed = "docker's credential helper docker-credential-desktop failed";
+            assert!(told.contains(failed) && !told.contains("s3cret"), "{told}");
+        }
+    }
+}
+
 #[test]
 fn a_token_service_is_asked_and_its_token_goes_to_the_registry_alone() {
     let blobs = Web::new(|_| ok(b"component"));
