@@ -18,6 +18,7 @@ use witgate_config::{
 };
 
 use crate::sources::{Kind, Refusal, Sources};
+use crate::shown::word;
 use crate::{BuildError, Host, LoadedAdapter, builtin};
 
 /// Where the component is to run.
@@ -575,20 +576,20 @@ impl Composition {
         out
     }
 
-    /// The command that serves it by wasmtime: with an instance for each request where a part is not trusted. `component`:
-    /// the component's file.
+    /// The command that serves it by wasmtime, as a shell reads it: with an instance for each request where a part is not
+    /// trusted. `component`: the component's file.
     pub fn wasmtime(&self, component: &str) -> String {
         let mut out = "wasmtime serve -S cli".to_owned();
         for read in &self.variables {
             let _ = write!(out, " --env {}", read.name);
         }
         if let Some(folder) = &self.configurations {
-            let _ = write!(out, " --dir {}::/configurations", folder.display());
+            let _ = write!(out, " --dir {}", word(&format!("{}::/configurations", folder.display())));
         }
         if !self.untrusted.is_empty() {
             let _ = write!(out, " {INSTANCE_EACH}");
         }
-        let _ = write!(out, " {component}");
+        let _ = write!(out, " {}", word(component));
         out
     }
 }

@@ -186,6 +186,21 @@ fn for_other_hosts_nothing_of_spin_is_imported_and_the_command_names_the_variabl
 }
 
 #[test]
+fn a_command_that_is_told_is_quoted_where_a_shell_needs_it() {
+    let toml = "[providers.stub]\nadapter = \"stub\"\n";
+    let (_folder, told) = good(toml, &["-o", "my gateway"], &[]);
+    assert!(told.ends_with("\n    spin up --from 'my gateway/spin.toml'\n"), "{told}");
+    let toml = format!("{toml}[documents]\nconfigurations = \"kept here\"\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("kept here")).unwrap();
+    std::fs::write(folder.path().join("witgate.toml"), toml).unwrap();
+    let output = again(folder.path(), &["--for", "wasi", "-o", "my gateway"], &[]);
+    let told = text(&output.stdout);
+    let command = "wasmtime serve -S cli --dir 'kept here::/configurations' 'my gateway/witgate.wasm'\n";
+    assert!(told.ends_with(command), "{told}{}", text(&output.stderr));
+}
+
+#[test]
 fn an_instance_for_each_request_is_asked_for_where_a_part_is_not_trusted_and_nowhere_else() {
     let flags = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
     let stub = "[providers.stub]\nadapter = \"stub\"\n[policies.redactor]\n";
