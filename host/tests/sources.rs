@@ -673,6 +673,18 @@ fn the_command_that_a_refusal_names_makes_its_configuration_right() {
 }
 
 #[test]
+fn an_adapter_that_speaks_of_a_policys_interface_is_added_as_an_adapter() {
+    let stub = std::fs::read(kit::component("adapter-stub.wasm")).unwrap();
+    let said = b"witgate:policy/hooks@0.1.0";
+    let section = [&[0, said.len() as u8 + 2, 1, b'x'], said.as_slice()].concat();
+    let place = Place::new(PROVIDER);
+    place.write("mine.wasm", [stub, section].concat());
+    let output = place.witgate(&["adapters", "add", "mine", "mine.wasm"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(place.read("witgate.toml").contains("[adapters.mine]\n"), "{}", place.read("witgate.toml"));
+}
+
+#[test]
 fn what_others_change_while_an_adapter_is_fetched_stays() {
     let guard = std::fs::read(kit::component("policy-guard.wasm")).unwrap();
     let toml = "[providers.p]\nadapter = \"stub\"\nendpoint = \"stub:\"\n";
