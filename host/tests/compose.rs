@@ -248,6 +248,15 @@ fn the_hosts_and_the_variables_of_aws_follow_from_its_regions() {
     ] {
         assert!(manifest.contains(line), "{manifest}");
     }
+    // In Spin, a variable of the configuration's and AWS's own are one where they differ in their case alone.
+    let toml = "[providers.aws]\nadapter = \"bedrock\"\nsettings.region = \"${aws_region}\"\n[providers.other]\nadapter = \
+                \"bedrock\"\n[models.\"*\"]\ntarget = \"aws\"\n";
+    let (folder, _) = good(toml, &[], &[("aws_region", "eu-west-1"), ("AWS_REGION", "eu-west-1")]);
+    let manifest = std::fs::read_to_string(folder.path().join("composed/spin.toml")).unwrap();
+    let lines: Vec<_> = manifest.lines().filter(|line| line.starts_with("aws_region = ")).collect();
+    assert_eq!(lines, ["aws_region = { default = \"eu-west-1\" }", "aws_region = \"{{ aws_region }}\""]);
+    let told = refused(toml, &[("aws_region", "eu-west-1"), ("AWS_REGION", "us-east-1")]);
+    assert!(told.contains("AWS_REGION and aws_region are one variable in Spin, and have two values here"), "{told}");
     let told = refused("[providers.aws]\nadapter = \"bedrock\"\n", &[]);
     assert!(told.contains("witgate.toml:1:12: providers.aws: the host is not known"), "{told}");
 }
