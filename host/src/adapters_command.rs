@@ -13,6 +13,7 @@ use witgate_config::{ComponentSource, Digest};
 use witgate_host::Plugin;
 use witgate_host::sources::{Entry, Fetched, Kind, Lock, Sources, lock_file, replace};
 
+use crate::shown::plain;
 use crate::{Log, Source, UNUSABLE, Unusable};
 
 /// What is asked.
@@ -442,8 +443,7 @@ fn about(plugin: &Plugin, source: &str, fetched: &Fetched) -> String {
     if settings.is_none_or(serde_json::Map::is_empty) {
         rows.push(("settings", "none".to_owned()));
     }
-    // What a component says of itself is text of a stranger: no control characters reach the terminal.
-    let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    // What a component says of itself is text of a stranger.
     rows.iter().map(|(name, text)| format!("  {name:<13} {}\n", plain(text))).collect()
 }
 

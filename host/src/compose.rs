@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use witgate_config::{
     variables,
 };
 
+use crate::shown::word;
 use crate::sources::{Kind, Refusal, Sources};
 use crate::{BuildError, Host, LoadedAdapter, builtin};
 
@@ -354,8 +356,41 @@ fn reads(
                 problems.push(config.problem(key, message, Some("give one of them another name".to_owned())));
             }
         }
+        let key = |name: &str| named.iter().find(|variable| variable.name == name).and_then(|of| of.keys.first());
+        let (merged, differ) = one_in_lower_case(reads.into_values());
+        for (one, other) in differ {
+            let message = format!("{one} and {other} are one variable in Spin, and have two values here");
+            let key = key(&other).or(key(&one)).map_or("", String::as_str);
+            problems.push(config.problem(key, message, Some("unset one of them".to_owned())));
+        }
+        return merged;
     }
     reads.into_values().collect()
+}
+
+/// What is read where names that differ in their case alone are one variable, as `${aws_region}` of a configuration and AWS's
+/// own `AWS_REGION`: it is a secret, or required, where one of them is. And the names of those of two values.
+fn one_in_lower_case(reads: impl Iterator<Item = Reads>) -> (Vec<Reads>, Vec<(String, String)>) {
+    let (mut merged, mut differ) = (BTreeMap::<String, Reads>::new(), Vec::new());
+    for read in reads {
+        match merged.entry(read.name.to_ascii_lowercase()) {
+            Entry::Vacant(place) => {
+                place.insert(read);
+            }
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                if let (Some(one), Some(other)) = (&known.value, &read.value)
+                    && one != other
+                {
+                    differ.push((known.name.clone(), read.name.clone()));
+                }
+                known.secret |= read.secret;
+                known.required |= read.required;
+                known.value = known.value.take().or(read.value).filter(|_| !known.secret);
+            }
+        }
+    }
+    (merged.into_values().collect(), differ)
 }
 
 fn is_spin_name(name: &str) -> bool {
@@ -575,20 +610,20 @@ impl Composition {
         out
     }
 
-    /// The command that serves it by wasmtime: with an instance for each request where a part is not trusted. `component`:
-    /// the component's file.
+    /// The command that serves it by wasmtime, as a shell reads it: with an instance for each request where a part is not
+    /// trusted. `component`: the component's file.
     pub fn wasmtime(&self, component: &str) -> String {
         let mut out = "wasmtime serve -S cli".to_owned();
         for read in &self.variables {
             let _ = write!(out, " --env {}", read.name);
         }
         if let Some(folder) = &self.configurations {
-            let _ = write!(out, " --dir {}::/configurations", folder.display());
+            let _ = write!(out, " --dir {}", word(&format!("{}::/configurations", folder.display())));
         }
         if !self.untrusted.is_empty() {
             let _ = write!(out, " {INSTANCE_EACH}");
         }
-        let _ = write!(out, " {component}");
+        let _ = write!(out, " {}", word(component));
         out
     }
 }
@@ -662,6 +697,30 @@ mod tests {
             assert_eq!(origin(url).as_deref(), Some(expected));
         }
         assert_eq!(origin("stub:"), None);
+    }
+
+    #[test]
+    fn names_that_differ_in_their_case_alone_are_one_variable() {
+        let one = |name: &str, secret, required, value: Option<&str>| Reads {
+            name: name.to_owned(),
+            secret,
+            required,
+            value: value.map(str::to_owned),
+        };
+        let reads = |value| {
+            let of_keys = [one("AWS_KEY", true, true, None), one("aws_key", false, false, Some("shown"))];
+            let of_regions = [one("AWS_REGION", false, false, None), one("B", false, true, Some("b")), value];
+            of_keys.into_iter().chain(of_regions)
+        };
+        let (merged, differ) = one_in_lower_case(reads(one("aws_region", false, true, Some("us-east-1"))));
+        let expected = [
+            one("AWS_KEY", true, true, None),
+            one("AWS_REGION", false, true, Some("us-east-1")),
+            one("B", false, true, Some("b")),
+        ];
+        assert_eq!((merged.as_slice(), differ), (expected.as_slice(), Vec::new()));
+        let (_, differ) = one_in_lower_case(reads(one("b", false, false, Some("c"))));
+        assert_eq!(differ, [("B".to_owned(), "b".to_owned())]);
     }
 
     #[test]

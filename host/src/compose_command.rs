@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use witgate_host::compose::{ComposeError, MARK, Options, Runtime, compose};
 
 use crate::Unusable;
+use crate::shown::word;
 
 /// The command's arguments.
 #[derive(Args)]
@@ -96,7 +97,7 @@ impl Compose {
         let run = match options.runtime {
             Runtime::Spin => {
                 write(&manifest, composed.spin_toml(COMPONENT, &name).as_bytes())?;
-                format!("spin up --from {}", manifest.display())
+                format!("spin up --from {}", word(&manifest.display().to_string()))
             }
             Runtime::Wasi => composed.wasmtime(&component.display().to_string()),
         };

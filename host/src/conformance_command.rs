@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, value_parser};
+use witgate_config::Limits;
 use witgate_host::conformance::{Options, run};
 
 /// The command's arguments.
@@ -21,6 +22,16 @@ pub(crate) struct Conformance {
     /// The model that requests name.
     #[arg(long, default_value = "test-model")]
     model: String,
+    /// The most memory of one instance, in bytes, as max_memory_bytes in the configuration. Without it: 64 MiB.
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u64).range(1 << 20..=Limits::MOST_MEMORY_BYTES))]
+    max_memory_bytes: Option<u64>,
+    /// The most elements of one table of an instance, as max_table_elements in the configuration. Without it: 20000.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = value_parser!(u32).range(100..=i64::from(Limits::MOST_TABLE_ELEMENTS)),
+    )]
+    max_table_elements: Option<u32>,
     /// The report as JSON.
     #[arg(long)]
     json: bool,
@@ -36,6 +47,12 @@ impl Conformance {
         options.samples = self.samples;
         options.settings = self.settings;
         options.model = self.model;
+        if let Some(most) = self.max_memory_bytes.and_then(|most| usize::try_from(most).ok()) {
+            options.bounds.memory_bytes = most;
+        }
+        if let Some(most) = self.max_table_elements {
+            options.bounds.table_elements = most as usize;
+        }
         if let Some(dir) = self.cache_dir {
             options.cache_dir = (!dir.as_os_str().is_empty()).then_some(dir);
         }

@@ -36,6 +36,16 @@ const CORE_INSTANCES: u32 = 64;
 /// it takes the first one's place, has room beside it.
 pub(crate) const MOST_MEMORIES: u32 = 15_360;
 
+/// So many instances, and so many memories, are tried even where there is little address space.
+const FEW: u32 = 64;
+
+/// How many instances and memories to try where there is no address space for so many; none where these are few already.
+fn fewer(instances: u32, memories: u32) -> Option<(u32, u32)> {
+    let half = |count: u32| if count > FEW { (count / 2).max(FEW) } else { count };
+    let less = (half(instances), half(memories));
+    (less != (instances, memories)).then_some(less)
+}
+
 /// What all components together may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -146,15 +156,16 @@ impl Runtime {
         let engine = loop {
             match Engine::new(&config(&sandbox, cache.as_ref())) {
                 Ok(engine) => break engine,
-                Err(error) if sandbox.instances <= 64 => return Err(error),
                 Err(error) => {
+                    let Some((instances, memories)) = fewer(sandbox.instances, sandbox.memories) else {
+                        return Err(error);
+                    };
                     tracing::warn!(
                         target: "witgate::engine",
                         instances = sandbox.instances, memories = sandbox.memories, %error,
                         "no address space for so many instances; trying half of them",
                     );
-                    sandbox.instances /= 2;
-                    sandbox.memories /= 2;
+                    (sandbox.instances, sandbox.memories) = (instances, memories);
                 }
             }
         };
@@ -410,6 +421,18 @@ mod tests {
 
     fn goes_on(time: &mut CallTime) -> bool {
         time.look().is_ok()
+    }
+
+    #[test]
+    fn where_address_space_is_short_both_instances_and_memories_become_few() {
+        let mut tried = vec![(64, 256)];
+        while let Some(next) = tried.last().and_then(|(instances, memories)| fewer(*instances, *memories)) {
+            tried.push(next);
+        }
+        assert_eq!(tried, [(64, 256), (64, 128), (64, 64)]);
+        assert_eq!(fewer(4_096, 15_360), Some((2_048, 7_680)));
+        assert_eq!(fewer(100, 16), Some((64, 16)));
+        assert_eq!(fewer(16, 64), None);
     }
 
     #[test]

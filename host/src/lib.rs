@@ -67,6 +67,7 @@ mod queues;
 mod reload;
 mod server;
 mod service;
+mod shown;
 pub mod sources;
 pub mod state;
 pub mod top;

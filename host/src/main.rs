@@ -5,6 +5,7 @@ mod adapters_command;
 mod compose_command;
 mod conformance_command;
 mod new_command;
+mod shown;
 mod top_command;
 
 use std::ffi::OsString;

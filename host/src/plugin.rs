@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
+use witgate_config::Limits;
 use witgate_model::Description;
 use witgate_model::policy::Description as PolicyDescription;
 
 use crate::builtin;
 use crate::components::{AdapterComponent, PolicyComponent};
+use crate::conformance::kind::kind as kind_of;
 use crate::engine::{Bounds, Runtime, Sandbox};
 use crate::sources::Kind;
-
-/// The interface by which a policy is told from an adapter.
-const HOOKS: &[u8] = b"witgate:policy/hooks@";
 
 /// A component that was checked as loading checks it: it imports nothing but types, exports what its contract says, and
 /// describes itself.
@@ -23,21 +22,22 @@ pub enum Plugin {
 }
 
 impl Plugin {
-    /// Loads a component under a name, as what `kind` says, else as what it exports. `cache` is where compiled components
-    /// are kept.
+    /// Loads a component under a name, as what `kind` says, else as what it exports; with as much memory, and as large
+    /// tables, as a configuration may allow it. `cache` is where compiled components are kept.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn load(name: &str, wasm: &[u8], kind: Option<Kind>, cache: Option<PathBuf>) -> Result<Self, String> {
-        let sandbox = Sandbox { instances: 16, cache, ..Sandbox::default() };
+        let bounds = Bounds {
+            memory_bytes: usize::try_from(Limits::MOST_MEMORY_BYTES).unwrap_or(usize::MAX),
+            table_elements: Limits::MOST_TABLE_ELEMENTS as usize,
+            ..Bounds::default()
+        };
+        let Bounds { memory_bytes, table_elements, .. } = bounds;
+        let sandbox = Sandbox { instances: 16, memory_bytes, table_elements, cache, ..Sandbox::default() };
         let runtime =
             Runtime::new(sandbox).map_err(|error| format!("components cannot run on this machine: {error}"))?;
-        let kind = kind.unwrap_or_else(|| match memchr::memmem::find(wasm, HOOKS) {
-            Some(_) => Kind::Policy,
-            None => Kind::Adapter,
-        });
-        let bounds = Bounds::default();
-        let loaded = match kind {
+        let loaded = match kind.unwrap_or_else(|| kind_of(wasm)) {
             Kind::Adapter => AdapterComponent::load(&runtime, name, wasm.into(), bounds).map(Plugin::Adapter),
             Kind::Policy => PolicyComponent::load(&runtime, name, wasm.into(), bounds).map(Plugin::Policy),
         };

@@ -186,6 +186,21 @@ fn for_other_hosts_nothing_of_spin_is_imported_and_the_command_names_the_variabl
 }
 
 #[test]
+fn a_command_that_is_told_is_quoted_where_a_shell_needs_it() {
+    let toml = "[providers.stub]\nadapter = \"stub\"\n";
+    let (_folder, told) = good(toml, &["-o", "my gateway"], &[]);
+    assert!(told.ends_with("\n    spin up --from 'my gateway/spin.toml'\n"), "{told}");
+    let toml = format!("{toml}[documents]\nconfigurations = \"kept here\"\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("kept here")).unwrap();
+    std::fs::write(folder.path().join("witgate.toml"), toml).unwrap();
+    let output = again(folder.path(), &["--for", "wasi", "-o", "my gateway"], &[]);
+    let told = text(&output.stdout);
+    let command = "wasmtime serve -S cli --dir 'kept here::/configurations' 'my gateway/witgate.wasm'\n";
+    assert!(told.ends_with(command), "{told}{}", text(&output.stderr));
+}
+
+#[test]
 fn an_instance_for_each_request_is_asked_for_where_a_part_is_not_trusted_and_nowhere_else() {
     let flags = "--max-instance-reuse-count 1 --max-instance-concurrent-reuse-count 1";
     let stub = "[providers.stub]\nadapter = \"stub\"\n[policies.redactor]\n";
@@ -233,6 +248,15 @@ fn the_hosts_and_the_variables_of_aws_follow_from_its_regions() {
     ] {
         assert!(manifest.contains(line), "{manifest}");
     }
+    // In Spin, a variable of the configuration's and AWS's own are one where they differ in their case alone.
+    let toml = "[providers.aws]\nadapter = \"bedrock\"\nsettings.region = \"${aws_region}\"\n[providers.other]\nadapter = \
+                \"bedrock\"\n[models.\"*\"]\ntarget = \"aws\"\n";
+    let (folder, _) = good(toml, &[], &[("aws_region", "eu-west-1"), ("AWS_REGION", "eu-west-1")]);
+    let manifest = std::fs::read_to_string(folder.path().join("composed/spin.toml")).unwrap();
+    let lines: Vec<_> = manifest.lines().filter(|line| line.starts_with("aws_region = ")).collect();
+    assert_eq!(lines, ["aws_region = { default = \"eu-west-1\" }", "aws_region = \"{{ aws_region }}\""]);
+    let told = refused(toml, &[("aws_region", "eu-west-1"), ("AWS_REGION", "us-east-1")]);
+    assert!(told.contains("AWS_REGION and aws_region are one variable in Spin, and have two values here"), "{told}");
     let told = refused("[providers.aws]\nadapter = \"bedrock\"\n", &[]);
     assert!(told.contains("witgate.toml:1:12: providers.aws: the host is not known"), "{told}");
 }

@@ -159,6 +159,13 @@ fn the_commands_status_and_report_say_what_is_wrong_and_what_would_be_right() {
     assert_eq!(told["failures"][0]["area"], "settings", "{told:#}");
     assert!(told["failures"][0]["right"].as_str().unwrap().contains("--settings"), "{told:#}");
 
+    // With what the configuration is to allow it.
+    let stub = kit::component("adapter-stub.wasm");
+    for (limit, count, status) in [("--max-table-elements", "99", 2), ("--max-table-elements", "30000", 0)] {
+        let output = command(&[stub.to_str().unwrap(), limit, count]);
+        assert_eq!(output.status.code(), Some(status), "{count}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     let output = command(&["no-such.wasm"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read no-such.wasm"));

@@ -1,10 +1,12 @@
 //! Invariants 1 and 10: no component imports anything but types, and what an adapter does wrong (trap, loop, memory,
 //! nonsense) fails its own request with a 502 that names it, and nothing else.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use witgate_host::{Body, BuildError, Host, Request};
+use witgate_host::sources::Kind;
+use witgate_host::{Body, BuildError, Host, Plugin, Request, conformance};
 
 use crate::kit::{self, Backend, ask};
 
@@ -391,6 +393,29 @@ fn an_adapter_with_a_table_beyond_its_limit_is_refused_and_another_has_its_own_l
     let told = problems.to_string();
     assert!(told.contains("adapter \"two\" wanted more than its limit of 29999 elements in a table"), "{told}");
     assert!(!told.contains("adapter \"one\""), "{told}");
+}
+
+#[test]
+fn what_a_configuration_may_allow_can_be_added_and_checked_before_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |options: &conformance::Options, file: &Path| match conformance::Plugin::load(file, options) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    // 30,000 elements of 20,000, and 70 MiB of 64.
+    for (name, module) in [("wide", "(module (table 30000 funcref))"), ("large", "(module (memory 1120))")] {
+        let wasm = with_more(&kit_bytes(), module, 1);
+        let loaded = Plugin::load(name, &wasm, None, Some(kit::cache())).map(|plugin| plugin.kind());
+        assert_eq!(loaded, Ok(Kind::Adapter), "{name}");
+        let file = folder.path().join(format!("{name}.wasm"));
+        std::fs::write(&file, &wasm).unwrap();
+        let mut options = conformance::Options::default();
+        options.cache_dir = Some(kit::cache());
+        assert_ne!(told(&options, &file), "", "{name}");
+        options.bounds.table_elements = 30_000;
+        options.bounds.memory_bytes = 80 << 20;
+        assert_eq!(told(&options, &file), "", "{name}");
+    }
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Place {
         lock.write().unwrap();
     }
 
+    /// The command that pins a component: `what` of this configuration.
+    fn add(&self, what: &str) -> String {
+        format!("run witgate adapters add --config {} {what}", self.path().join("witgate.toml").display())
+    }
+
     fn witgate(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_witgate"))
             .args(arguments)
@@ -174,7 +179,7 @@ fn a_file_that_was_locked_may_change_in_development_only() {
     place.write("mine.wasm", "two");
     let told = place.refusal();
     assert!(told.starts_with("witgate.toml:2:8: adapters.mine.path: mine.wasm has the digest sha256:"), "{told}");
-    assert!(told.contains("run witgate adapters add mine mine.wasm"), "{told}");
+    assert!(told.contains(&place.add(&format!("mine {}", place.path().join("mine.wasm").display()))), "{told}");
     place.write("witgate.toml", "[plugins]\ndevelopment = true\n[adapters.mine]\npath = \"mine.wasm\"\n");
     assert_eq!(place.load().unwrap().bytes, b"two");
 }
@@ -200,6 +205,8 @@ fn a_url_is_asked_once_and_what_it_gave_is_kept() {
     assert!(told.starts_with("witgate.toml:2:7: adapters.mine.url: http://"), "{told}");
     let digests = format!("has the digest {}, not {}", Digest::of(b"component"), Digest::of(b"what it was"));
     assert!(told.contains(&digests) && !told.contains("token"), "{told}");
+    let add = place.add(&format!("mine {} (the URL with its query)", web.url("/a.wasm")));
+    assert!(told.ends_with(&add), "{told}");
     assert!(!place.cache().join("sources").join(Digest::of(b"what it was").hex()).exists());
 }
 
@@ -251,7 +258,7 @@ fn a_tag_that_was_moved_after_locking_changes_nothing() {
     // Without a lock a tag says nothing.
     let told = place.refusal();
     assert!(told.starts_with("witgate.toml:2:7: adapters.mine.oci: "), "{told}");
-    assert!(told.ends_with(&format!("; run witgate adapters add mine oci:{source}")), "{told}");
+    assert!(told.ends_with(&place.add(&format!("mine oci:{source}"))), "{told}");
 
     place.lock(&format!("oci:{source}"), b"first", Some(first.clone()));
     assert_ne!(registry.push("acme/shout", "1.0", b"second"), first);
@@ -356,6 +363,65 @@ fn credentials_are_those_of_docker_and_no_other_host_gets_them() {
     let output = add();
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(!place.read("witgate.lock").contains(kit::registry::PASSWORD));
+}
+
+/// A registry of one artifact, `a/b:1`, which is read with any token, and the service that gives such tokens to everybody.
+fn public(wasm: Vec<u8>) -> (Web, Web) {
+    let digest = Digest::of(&wasm);
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "digest": digest.as_str(), "size": 2},
+        "layers": [{"mediaType": "application/wasm", "digest": digest.as_str(), "size": wasm.len()}],
+    })
+    .to_string();
+    let token = Web::new(|_| ok(br#"{"token": "t0ken"}"#));
+    let realm = token.url("/token");
+    let seen = AtomicUsize::new(0);
+    let registry = Web::new(move |path| match (path, seen.fetch_add(1, Ordering::SeqCst)) {
+        (_, 0) => format!(
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"{realm}\",service=\"s\"\r\ncontent-length: \
+             0\r\nconnection: close\r\n\r\n"
+        )
+        .into_bytes(),
+        ("/v2/a/b/manifests/1", _) => ok(manifest.as_bytes()),
+        _ => ok(&wasm),
+    });
+    (registry, token)
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_public_is_read_where_dockers_credential_helper_has_nothing_for_its_registry() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let wasm = std::fs::read(kit::component("adapter-stub.wasm")).unwrap();
+    // It reads what it is asked, and fails in one of these words.
+    for (says, is_added) in [
+        ("echo 'credentials not found in native keychain'", true),
+        ("echo 'credentials not found in native keychain' >&2", true),
+        ("echo 's3cret: the keychain is locked'", false),
+    ] {
+        let (registry, token) = public(wasm.clone());
+        let place = Place::new(PROVIDER);
+        let docker = place.path().join("docker");
+        std::fs::create_dir(&docker).unwrap();
+        place.write("docker/config.json", r#"{"credsStore": "desktop"}"#);
+        place.write("docker/docker-credential-desktop", format!("#!/bin/sh\nread -r asked\n{says}\nexit 1\n"));
+        let helper = docker.join("docker-credential-desktop");
+        std::fs::set_permissions(helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = format!("{}/a/b:1", registry.address);
+        let output =
+            place.witgate(&["adapters", "add", "mine", &source], &[("DOCKER_CONFIG", &docker), ("PATH", &docker)]);
+        let told = err(&output);
+        assert_eq!(output.status.code(), Some(if is_added { 0 } else { 1 }), "{says}: {told}");
+        assert_eq!(token.asked(), usize::from(is_added), "{says}");
+        if is_added {
+            let asked = token.requests.lock().unwrap()[0].to_lowercase();
+            assert!(!asked.contains("authorization"), "{asked}");
+        } else {
+            let failed = "docker's credential helper docker-credential-desktop failed";
+            assert!(told.contains(failed) && !told.contains("s3cret"), "{told}");
+        }
+    }
 }
 
 #[test]
@@ -557,6 +623,65 @@ fn what_is_to_be_run_for_a_lock_names_the_file_that_is_read() {
     let told = help(witgate_host::Host::from_toml(format!("{adapter}{PROVIDER}")).base_dir(place.path()));
     let lock = place.path().join("configuration.lock");
     assert!(told.contains(&format!("name its witgate.lock {}", lock.display())), "{told}");
+    // Where the command looks by itself no file is named, else the one that is read, whatever it is called.
+    let check = |arguments: &[&str]| {
+        let output = place.witgate(&[&["check"], arguments].concat(), &[]);
+        assert_ne!(output.status.code(), Some(0));
+        out(&output) + &err(&output)
+    };
+    place.write("witgate.toml", format!("{adapter}{PROVIDER}"));
+    let told = check(&[]);
+    assert!(told.contains("; run witgate adapters add mine oci:localhost:1/acme/mine:1\n"), "{told}");
+    place.write("my gateway.conf", format!("{adapter}insecure = true\n{PROVIDER}"));
+    let told = check(&["--config", "my gateway.conf"]);
+    let command = "run witgate adapters add --config 'my gateway.conf' --insecure mine oci:localhost:1/acme/mine:1\n";
+    assert!(told.contains(command), "{told}");
+}
+
+#[test]
+#[cfg(unix)]
+fn the_command_that_a_refusal_names_makes_its_configuration_right() {
+    let place = Place::new("");
+    let folder = place.path().join("gateway's files");
+    std::fs::create_dir(&folder).unwrap();
+    let stub = std::fs::read(kit::component("adapter-stub.wasm")).unwrap();
+    place.write("gateway's files/mine.wasm", &stub);
+    place.write("gateway's files/witgate.conf", format!("[adapters.mine]\npath = \"mine.wasm\"\n{PROVIDER}"));
+    let file = folder.join("witgate.conf").display().to_string();
+    let source = folder.join("mine.wasm").display().to_string();
+    let output = place.witgate(&["adapters", "add", "--config", &file, "mine", &source], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    // A section that nobody reads: the same adapter by other bytes.
+    place.write("gateway's files/mine.wasm", [stub.as_slice(), &[0, 2, 1, b'x']].concat());
+    let check = || place.witgate(&["check", "--config", &file], &[]);
+    let output = check();
+    assert_ne!(output.status.code(), Some(0));
+    let told = out(&output) + &err(&output);
+    let (_, command) = told.split_once("run witgate ").unwrap_or_else(|| panic!("{told}"));
+    let (command, _) = command.split_once(';').unwrap_or_else(|| panic!("{told}"));
+    let added = Command::new("sh")
+        .args(["-c", &format!("exec \"$WITGATE\" {command}")])
+        .current_dir(place.path())
+        .env("WITGATE", env!("CARGO_BIN_EXE_witgate"))
+        .env("WITGATE_CACHE_DIR", kit::cache())
+        .output()
+        .unwrap();
+    assert_eq!(added.status.code(), Some(0), "{command}: {}", err(&added));
+    let output = check();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(place.read("witgate.toml"), "", "another file was changed");
+}
+
+#[test]
+fn an_adapter_that_speaks_of_a_policys_interface_is_added_as_an_adapter() {
+    let stub = std::fs::read(kit::component("adapter-stub.wasm")).unwrap();
+    let said = b"witgate:policy/hooks@0.1.0";
+    let section = [&[0, said.len() as u8 + 2, 1, b'x'], said.as_slice()].concat();
+    let place = Place::new(PROVIDER);
+    place.write("mine.wasm", [stub, section].concat());
+    let output = place.witgate(&["adapters", "add", "mine", "mine.wasm"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(place.read("witgate.toml").contains("[adapters.mine]\n"), "{}", place.read("witgate.toml"));
 }
 
 #[test]

@@ -54,7 +54,13 @@ thread_local! {
 }
 
 /// How often jobs are looked for while a client may wait for one.
-const LOOK: Duration = Duration::from_secs(1);
+const JOBS_LOOK: Duration = Duration::from_secs(1);
+
+/// Leaves work that goes on for as long as the runtime lets the instance live; what is not done then, a later request finds.
+fn leave(shared: &Shared, ports: &Arc<ports::Wasi>, work: impl AsyncFnOnce(Arc<Gateway>, Arc<ports::Wasi>) + 'static) {
+    let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(ports));
+    spawn_local(async move { work(gateway, ports).await });
+}
 
 struct Shell;
 
@@ -67,18 +73,15 @@ impl bindings::exports::wasi::http::handler::Guest for Shell {
                 let ports = Arc::new(ports::Wasi::new(Rc::clone(&shared)));
                 let request = server::request(request);
                 let leaves_work = witgate_gateway::leaves_work(&request);
-                let work_off = || {
-                    // For as long as the runtime lets the instance live; what is not done then, a later request finds.
-                    let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
-                    spawn_local(async move { gateway.work_off(&ports).await });
-                };
+                // Where another task works off jobs already, this one ends at once.
+                let work_off = || leave(&shared, &ports, async |gateway, ports| gateway.work_off(&ports).await);
                 let answering = shared.gateway.handle(&ports, request);
                 let answer = if leaves_work {
                     // Its client may wait for a job.
                     let working = async {
                         loop {
                             let next = shared.gateway.next_job();
-                            select(pin!(next), pin!(ports.sleep_until(ports.now() + LOOK))).await;
+                            select(pin!(next), pin!(ports.sleep_until(ports.now() + JOBS_LOOK))).await;
                             work_off();
                         }
                     };
@@ -92,8 +95,7 @@ impl bindings::exports::wasi::http::handler::Guest for Shell {
                 if shared.gateway.left_work() || leaves_work {
                     work_off();
                 } else if shared.gateway.may_pass_by(ports.now()) {
-                    let (gateway, ports) = (Arc::clone(&shared.gateway), Arc::clone(&ports));
-                    spawn_local(async move { gateway.pass_by(&ports).await });
+                    leave(&shared, &ports, async |gateway, ports| gateway.pass_by(&ports).await);
                 }
                 server::respond(ports.timer(), answer)
             }

@@ -16,7 +16,7 @@ use crate::queues::Queue;
 use crate::read::Place;
 use crate::secret::Secret;
 use crate::state::{Source, State, Store};
-use crate::units::{KIB, MIB};
+use crate::units::{GIB, KIB, MIB};
 
 /// The adapters that come with witgate, by the names that configurations use.
 pub const BUILTIN_ADAPTERS: [&str; 7] = ["anthropic", "bedrock", "llama-cpp", "ollama", "openai", "sagemaker", "stub"];
@@ -215,6 +215,12 @@ pub struct Limits {
 impl Limits {
     /// The most elements of a table of a component, where it has no limit of its own.
     pub const TABLE_ELEMENTS: u32 = 20_000;
+
+    /// The most elements of a table that a component may be allowed.
+    pub const MOST_TABLE_ELEMENTS: u32 = 1_000_000;
+
+    /// The most memory that an instance of a component may be allowed, in bytes.
+    pub const MOST_MEMORY_BYTES: u64 = 2 * GIB;
 
     /// The values where nothing is configured.
     pub const DEFAULT: Self = Self {

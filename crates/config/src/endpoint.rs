@@ -83,21 +83,26 @@ pub(crate) fn check(text: &str) -> Result<String, Flaw> {
 }
 
 /// What is wrong with the endpoint that an adapter has where the configuration names none: a URL as any other, in which
-/// `{name}` stands for a setting. `{region}` may follow from a request, and so must not be the end of the host.
+/// `{name}` stands for a setting. `{region}` may follow from a request, so it chooses among the hosts of one domain only:
+/// what stands behind it ends with `.{dns_suffix}`, or with three labels in which nothing is filled in.
 pub fn check_default_endpoint(text: &str) -> Result<(), String> {
     let said = |what: &str| Err(format!("its default-endpoint {what}"));
     if text.len() > MOST {
         return said("is longer than 2,048 bytes");
     }
     let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
-    if authority.split(':').next().is_some_and(|host| host.trim_end_matches('.').ends_with("{region}")) {
-        return said("has a host that ends with the region, which a request may choose");
+    if authority.rsplit_once("{region}").is_some_and(|(_, behind)| !is_in_a_domain(behind)) {
+        return said(
+            "lets the region, which a request may choose, choose the host: behind {region} and a dot there must be \
+             {dns_suffix}, or three labels as in api.example.com",
+        );
     }
     let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, behind)) = rest.split_once('{') {
         let Some((name, after)) = behind.split_once('}') else { return said("has a \"{\" without its \"}\"") };
-        if name.is_empty() {
-            return said("has \"{}\", which names no setting");
+        // Nor does it hide where the host ends.
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+            return said("has \"{…}\" that names no setting");
         }
         filled.push_str(before);
         filled.push('1');
@@ -105,6 +110,16 @@ pub fn check_default_endpoint(text: &str) -> Result<(), String> {
     }
     filled.push_str(rest);
     check(&filled).map(|_| ()).or_else(|Flaw(what, _)| said(what))
+}
+
+/// Whether a host that ends with `behind`, whatever stands before it, is in a domain that the adapter itself has named. Of
+/// two labels, both may be a registry's: `co.uk`.
+fn is_in_a_domain(behind: &str) -> bool {
+    let host = behind.split(':').next().unwrap_or_default().trim_end_matches('.');
+    // What stands before the first dot is of one label with the region.
+    let Some((_, domain)) = host.split_once('.') else { return false };
+    let fixed = domain.rsplit('.').take_while(|label| !label.contains(['{', '}'])).count();
+    fixed >= 3 || domain == "{dns_suffix}" || domain.ends_with(".{dns_suffix}")
 }
 
 /// Labels of letters, digits, `-` and `_` (which container networks use), parted by single dots.
@@ -128,16 +143,34 @@ mod tests {
             "stub:",
             "https://api.example.com/v1",
             "https://bedrock-runtime.{region}.{dns_suffix}",
+            "https://runtime.sagemaker.{region}.{dns_suffix}:443/x",
+            "https://{region}.vpce.{dns_suffix}.",
+            "https://{region}.api.example.com:8443/v1",
+            "https://{region}-{kind}.{team}.api.example.com",
             "https://{host}/{region}",
+            "https://{host}.example.com/a.{region}",
             "http://127.0.0.1:{port}",
         ] {
             assert_eq!(check_default_endpoint(good), Ok(()), "{good}");
         }
         for (bad, told) in [
-            ("https://{region}", "ends with the region"),
-            ("https://x.{region}:443/v1", "ends with the region"),
-            ("https://{region}./v1", "ends with the region"),
+            ("https://{region}", "choose the host"),
+            ("https://x.{region}:443/v1", "choose the host"),
+            ("https://{region}./v1", "choose the host"),
+            ("https://{region}.com", "choose the host"),
+            ("https://{region}.com.", "choose the host"),
+            ("https://x.{region}.co.uk:443", "choose the host"),
+            ("https://{region}.example.com/v1", "choose the host"),
+            ("https://{region}-api.example.com", "choose the host"),
+            ("https://{region}{dns_suffix}", "choose the host"),
+            ("https://{region}.x{dns_suffix}", "choose the host"),
+            ("https://{region}.api.example.{tld}", "choose the host"),
+            ("https://a.b.c.{region}.com", "choose the host"),
+            ("https://{region}.a.b.c.{region}.com", "choose the host"),
+            ("https://example.com:{region}", "choose the host"),
+            ("https://[::{region}]", "choose the host"),
             ("https://{}.example.com", "names no setting"),
+            ("https://{a/b}.{region}.com", "names no setting"),
             ("https://{region", "without its"),
             ("https://user@example.com", "user"),
             ("file:///etc/passwd", "neither http nor https"),

@@ -402,7 +402,7 @@ table! {
         /// Most events that an adapter may make of one frame.
         max_events_per_frame: Count = Limits::DEFAULT.max_events_per_frame as u32, 1..=65_536;
         /// Most memory of one component instance.
-        max_instance_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        max_instance_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=Limits::MOST_MEMORY_BYTES;
         /// Longest time of one call into an adapter; of its second half, what the processor works for it counts.
         adapter_call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
     }
@@ -520,9 +520,9 @@ table! {
         /// Whether an instance may serve one request after another; else each request gets a fresh one. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
-        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=Limits::MOST_MEMORY_BYTES;
         /// Most elements of one table of an instance: the functions that it calls by number.
-        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=1_000_000;
+        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=Limits::MOST_TABLE_ELEMENTS;
         /// Longest time of one call. Default: limits.adapter_call_timeout.
         call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, MS..=MINUTE;
     }

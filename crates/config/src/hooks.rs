@@ -12,7 +12,7 @@ use crate::config::Limits;
 use crate::file::is_component;
 use crate::names::{did_you_mean, list, quote};
 use crate::read::{Anything, At, Count, Entry, Flag, Reader, Size, Text, Time, Word, join, table};
-use crate::units::{GIB, MIB};
+use crate::units::MIB;
 
 /// The policies that come with witgate, by the names that configurations use.
 pub const BUILTIN_POLICIES: [&str; 2] = ["guard", "redactor"];
@@ -90,9 +90,9 @@ table! {
         /// With one of your own: whether an instance may serve one request after another. Default false.
         trusted: Flag;
         /// Most memory of one instance. Default: limits.max_instance_memory_bytes.
-        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=2 * GIB;
+        max_memory_bytes: Size = Limits::DEFAULT.max_instance_memory_bytes as u64, MIB..=Limits::MOST_MEMORY_BYTES;
         /// Most elements of one table of an instance: the functions that it calls by number.
-        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=1_000_000;
+        max_table_elements: Count = Limits::TABLE_ELEMENTS, 100..=Limits::MOST_TABLE_ELEMENTS;
         /// Longest time of one call. Default: limits.adapter_call_timeout.
         call_timeout: Time = Limits::DEFAULT.adapter_call_timeout, Duration::from_millis(1)..=Duration::from_secs(60);
     }

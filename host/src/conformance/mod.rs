@@ -37,7 +37,7 @@
 
 mod answers;
 mod encoding;
-mod kind;
+pub(crate) mod kind;
 mod policy;
 mod policy_samples;
 mod report;
@@ -56,8 +56,8 @@ use witgate_model::Description;
 use crate::components::{AdapterComponent, LoadError, NormaliserComponent, PolicyComponent};
 use crate::engine::{Bounds, Runtime, Sandbox};
 use crate::instances::AdapterSession;
+use crate::sources::Kind;
 
-use kind::Kind;
 use policy::PolicyRun;
 
 pub use report::{Area, Finding, Report};
@@ -150,12 +150,15 @@ fn engine(error: &dyn std::fmt::Display) -> ConformanceError {
 }
 
 fn runtime(options: &Options) -> Result<Arc<Runtime>, ConformanceError> {
+    let (bounds, plain) = (options.bounds, Sandbox::default());
+    // The normaliser runs in it too.
     let sandbox = Sandbox {
-        memory_bytes: options.bounds.memory_bytes,
-        call_time: options.bounds.call_time,
+        memory_bytes: bounds.memory_bytes.max(plain.memory_bytes),
+        table_elements: bounds.table_elements.max(plain.table_elements),
+        call_time: bounds.call_time,
         instances: 64,
         cache: options.cache_dir.clone(),
-        ..Sandbox::default()
+        ..plain
     };
     Runtime::new(sandbox).map_err(|error| engine(&error))
 }

@@ -307,13 +307,13 @@ impl Report {
     }
 }
 
-/// Control characters would write over the terminal that shows them.
+/// A stranger's text as it is shown, not all of a long one.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+    crate::shown::plain(&text.chars().take(500).collect::<String>())
 }
 
 fn finding(area: Area, case: &str, what: String, right: &str) -> Finding {
-    Finding { area, case: plain(case), what: plain(&what), right: right.to_owned() }
+    Finding { area, case: plain(case), what: plain(&what), right: plain(right) }
 }
 
 impl fmt::Display for Report {
@@ -370,6 +370,14 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_component_says_acts_on_no_terminal() {
+        let mut report = Report::new(Path::new("adapter.wasm"), b"");
+        report.fail(Area::Settings, "a\u{1b}b", "c\u{202e}d", "e\u{2067}f");
+        let told = report.to_string();
+        assert!(told.contains("- a b: c d\n        right: e f\n"), "{told}");
+    }
 
     #[test]
     fn many_notes_of_one_area_leave_room_for_anothers() {

@@ -29,6 +29,8 @@ use witgate_config::{ComponentConfig, ComponentSource, Config, Digest, Origin, P
 
 pub use lock::{Entry, Lock};
 
+use crate::shown::word;
+
 use fetch::Fetcher;
 use oci::Registry;
 use store::Store;
@@ -137,6 +139,8 @@ pub struct Refusal {
 /// The sources of one configuration.
 pub struct Sources {
     base: PathBuf,
+    /// The configuration's file, which need not be there.
+    configuration: PathBuf,
     lock: Lock,
     store: Store,
     development: bool,
@@ -148,14 +152,17 @@ impl Sources {
     /// # Errors
     /// Where the lock file cannot be read.
     pub fn open(config: &Config, base: &Path, cache: Option<&Path>) -> Result<Self, Problem> {
-        let lock = Lock::read(&lock_of(config, base))?;
-        Ok(Sources { base: base.to_owned(), lock, store: Store::new(cache), development: config.plugins.development })
+        let configuration = configuration(config, base);
+        let lock = Lock::read(&lock_file(&configuration))?;
+        let (base, store) = (base.to_owned(), Store::new(cache));
+        Ok(Sources { base, configuration, lock, store, development: config.plugins.development })
     }
 
     /// For what is not in a configuration yet: nothing is locked, and what is asked for is fetched.
     pub fn unlocked(base: &Path, cache: Option<&Path>) -> Self {
         let lock = Lock::empty(Path::new(""));
-        Sources { base: base.to_owned(), lock, store: Store::new(cache), development: true }
+        let (base, store) = (base.to_owned(), Store::new(cache));
+        Sources { base, configuration: PathBuf::new(), lock, store, development: true }
     }
 
     /// The component of a name in the configuration. Waits for the network where it is not here.
@@ -166,7 +173,7 @@ impl Sources {
         let source = &component.source;
         let key = kind.key(source);
         let refuse = |key, message: String, help: Option<String>| Err(Refusal { key, message, help });
-        let add = || self.add(kind, name, source);
+        let add = || self.add(kind, name, component);
         let shown = source.to_string();
         let locked = self.lock.get(kind, name);
         let entry = locked.filter(|entry| entry.source == shown);
@@ -239,21 +246,29 @@ impl Sources {
         Ok(fetched)
     }
 
-    /// What pins a component: the command, and where its lock is to be.
-    fn add(&self, kind: Kind, name: &str, source: &ComponentSource) -> String {
-        let (file, flag) = (self.lock.file(), kind.flag());
-        let configuration = file.with_extension("toml");
-        if file.file_name().is_some_and(|name| name == "witgate.lock") {
-            format!("run witgate adapters add {flag}{name} {source}")
-        } else if configuration.is_file() {
-            format!("run witgate adapters add --config {} {flag}{name} {source}", configuration.display())
-        } else {
-            // The text of a program is in no file.
-            let file = file.display();
-            format!(
-                "run witgate adapters add {flag}{name} {source} beside a witgate.toml, and name its witgate.lock {file}"
-            )
+    /// What pins a component: the command, as a shell reads it, and where its lock is to be.
+    fn add(&self, kind: Kind, name: &str, component: &ComponentConfig) -> String {
+        let (file, flag) = (&self.configuration, kind.flag());
+        let is_there = file.is_file();
+        // What the command takes anyhow is not named.
+        let is_named = is_there && file.strip_prefix(".").unwrap_or(file) != Path::new("witgate.toml");
+        let config = if is_named { format!("--config {} ", word(&file.display().to_string())) } else { String::new() };
+        let (source, insecure, note) = match &component.source {
+            // The command takes it from the folder in which it is run.
+            ComponentSource::Path(path) if is_there => (self.base.join(path).display().to_string(), "", ""),
+            source @ ComponentSource::Path(_) => (source.to_string(), "", ""),
+            source => {
+                let has_query = matches!(source, ComponentSource::Url(url) if url.contains('?'));
+                let note = if has_query { " (the URL with its query)" } else { "" };
+                (source.to_string(), if component.insecure { "--insecure " } else { "" }, note)
+            }
+        };
+        let command = format!("run witgate adapters add {config}{flag}{insecure}{name} {}{note}", word(&source));
+        if is_there {
+            return command;
         }
+        // The text of a program is in no file.
+        format!("{command} beside a witgate.toml, and name its witgate.lock {}", self.lock.file().display())
     }
 
     /// Fetches a component as it is now, and keeps it where it has the digest that is wanted.
@@ -335,13 +350,18 @@ fn fetched(bytes: Vec<u8>, manifest: Option<Digest>) -> Fetched {
     Fetched { digest: Digest::of(&bytes), bytes, manifest, pin: Pin::Nothing }
 }
 
-/// The lock file of a configuration in the folder `base`.
-pub(crate) fn lock_of(config: &Config, base: &Path) -> PathBuf {
+/// The file of a configuration in the folder `base`.
+fn configuration(config: &Config, base: &Path) -> PathBuf {
     let name = match &config.origin {
         Origin::File(file) => Path::new(file).file_name().map(Path::new),
         Origin::Environment | Origin::Builtin => None,
     };
-    lock_file(&base.join(name.unwrap_or(Path::new("witgate.toml"))))
+    base.join(name.unwrap_or(Path::new("witgate.toml")))
+}
+
+/// The lock file of a configuration in the folder `base`.
+pub(crate) fn lock_of(config: &Config, base: &Path) -> PathBuf {
+    lock_file(&configuration(config, base))
 }
 
 /// The lock file of a configuration file: its name with the ending `.lock`.

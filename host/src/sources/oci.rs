@@ -25,6 +25,8 @@ const LAYER: &str = "application/wasm";
 const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// Largest answer of a token service, in bytes.
 const MAX_TOKEN: u64 = 64 * 1024;
+/// What docker's credential helpers say of a registry for which they have nothing.
+const NONE: &str = "credentials not found";
 /// The longest time that docker's credential helper may take.
 const HELPER: Duration = Duration::from_secs(30);
 
@@ -232,6 +234,12 @@ impl<'a> Registry<'a> {
                     .to_owned())
             }
             Err(No::ConfigNotFound | No::ConfigReadError | No::NoCredentialConfigured) => Ok(None),
+            // It ends as one that failed, and says that it has none: what is public is read without.
+            Err(No::HelperFailure { stdout, stderr, .. })
+                if [&stdout, &stderr].iter().any(|said| said.contains(NONE)) =>
+            {
+                Ok(None)
+            }
             // Whatever a helper wrote may hold the secret.
             Err(No::HelperFailure { helper, .. }) => Err(format!("docker's credential helper {helper} failed")),
             Err(No::HelperCommunicationError | No::MalformedHelperResponse) => {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use witgate_config::Digest;
@@ -49,10 +50,16 @@ impl Store {
     pub fn put(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         make(dir)?;
-        // Into place at once: a reader sees all of it or nothing.
-        let temporary = dir.join(format!("{}.{}", digest.hex(), std::process::id()));
-        fs::write(&temporary, bytes)?;
-        fs::rename(&temporary, dir.join(digest.hex()))?;
+        // Into place at once: a reader sees all of it or nothing. Several threads may fetch the same.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let temporary = dir.join(format!("{}.{}.{number}", digest.hex(), std::process::id()));
+        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, dir.join(digest.hex())));
+        if written.is_err() {
+            // Where it cannot be taken away, the first error says more.
+            let _ = remove(&temporary);
+        }
+        written?;
         prune(dir, digest)
     }
 }
@@ -62,7 +69,11 @@ fn prune(dir: &Path, new: &Digest) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let about = entry.metadata()?;
+        let about = match entry.metadata() {
+            // What another has put into its place, or deleted, since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            about => about?,
+        };
         if about.is_file() {
             files.push((about.modified()?, about.len(), entry.path()));
         }
@@ -77,4 +88,27 @@ fn prune(dir: &Path, new: &Digest) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_threads_may_keep_one_document_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(Some(folder.path()));
+        // Long enough that some are at it together.
+        let bytes = vec![7; 1024 * 1024];
+        let digest = Digest::of(&bytes);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..20).try_for_each(|_| store.put(&digest, &bytes)))).collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(store.get(&digest), Some(bytes));
+        assert_eq!(fs::read_dir(folder.path().join("sources")).unwrap().count(), 1);
+    }
 }
