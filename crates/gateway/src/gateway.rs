@@ -25,7 +25,7 @@ use crate::hedge::Hedger;
 use crate::http::{self, Body, BodyError, Request, RequestBody, Response, Whole};
 use crate::jobs::{self, Behalf, Jobs};
 use crate::keys::Keys;
-use crate::metrics::{Load, PoolReport, Watch};
+use crate::metrics::{PoolReport, ServedNow, Watch};
 use crate::models::{self, Listed, ModelEntry, Shape};
 use crate::operate::Operated;
 use crate::page;
@@ -517,9 +517,9 @@ impl Gateway {
             }));
         }
         let (jobs_running, jobs_queued) = self.jobs.count(ports.as_ref(), self.config.jobs.max_queued).await;
-        let load = Load { in_flight: self.in_flight(), pools, jobs_running, jobs_queued };
+        let served = ServedNow { in_flight: self.in_flight(), pools, jobs_running, jobs_queued };
         let operated = Operated { components: ports.components(), configuration: ports.configuration() };
-        Ok(metrics.text(&load, &watch.alarms, operated))
+        Ok(metrics.text(&served, &watch.alarms, operated))
     }
 
     /// Counts a request that has ended, and tells of alarms.

@@ -101,7 +101,7 @@ pub(crate) struct PoolReport {
 }
 
 /// What is served when the metrics are read.
-pub(crate) struct Load {
+pub(crate) struct ServedNow {
     pub in_flight: usize,
     pub pools: Vec<PoolReport>,
     pub jobs_running: usize,
@@ -228,7 +228,7 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub fn text(&self, load: &Load, alarms: &[Arc<Watched>], operated: Operated) -> String {
+    pub fn text(&self, now: &ServedNow, alarms: &[Arc<Watched>], operated: Operated) -> String {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         // Of what was configured before and is no more nothing is told.
         self.waiting.clear();
@@ -237,13 +237,13 @@ impl Metrics {
         self.alarm.clear();
         self.jobs.clear();
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.in_flight.set(gauge(load.in_flight));
-        for (state, count) in [("running", Some(load.jobs_running)), ("queued", load.jobs_queued)] {
+        self.in_flight.set(gauge(now.in_flight));
+        for (state, count) in [("running", Some(now.jobs_running)), ("queued", now.jobs_queued)] {
             if let Some(count) = count {
                 self.jobs.get_or_create(&JobsThat { state }).set(gauge(count));
             }
         }
-        for pool in &load.pools {
+        for pool in &now.pools {
             let labels = Pooled { gen_ai_provider_name: pool.provider.clone(), region: pool.region.clone() };
             self.waiting.get_or_create(&labels).set(gauge(pool.waiting));
             for (number, (in_flight, up)) in pool.endpoints.iter().enumerate() {

@@ -14,7 +14,7 @@ use futures_util::future::{Either, join, join_all, select};
 use serde_json::{Value, json};
 use witgate_config::Config;
 use witgate_gateway::state::{Rule, State as _};
-use world::{Act, Client, Script, World, answer_text, chat_body, whole_answer};
+use world::{Act, Client, Script, StoreIs, World, answer_text, chat_body, whole_answer};
 
 const CHAT: &str = "/v1/chat/completions";
 const LATER: (&str, &str) = ("prefer", "respond-async");
