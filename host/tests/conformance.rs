@@ -160,9 +160,9 @@ fn the_commands_status_and_report_say_what_is_wrong_and_what_would_be_right() {
     assert!(told["failures"][0]["right"].as_str().unwrap().contains("--settings"), "{told:#}");
 
     // With what the configuration is to allow it.
-    let stub = kit::component("adapter-stub.wasm");
+    let openai = kit::component("adapter-openai.wasm");
     for (limit, count, status) in [("--max-table-elements", "99", 2), ("--max-table-elements", "30000", 0)] {
-        let output = command(&[stub.to_str().unwrap(), limit, count]);
+        let output = command(&[openai.to_str().unwrap(), limit, count]);
         assert_eq!(output.status.code(), Some(status), "{count}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
